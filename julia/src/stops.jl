@@ -1,0 +1,77 @@
+"""
+    Stop
+
+Why a solver stopped: the values of `Stop.Reason`, and [`advice`](@ref), a sentence for each that says
+what it means and what to do about it.
+"""
+module Stop
+
+@enum(Reason, running, min_gnorm, minloss, roundoff, patience, maxtime, maxiterations, maxT, interrupted,
+      diverged, callback)
+
+const ADVICE = Dict(
+    running => "The solver has not stopped.",
+    min_gnorm => "The largest component of the gradient fell below min_gnorm: this is a fixed point at that accuracy.",
+    minloss => "The loss fell below minloss.",
+    roundoff => "Neither loss nor gradient can be lowered further in this number type: this is the finish line.",
+    patience => "No progress in the last `patience` iterations: continue with another solver or a larger patience.",
+    maxtime => "The time limit was reached: continue from the result, or allow more time.",
+    maxiterations => "The iteration limit was reached: continue from the result, or allow more iterations.",
+    maxT => "The flow was integrated up to maxT.",
+    interrupted => "Interrupted by the user: the best point so far is returned and can be continued.",
+    diverged => "The loss or a parameter is no longer finite, or the step size fell below the resolution of t: " *
+                "the last good point is returned; try a smaller tolerance or other initial parameters.",
+    callback => "The callback asked to stop.",
+)
+
+"""
+    advice(reason::Stop.Reason) -> String
+
+One sentence: what `reason` means and what can be done next.
+"""
+advice(reason::Reason) = ADVICE[reason]
+
+end # module Stop
+
+"""
+    Monitor(f = nothing; interval = 0.05)
+
+The solvers' window to the outside. Every solver calls `poll!` once per accepted step; at most every
+`interval` seconds (and once at the first call) that calls
+`f(phase, iteration, t, loss, gnorm, x) -> Stop.Reason`. Anything but `Stop.running` ends the solve.
+`Monitor()` never stops anything.
+"""
+mutable struct Monitor
+    report::Any
+    interval::Float64
+    last::Float64
+    start::Float64
+end
+Monitor(f=nothing; interval=0.05) = Monitor(f, interval, -Inf, seconds())
+
+"Seconds on a clock that never runs backwards."
+seconds() = time_ns() * 1e-9
+
+"Restart the clock of `monitor`: the solver begins now."
+function start!(monitor::Monitor)
+    monitor.start = seconds()
+    monitor.last = -Inf
+    return monitor
+end
+
+"Seconds since the solver began."
+elapsed(monitor::Monitor) = seconds() - monitor.start
+
+"""
+    poll!(monitor, phase, iteration, t, loss, gnorm, x) -> Stop.Reason
+
+Let the outside see where the solver is and ask it to stop; `Stop.running` means go on. `x` is only
+valid during the call.
+"""
+function poll!(monitor::Monitor, phase::Symbol, iteration::Integer, t::Real, loss::Real, gnorm::Real, x)
+    monitor.report === nothing && return Stop.running
+    now = seconds()
+    now - monitor.last < monitor.interval && return Stop.running
+    monitor.last = now
+    return monitor.report(phase, Int(iteration), Float64(t), Float64(loss), Float64(gnorm), x)::Stop.Reason
+end

@@ -1,0 +1,5 @@
+using MLPGF, Test
+
+@testset "MLPGF" begin
+    include("derivative_tests.jl")
+end
