@@ -6,6 +6,7 @@ module MLPGF
 
 using LinearAlgebra, Printf
 
+include("stops.jl")
 include("elementary.jl")
 include("activations.jl")
 include("blas.jl")
@@ -15,9 +16,26 @@ include("gradient.jl")
 include("hvp.jl")
 include("hessian.jl")
 include("params.jl")
-include("stops.jl")
+include("flow/problem.jl")
+include("flow/controller.jl")
+include("flow/trajectory.jl")
+include("flow/cholesky.jl")
+include("flow/tsit5.jl")
+include("flow/rodas5p.jl")
+include("flow/flow.jl")
+include("minimize/problem.jl")
+include("minimize/shifted_solver.jl")
+include("minimize/subproblem.jl")
+include("minimize/minimize.jl")
+include("minimize/trust_region.jl")
+include("minimize/linesearch.jl")
+include("minimize/bfgs.jl")
+include("train.jl")
+include("c_interface.jl")
 
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
+export minimize, NewtonTrustRegion, BFGS, train
+export flow, Tsit5, Rodas5P, Auto, Stop, Monitor
 export softplus, relu, sigmoid, sigmoid2, g, activation
 end # module

@@ -54,6 +54,7 @@ function loss(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     s = zero(T)
     for block in net.blocks
+        heartbeat(net.monitor)
         forward!(net.workspace, net.layers, θ, block, 0)
         s += block_loss(net.workspace, block)
     end
@@ -73,6 +74,7 @@ function value_and_gradient!(g::Vector{T}, net::Net{T}, θ::Vector{T}) where {T}
     s = zero(T)
     scale = one(T) / net.n_samples
     for block in net.blocks
+        heartbeat(net.monitor)
         n = block.n
         forward!(ws, layers, θ, block, 1)
         s += block_loss!(last(ws.Δ), ws, block, scale)
@@ -134,6 +136,7 @@ function predict(net::Net{T}, θ::Vector{T}) where {T}
     out = Matrix{T}(undef, n_outputs(net), n_samples(net))
     i = 0
     for block in net.blocks
+        heartbeat(net.monitor)
         forward!(net.workspace, net.layers, θ, block, 0)
         m = min(block.n, n_samples(net) - i)
         out[:, i+1:i+m] = transpose(last(net.workspace.A)[1:m, 1:n_outputs(net)])

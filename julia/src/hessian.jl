@@ -28,6 +28,7 @@ function hessian!(H::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
     scale = one(T) / net.n_samples
     fill!(H, 0)
     for block in net.blocks
+        heartbeat(net.monitor)
         second_order_pass!(net.workspace, net.layers, θ, block, scale)
         if single_hidden_layer(net)
             add_gauss_newton!(H, buffers, net, θ, block, scale)

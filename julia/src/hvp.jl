@@ -41,6 +41,7 @@ function hvp!(y::Vector{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
     fill!(y, 0)
     scale = one(T) / net.n_samples
     for block in net.blocks
+        heartbeat(net.monitor)
         n = block.n
         second_order_pass!(ws, layers, θ, block, scale)
         for l in 1:L

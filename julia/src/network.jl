@@ -136,6 +136,7 @@ mutable struct Net{T} <: AbstractNet{T}
     n_params::Int
     workspace::Workspace{T}
     hessian_buffers::Union{Nothing,HessianBuffers{T}}
+    monitor::Union{Nothing,Monitor}
 end
 
 function Net(; layers, input, target, weights=nothing, T=nothing)
@@ -157,7 +158,12 @@ function Net{T}(layers::Vector{Layer}, X::AbstractMatrix, Y::AbstractMatrix, wei
     weights === nothing || all(w -> isfinite(w) && w >= 0, weights) ||
         throw(ArgumentError("weights must be finite and not negative"))
     bs = blocks(T, X, Y, weights)
-    return Net{T}(layers, bs, N, sum(n_params, layers), Workspace{T}(layers, first(bs).n), nothing)
+    return Net{T}(layers, bs, N, sum(n_params, layers), Workspace{T}(layers, first(bs).n), nothing, nothing)
+end
+
+function watch!(net::Net, monitor)
+    net.monitor = monitor
+    return nothing
 end
 
 n_params(net::Net) = net.n_params

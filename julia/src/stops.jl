@@ -75,3 +75,28 @@ function poll!(monitor::Monitor, phase::Symbol, iteration::Integer, t::Real, los
     monitor.last = now
     return monitor.report(phase, Int(iteration), Float64(t), Float64(loss), Float64(gnorm), x)::Stop.Reason
 end
+
+"Thrown inside an evaluation when the outside asked to stop; solvers catch it and return their best point."
+struct Interrupted <: Exception
+    reason::Stop.Reason
+end
+
+"""
+    heartbeat(monitor)
+
+Called between blocks of samples, so that a long evaluation can be interrupted: throws `Interrupted` when the
+outside asks to stop.
+"""
+function heartbeat(monitor::Monitor)
+    monitor.report === nothing && return nothing
+    now = seconds()
+    now - monitor.last < monitor.interval && return nothing
+    monitor.last = now
+    reason = monitor.report(:evaluation, 0, 0.0, 0.0, 0.0, nothing)::Stop.Reason
+    reason == Stop.running || throw(Interrupted(reason))
+    return nothing
+end
+heartbeat(::Nothing) = nothing
+
+"Let evaluations of `net` beat for `monitor`; `nothing` ends that."
+watch!(net, monitor) = nothing

@@ -1,0 +1,234 @@
+# The border: C function pointers that a process with an embedded Julia calls directly. Arrays cross as addresses
+# (the caller has checked type and size against the net), Julia objects as integer handles, and every failure as a
+# status and a message: no exception leaves this file. Not thread-safe: one thread owns Julia.
+
+const HANDLES = Dict{Int64,Any}()
+const LAST_HANDLE = Ref{Int64}(0)
+const LAST_ERROR = Ref{String}("")
+
+const OK, BAD_ARGUMENT, FAILURE = Int32(0), Int32(1), Int32(2)
+
+function keep!(object)
+    LAST_HANDLE[] += 1
+    HANDLES[LAST_HANDLE[]] = object
+    return LAST_HANDLE[]
+end
+
+function failed(err)
+    message = try
+        sprint(showerror, err)
+    catch
+        "a $(typeof(err)) that cannot be printed"
+    end
+    LAST_ERROR[] = message
+    return err isa Union{ArgumentError,DimensionMismatch,DomainError} ? BAD_ARGUMENT : FAILURE
+end
+
+"`body` as a function body that returns a status instead of throwing."
+macro status(body)
+    return esc(:(
+        try
+            $body
+            OK
+        catch err
+            failed(err)
+        end))
+end
+
+array(::Type{T}, p::Ptr{Cvoid}, dims...) where {T} = unsafe_wrap(Array, Ptr{T}(p), dims)
+
+function parameters(net::AbstractNet{T}, p::Ptr{Cvoid}) where {T}
+    x = array(T, p, n_params(net))
+    all(isfinite, x) || throw(ArgumentError("the parameters contain NaN or Inf"))
+    return x
+end
+
+net_of(handle::Int64) = HANDLES[handle]::AbstractNet
+
+function c_last_error(buffer::Ptr{UInt8}, capacity::Int64)
+    bytes = codeunits(LAST_ERROR[])
+    n = min(length(bytes), capacity)
+    GC.@preserve bytes unsafe_copyto!(buffer, pointer(bytes), n)
+    return Int64(n)
+end
+
+function c_release(handles::Ptr{Int64}, n::Int64)
+    for i in 1:n
+        delete!(HANDLES, unsafe_load(handles, i))
+    end
+    return OK
+end
+
+"layers: one line each, `width activation bias`"
+c_net(single::Int32, layers::Cstring, D::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid}, w::Ptr{Cvoid},
+      out::Ptr{Int64}) = @status begin
+    T = single != 0 ? Float32 : Float64
+    specs = map(split(unsafe_string(layers), '\n')) do line
+        width, f, bias = split(line)
+        (parse(Int, width), String(f), bias == "1")
+    end
+    net = Net{T}(build_layers(specs, D), array(T, X, D, N), array(T, Y, O, N), w == C_NULL ? nothing : array(T, w, N))
+    unsafe_store!(out, keep!(net))
+end
+
+c_loss(net::Int64, x::Ptr{Cvoid}, value::Ptr{Float64}) = @status border_loss(net_of(net), x, value)
+border_loss(net::AbstractNet, x, value) = unsafe_store!(value, Float64(loss(net, parameters(net, x))))
+
+c_gradient(net::Int64, x::Ptr{Cvoid}, g::Ptr{Cvoid}, value::Ptr{Float64}) =
+    @status border_gradient(net_of(net), x, g, value)
+border_gradient(net::AbstractNet{T}, x, g, value) where {T} =
+    unsafe_store!(value, Float64(value_and_gradient!(array(T, g, n_params(net)), net, parameters(net, x))))
+
+c_hessian(net::Int64, x::Ptr{Cvoid}, H::Ptr{Cvoid}) = @status border_hessian(net_of(net), x, H)
+border_hessian(net::AbstractNet{T}, x, H) where {T} =
+    hessian!(array(T, H, n_params(net), n_params(net)), net, parameters(net, x))
+
+c_hvp(net::Int64, x::Ptr{Cvoid}, v::Ptr{Cvoid}, y::Ptr{Cvoid}) = @status border_hvp(net_of(net), x, v, y)
+border_hvp(net::AbstractNet{T}, x, v, y) where {T} =
+    hvp!(array(T, y, n_params(net)), net, parameters(net, x), parameters(net, v))
+
+"Outputs (O×M) for `M` samples at `X`, or on the net's own data where `X` is null."
+c_predict(net::Int64, x::Ptr{Cvoid}, X::Ptr{Cvoid}, M::Int64, out::Ptr{Cvoid}) =
+    @status border_predict(net_of(net), x, X, M, out)
+function border_predict(net::AbstractNet{T}, x, X, M, out) where {T}
+    θ = parameters(net, x)
+    copyto!(array(T, out, n_outputs(net), M),
+            X == C_NULL ? predict(net, θ) : predict(net, θ, array(T, X, n_features(net), M)))
+end
+
+c_random_params(net::Int64, seed::UInt64, init::Cstring, out::Ptr{Cvoid}) =
+    @status border_random_params(net_of(net), seed, INITIALISERS[unsafe_string(init)], out)
+border_random_params(net::AbstractNet{T}, seed, init, out) where {T} =
+    copyto!(array(T, out, n_params(net)), random_params(seed, net; init=init))
+
+# ---- solvers -----------------------------------------------------------------------------------------------
+
+const PHASES = (:flow, :minimize, :evaluation)
+
+"""
+A monitor that calls `int32 report(int32 phase, int64 iteration, double t, double loss, double gnorm, void *x)`,
+with a phase only between blocks of samples (2: `evaluation`): 0 goes on, 1 interrupts, 2 is the callback's wish to stop.
+"""
+function foreign_monitor(report::Ptr{Cvoid})
+    report == C_NULL && return Monitor()
+    return Monitor((phase, iteration, t, value, gnorm, x) -> begin
+        answer = GC.@preserve x ccall(report, Int32, (Int32, Int64, Float64, Float64, Float64, Ptr{Cvoid}),
+            findfirst(isequal(phase), PHASES) - 1, iteration, t, value, gnorm, x === nothing ? C_NULL : pointer(x))
+        answer == 0 ? Stop.running : answer == 1 ? Stop.interrupted : Stop.callback
+    end)
+end
+
+"Options as lines `name=value`, each value a number, true, false, or a name."
+function parse_options(text::Cstring)
+    options = Dict{String,Any}()
+    for line in split(unsafe_string(text), '\n'; keepempty=false)
+        name, value = split(line, '='; limit=2)
+        number = tryparse(Float64, value)
+        options[name] = value == "true" ? true : value == "false" ? false : number === nothing ? String(value) : number
+    end
+    return options
+end
+
+const FLOW_METHODS = Dict{String,FlowMethod}("auto" => Auto(), "Tsit5" => Tsit5(), "Rodas5P" => Rodas5P())
+const MINIMIZE_METHODS = Dict{String,MinimizeMethod}("NewtonTrustRegion" => NewtonTrustRegion(), "BFGS" => BFGS())
+
+method_by_name(table, kind, name) = haskey(table, name) ? table[name] :
+    throw(ArgumentError("unknown $kind \"$name\"; known are $(join(sort!(collect(keys(table))), ", "))"))
+
+c_solve(net::Int64, x::Ptr{Cvoid}, what::Cstring, options::Cstring, tauinv::Ptr{Float64}, report::Ptr{Cvoid},
+        out::Ptr{Int64}) = @status begin
+    result = border_solve(net_of(net), x, unsafe_string(what), parse_options(options), tauinv, foreign_monitor(report))
+    unsafe_store!(out, keep!(result))
+end
+
+function border_solve(net::AbstractNet, x, what, options, tauinv, monitor)
+    x0 = copy(parameters(net, x))
+    τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
+    number(name, default) = get(options, name, default)::Float64
+    count(name, default) = floor(Int, min(number(name, default), 1e18))
+    flag(name) = get(options, name, false)::Bool
+    alg = method_by_name(FLOW_METHODS, "alg", get(options, "alg", "auto"))
+    solver = method_by_name(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion"))
+    dt = number("dt", 0.0)
+    flow_options = (alg=alg, maxT=number("maxT", Inf), abstol=number("abstol", 1e-6), reltol=number("reltol", 1e-6),
+        maxtime=number("maxtime_ode", Inf), maxiterations=count("maxiterations_ode", Inf),
+        min_gnorm=number("min_gnorm", 0.0), minloss=number("minloss", 0.0), tauinv=τ,
+        dt=dt > 0 ? dt : nothing, dense=flag("dense"), save_everystep=flag("save_everystep"),
+        n_samples_trajectory=count("n_samples_trajectory", 100.0))
+    minimize_options = (optim_solver=solver, maxtime=number("maxtime_optim", Inf),
+        maxiterations=count("maxiterations_optim", Inf), min_gnorm=number("min_gnorm", 0.0),
+        minloss=number("minloss", 0.0), patience=count("patience", 1000.0))
+    watch!(net, monitor)
+    try
+        return what == "flow" ? flow(net, x0; flow_options..., monitor=monitor) :
+               what == "minimize" ? minimize(net, x0; minimize_options..., monitor=monitor) :
+               train(net, x0, flow_options, minimize_options, monitor)
+    finally
+        watch!(net, nothing)
+    end
+end
+
+# ---- reading results -----------------------------------------------------------------------------------------
+
+const SCRATCH = Ref{Any}(nothing)
+
+# What a field becomes: an array of numbers or of bytes.
+flat(x::Array{<:Union{Float32,Float64,Int64}}) = x
+flat(x::Union{Float32,Float64,Int64}) = fill(x)
+flat(x::Stop.Reason) = flat(string(x))
+flat(x::AbstractString) = Vector{UInt8}(codeunits(String(x)))
+flat(::Nothing) = UInt8[]
+
+kind(::Array{Float64}) = 1
+kind(::Array{Float32}) = 2
+kind(::Array{Int64}) = 3
+kind(::Array{UInt8}) = 4
+
+"""
+`path` names a field, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence. `info` receives kind (0 for `nothing`, 1 Float64, 2 Float32,
+3 Int64, 4 UTF-8 bytes), number of dimensions, three extents, and the address, which stays good till the next call.
+"""
+c_field(object::Int64, path::Cstring, info::Ptr{Int64}) = @status begin
+    value = HANDLES[object]
+    for name in split(unsafe_string(path), '.')
+        value === nothing && break
+        value = value isa Stop.Reason ? Stop.advice(value) : getfield(value, Symbol(name))
+    end
+    data = flat(value)
+    SCRATCH[] = data
+    unsafe_store!(info, value === nothing ? 0 : kind(data), 1)
+    unsafe_store!(info, ndims(data), 2)
+    for d in 1:3
+        unsafe_store!(info, size(data, d), 2 + d)
+    end
+    unsafe_store!(info, Int64(UInt(pointer(data))), 6)
+end
+
+# ---- the table -----------------------------------------------------------------------------------------------
+
+const C_TABLE = Ptr{Cvoid}[]
+
+"""
+    c_table() -> address
+
+Address of the table of function pointers, in the order that the bridge expects. Made at run time: pointers
+do not survive precompilation.
+"""
+function c_table()
+    if isempty(C_TABLE)
+        append!(C_TABLE, Ptr{Cvoid}[
+            @cfunction(c_last_error, Int64, (Ptr{UInt8}, Int64)),
+            @cfunction(c_release, Int32, (Ptr{Int64}, Int64)),
+            @cfunction(c_net, Int32, (Int32, Cstring, Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_loss, Int32, (Int64, Ptr{Cvoid}, Ptr{Float64})),
+            @cfunction(c_gradient, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Float64})),
+            @cfunction(c_hessian, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid})),
+            @cfunction(c_hvp, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Cvoid})),
+            @cfunction(c_predict, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Int64, Ptr{Cvoid})),
+            @cfunction(c_random_params, Int32, (Int64, UInt64, Cstring, Ptr{Cvoid})),
+            @cfunction(c_solve, Int32, (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_field, Int32, (Int64, Cstring, Ptr{Int64})),
+        ])
+    end
+    return Int64(UInt(pointer(C_TABLE)))
+end

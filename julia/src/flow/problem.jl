@@ -1,0 +1,219 @@
+"""
+    FlowMethod
+
+What a user chooses to integrate the flow with: `Tsit5()`, `Rodas5P()` or `Auto()`.
+"""
+abstract type FlowMethod end
+
+"""
+    StepCache{T}
+
+The buffers of one method. A method implements
+
+- `attempt!(cache, problem, state) -> Bool`: a trial step of length `state.h` from `state.y`, into
+  `state.ynew` with the error estimate in `state.err`; `false` if no step of that length can be made. A
+  method that has evaluated the gradient at `ynew` leaves it in `state.gnew` and sets `state.evaluated`.
+- `accepted!(cache)`: the trial step was accepted.
+- `interpolant!(coefficients, offset, cache, problem, state)`: write the polynomial of the step, `n × 5`
+  numbers.
+- `measure!(cache, state)`: `state.stiffness` and `state.longest` after a good step.
+- `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`, `method_name(cache)`.
+"""
+abstract type StepCache{T} end
+
+"""
+    FlowProblem(net, tauinv)
+
+The flow dx/dt = -tauinv ∘ ∇L(x) in the coordinates `y = x ./ sqrt.(tauinv)`, where it is the gradient flow of
+`L(sqrt.(tauinv) ∘ y)` and its Jacobian is symmetric. A frozen parameter (`tauinv == 0`) keeps `y = x` and
+has no gradient. When all of `tauinv` is one, `y` is `x`.
+
+The net's type is deliberately not a parameter: the solvers compile once for each number type, whatever the
+network. What that costs is one dynamic call for each evaluation, about 0.1 µs and no allocation.
+"""
+mutable struct FlowProblem{T<:AbstractFloat}
+    net::AbstractNet{T}
+    n::Int
+    n_free::Int
+    scaled::Bool
+    root::Vector{T}
+    x::Vector{T}
+    value::Base.RefValue{T}
+    gnorm::Float64
+    nfev::Int
+    njev::Int
+end
+
+function FlowProblem(net::AbstractNet{T}, tauinv) where {T}
+    n = n_params(net)::Int
+    root = ones(T, n)
+    if tauinv isa Real
+        fill!(root, sqrt(T(tauinv)))
+    else
+        length(tauinv) == n ||
+            throw(DimensionMismatch("tauinv has length $(length(tauinv)), the net has $n parameters."))
+        map!(τ -> sqrt(T(τ)), root, tauinv)
+    end
+    return FlowProblem{T}(net, n, count(>(zero(T)), root), any(!=(one(T)), root), root, zeros(T, n),
+                          Ref(zero(T)), 0.0, 0, 0)
+end
+
+# A method of its own, reached by one dynamic call, so that the loss comes back unboxed.
+@noinline function value_and_gradient_into!(value, g, net, x)
+    value[] = value_and_gradient!(g, net, x)
+    return nothing
+end
+
+"Parameters `x` at the scaled point `y`."
+function unscale!(x, problem::FlowProblem, y)
+    root = problem.root
+    @inbounds @simd for i in eachindex(y)
+        x[i] = ifelse(root[i] > 0, root[i] * y[i], y[i])
+    end
+    return x
+end
+
+"Scaled point `y` of the parameters `x`."
+function scale!(y, problem::FlowProblem, x)
+    root = problem.root
+    @inbounds for i in eachindex(x)
+        y[i] = root[i] > 0 ? x[i] / root[i] : x[i]
+    end
+    return y
+end
+
+"Parameters at `y`, without a copy where `y` is `x` already."
+parameters(problem::FlowProblem, y) = problem.scaled ? unscale!(problem.x, problem, y) : y
+
+"The scaled gradient `g` at `y`."
+function gradient_at!(g, problem::FlowProblem, y)
+    problem.nfev += 1
+    gradient!(g, problem.net, parameters(problem, y))
+    problem.scaled && scale_gradient!(g, problem.root)
+    return g
+end
+
+"""
+The scaled gradient `g` at `y`; the loss goes to `problem.value[]` and the largest component of the unscaled
+gradient of the parameters that move to `problem.gnorm`.
+"""
+function value_and_gradient_at!(g, problem::FlowProblem, y)
+    problem.nfev += 1
+    value_and_gradient_into!(problem.value, g, problem.net, parameters(problem, y))
+    problem.gnorm = free_maximum(g, problem.root)
+    problem.scaled && scale_gradient!(g, problem.root)
+    return nothing
+end
+
+"The scaled Hessian at `y`; only its lower triangle is scaled."
+function hessian_at!(H, problem::FlowProblem, y)
+    problem.njev += 1
+    hessian!(H, problem.net, parameters(problem, y))
+    problem.scaled || return nothing
+    root = problem.root
+    @inbounds for j in 1:problem.n, i in j:problem.n
+        H[i, j] *= root[i] * root[j]
+    end
+    return nothing
+end
+
+# A frozen parameter's gradient is set, not multiplied, to zero: it may be infinite.
+function scale_gradient!(g, root)
+    @inbounds @simd for i in eachindex(g)
+        g[i] = ifelse(root[i] > 0, root[i] * g[i], zero(g[i]))
+    end
+    return g
+end
+
+# NaN when any component is not finite.
+function free_maximum(g, root)
+    largest = 0.0
+    bad = false
+    @inbounds for i in eachindex(g)
+        root[i] > 0 || continue
+        a = abs(Float64(g[i]))
+        bad |= !isfinite(a)
+        largest = max(largest, a)
+    end
+    return bad ? NaN : largest
+end
+
+"""
+    FlowState(problem)
+
+Where an integration is: the last accepted point, the trial point, and the step between them.
+"""
+mutable struct FlowState{T<:AbstractFloat}
+    y::Vector{T}
+    ynew::Vector{T}
+    g::Vector{T}
+    gnew::Vector{T}
+    err::Vector{T}
+    loss::T
+    lossnew::T
+    loss_scale::T           # the loss at the start, at least one: the square of what residuals are made of
+    gnorm::Float64
+    gnormnew::Float64
+    evaluated::Bool
+    error::Float64          # norm of err, relative to the tolerance
+    stiffness::Float64      # h times the curvature of the step, where the method has a limit of stability
+    longest::Float64        # the longest step that limit allows
+    h::Float64
+    t::Float64
+    t_low::Float64
+    abstol::Float64
+    reltol::Float64
+    escape::Float64
+end
+
+function FlowState(problem::FlowProblem{T}, abstol, reltol) where {T}
+    n = problem.n
+    return FlowState{T}(zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), T(NaN), zero(T),
+                        one(T), NaN, NaN, false, 0.0, 0.0, Inf, 0.0, 0.0, 0.0, abstol, reltol, 1.0)
+end
+
+"Loss and gradient at the trial point, unless the method has them already."
+function evaluate_trial!(problem::FlowProblem, state::FlowState)
+    state.evaluated && return nothing
+    value_and_gradient_at!(state.gnew, problem, state.ynew)
+    state.lossnew = problem.value[]
+    state.gnormnew = problem.gnorm
+    state.evaluated = true
+    return nothing
+end
+
+"""
+Make the trial point the current one. The clock is a sum of two floats: on a plateau that lasts until t = 1e20
+the steps of the escape that follows are shorter than the spacing of floats there.
+"""
+function advance!(state::FlowState)
+    state.y, state.ynew = state.ynew, state.y
+    state.g, state.gnew = state.gnew, state.g
+    state.loss = state.lossnew
+    state.gnorm = state.gnormnew
+    step = state.h + state.t_low
+    t = state.t + step
+    rest = t - state.t
+    low = (state.t - (t - rest)) + (step - rest)
+    state.t_low = isfinite(low) ? low : 0.0
+    state.t = t
+    return nothing
+end
+
+"`out = y + scale * Σ_j weights[j] * k[j]` over the first `m` stages."
+function combine!(out::Vector{T}, y::Vector{T}, scale::T, weights::Vector{T}, k::Vector{Vector{T}},
+                  m) where {T}
+    copyto!(out, y)
+    for j in 1:m
+        add_scaled!(out, scale * weights[j], k[j])
+    end
+    return out
+end
+
+function add_scaled!(out::Vector{T}, a::T, v::Vector{T}) where {T}
+    iszero(a) && return out
+    @inbounds @simd for i in eachindex(out)
+        out[i] += a * v[i]
+    end
+    return out
+end

@@ -1,0 +1,114 @@
+# The line search of Hager & Zhang, SIAM J. Optim. 16 (2005) 170: strong in the face of rounding, because near
+# a minimum it judges by slopes, which are accurate long after differences of losses have become noise.
+
+"""
+    Ray{T}(P)
+
+The line x + αd: its workspace, the start (`loss`, `slope` at α = 0) and the last point evaluated
+(`alpha`, `trial`, `trial_gradient`, `trial_loss`, `trial_slope`).
+"""
+mutable struct Ray{T<:AbstractFloat}
+    direction::Vector{T}
+    loss::T
+    slope::T
+    alpha::T
+    trial::Vector{T}
+    trial_gradient::Vector{T}
+    trial_loss::T
+    trial_slope::T
+end
+Ray{T}(P::Int) where {T} = Ray{T}(zeros(T, P), zero(T), zero(T), zero(T), zeros(T, P), zeros(T, P), zero(T), zero(T))
+
+# δ, σ, θ, γ, ρ of the paper; ε there is the `slack` here.
+const ARMIJO = 0.1
+const CURVATURE = 0.9
+const BISECTION = 0.5
+const CONTRACTION = 0.66
+const EXPANSION = 5.0
+const LINESEARCH_EVALUATIONS = 60
+
+"Evaluate at α; a loss or slope that is not finite counts as a very high loss. True if Wolfe's conditions hold."
+function probe!(ray::Ray{T}, objective::Objective{T}, x::Vector{T}, alpha::T, slack::T) where {T}
+    d = ray.direction
+    for i in eachindex(x)
+        ray.trial[i] = x[i] + alpha * d[i]
+    end
+    ray.alpha = alpha
+    ray.trial_loss = evaluate!(ray.trial_gradient, objective, ray.trial)
+    ray.trial_slope = dot_product(ray.trial_gradient, d)
+    if !(isfinite(ray.trial_loss) && isfinite(ray.trial_slope))
+        ray.trial_loss = T(Inf)
+        ray.trial_slope = T(NaN)
+        return false
+    end
+    curvature = ray.trial_slope >= T(CURVATURE) * ray.slope
+    wolfe = ray.trial_loss - ray.loss <= T(ARMIJO) * alpha * ray.slope
+    approximate = (2 * T(ARMIJO) - 1) * ray.slope >= ray.trial_slope && ray.trial_loss <= ray.loss + slack
+    return curvature && (wolfe || approximate)
+end
+
+"""
+    line_search!(ray, objective, x, alpha, slack) -> Bool
+
+From the first guess `alpha`, find a point that satisfies the Wolfe conditions, or the approximate ones with the
+loss at most `slack` above the start; failing that, any lower loss. The point found is the ray's trial.
+False if rounding allows none.
+"""
+function line_search!(ray::Ray{T}, objective::Objective{T}, x::Vector{T}, alpha::T, slack::T) where {T}
+    ceiling = ray.loss + slack
+    evaluations = 1
+    probe!(ray, objective, x, alpha, slack) && return true
+    # Bracket (B0 to B3 of the paper): `low` has negative slope and a loss below the ceiling.
+    low, low_slope = zero(T), ray.slope
+    while !(ray.trial_slope >= 0) && ray.trial_loss <= ceiling
+        low, low_slope = ray.alpha, ray.trial_slope
+        evaluations += 1
+        next = T(EXPANSION) * ray.alpha
+        # A loss without lower bound along the line: be content with the lowest point.
+        isfinite(next) && evaluations < LINESEARCH_EVALUATIONS || return ray.trial_loss < ray.loss
+        probe!(ray, objective, x, next, slack) && return true
+    end
+    high, high_slope = ray.alpha, ray.trial_slope
+    while evaluations < LINESEARCH_EVALUATIONS
+        width = high - low
+        # Secant step where both slopes are known, else bisection (U3).
+        guess = low + T(BISECTION) * width
+        if high_slope >= 0
+            secant = (low * high_slope - high * low_slope) / (high_slope - low_slope)
+            low < secant < high && (guess = secant)
+        end
+        low < guess < high || break
+        for repeat in 1:2
+            evaluations += 1
+            probe!(ray, objective, x, guess, slack) && return true
+            side = narrow(ray, ceiling)
+            previous, previous_slope = side < 0 ? (low, low_slope) : (high, high_slope)
+            if side < 0
+                low, low_slope = ray.alpha, ray.trial_slope
+            else
+                high, high_slope = ray.alpha, ray.trial_slope
+            end
+            # second secant, through the old and new end on the same side (S2 to S4)
+            second = (previous * ray.trial_slope - ray.alpha * previous_slope) / (ray.trial_slope - previous_slope)
+            repeat == 1 && low < second < high || break
+            guess = second
+        end
+        if high - low > T(CONTRACTION) * width
+            middle = low + T(BISECTION) * (high - low)
+            low < middle < high || break
+            evaluations += 1
+            probe!(ray, objective, x, middle, slack) && return true
+            if narrow(ray, ceiling) < 0
+                low, low_slope = ray.alpha, ray.trial_slope
+            else
+                high, high_slope = ray.alpha, ray.trial_slope
+            end
+        end
+    end
+    low > 0 || return false
+    probe!(ray, objective, x, low, slack)
+    return ray.trial_loss < ray.loss
+end
+
+"Which end of the bracket the last point replaces: −1 the low one, 1 the high one."
+narrow(ray::Ray, ceiling) = ray.trial_slope < 0 && ray.trial_loss <= ceiling ? -1 : 1

@@ -1,0 +1,124 @@
+# The loop that all minimizers share: stops, best point, trace.
+
+"""
+    worse(a, b)
+
+Is the loss `a` higher than `b` by more than rounding can explain? The loss of a fit with tiny residuals
+carries more noise than eps·|L|, since the residuals are differences of larger numbers.
+"""
+worse(a::T, b::T) where {T<:AbstractFloat} = !(a <= b + loss_noise(b))
+loss_noise(loss::T) where {T<:AbstractFloat} = cbrt(eps(T))^2 * abs(loss)
+
+mutable struct BestPoint{T<:AbstractFloat}
+    x::Vector{T}
+    loss::T
+    gnorm::T
+    lowest_loss::T
+    lowest_gnorm::T
+end
+
+"Remember the point if it is the best so far; true if loss or gradient norm is the lowest seen."
+function offer!(best::BestPoint{T}, x::Vector{T}, loss::T, gnorm::T) where {T}
+    isfinite(loss) && isfinite(gnorm) || return false
+    progress = loss < best.lowest_loss || gnorm < best.lowest_gnorm
+    best.lowest_loss = min(best.lowest_loss, loss)
+    best.lowest_gnorm = min(best.lowest_gnorm, gnorm)
+    if worse(best.loss, loss) || (!worse(loss, best.lowest_loss) && gnorm < best.gnorm)
+        copyto!(best.x, x)
+        best.loss = loss
+        best.gnorm = gnorm
+    end
+    return progress
+end
+
+"""
+    minimize(net, x0; optim_solver = NewtonTrustRegion(), maxtime = Inf, maxiterations = Inf,
+             min_gnorm = 0, minloss = 0, patience = 10_000, monitor = Monitor()) -> MinimizeResult
+
+Minimise the loss of `net` from the parameters `x0` (length P, left as they are).
+
+- `optim_solver`: [`NewtonTrustRegion`](@ref)`()` or [`BFGS`](@ref)`()`.
+- `maxtime`: seconds. `maxiterations`: trial steps of `NewtonTrustRegion`, line searches of `BFGS`.
+- `min_gnorm`: stop when ‖∇L‖_∞ is at most this. `NewtonTrustRegion` goes on all the same where the Hessian is
+  clearly indefinite, since such a point is a saddle.
+- `minloss`: stop when the loss is at most this, if it is positive.
+- `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.
+- `monitor`: polled once per iteration.
+
+With the default limits it ends at `Stop.roundoff`, where neither loss nor gradient norm can be lowered in this
+number type. The result holds the best point seen: the lowest loss, and among losses that differ by
+rounding only, the lowest gradient norm.
+
+```julia
+result = minimize(net, x0; maxtime = 10)
+result.loss, result.gnorm, result.stopped_by
+```
+"""
+function minimize(net::AbstractNet{T}, x0::AbstractVector; optim_solver::MinimizeMethod=NewtonTrustRegion(),
+                  maxtime::Real=Inf, maxiterations::Real=Inf, min_gnorm::Real=0, minloss::Real=0,
+                  patience::Real=10_000, monitor::Monitor=Monitor()) where {T}
+    length(x0) == n_params(net) ||
+        throw(DimensionMismatch("x0 has $(length(x0)) components, the net has $(n_params(net)) parameters."))
+    maxtime >= 0 || throw(ArgumentError("maxtime = $maxtime: must be at least 0 seconds."))
+    maxiterations >= 0 || throw(ArgumentError("maxiterations = $maxiterations: must not be negative."))
+    min_gnorm >= 0 || throw(ArgumentError("min_gnorm = $min_gnorm: must be at least 0."))
+    minloss >= 0 || throw(ArgumentError("minloss = $minloss: must be at least 0 (0 switches it off)."))
+    patience >= 1 || throw(ArgumentError("patience = $patience: must be at least 1."))
+    limits = Limits{T}(Float64(maxtime), Float64(maxiterations), T(min_gnorm), T(minloss), Float64(patience))
+    return run_minimizer(Objective(net), Vector{T}(x0), optim_solver, limits, monitor)
+end
+
+struct Limits{T<:AbstractFloat}
+    maxtime::Float64
+    maxiterations::Float64
+    min_gnorm::T
+    minloss::T
+    patience::Float64
+end
+
+function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeMethod, limits::Limits{T},
+                       monitor::Monitor) where {T}
+    start!(monitor)
+    best = BestPoint{T}(copy(x0), T(NaN), T(NaN), T(Inf), T(Inf))
+    trace = MinimizeTrace()
+    iteration = Ref(0)
+    stop = try
+        search!(best, trace, iteration, objective, method, limits, monitor)
+    catch interruption
+        interruption isa Interrupted || rethrow()
+        interruption.reason
+    end
+    finish!(trace, iteration[], best.loss, best.gnorm)
+    return MinimizeResult{T}(best.x, best.loss, best.gnorm, stop, iteration[], objective.nfev, objective.njev,
+                             objective.nhev, elapsed(monitor), name(method), trace)
+end
+
+function search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int}, objective::Objective{T},
+                 method::MinimizeMethod, limits::Limits{T}, monitor::Monitor) where {T}
+    state = initial_state(method, objective, best.x)
+    best.loss = best.lowest_loss = state.loss
+    best.gnorm = best.lowest_gnorm = state.gnorm
+    record!(trace, 0, state.loss, state.gnorm)
+    isfinite(state.loss) && isfinite(state.gnorm) || return Stop.diverged
+    idle = 0
+    while true
+        stop = check_limits(state, objective, limits, iteration[], idle, monitor)
+        stop == Stop.running || return stop
+        stop = iterate!(state, objective, method)
+        iteration[] += 1
+        idle = offer!(best, state.x, state.loss, state.gnorm) ? 0 : idle + 1
+        record!(trace, iteration[], state.loss, state.gnorm)
+        stop == Stop.running || return stop
+    end
+end
+
+function check_limits(state, objective::Objective{T}, limits::Limits{T}, iteration::Int, idle::Int,
+                      monitor::Monitor) where {T}
+    0 < limits.minloss && state.loss <= limits.minloss && return Stop.minloss
+    state.gnorm <= limits.min_gnorm && !at_saddle!(state, objective) && return Stop.min_gnorm
+    iteration >= limits.maxiterations && return Stop.maxiterations
+    idle >= limits.patience && return Stop.patience
+    time = elapsed(monitor)
+    time >= limits.maxtime && return Stop.maxtime
+    return poll!(monitor, :minimize, iteration, time, state.loss, state.gnorm, state.x)
+end

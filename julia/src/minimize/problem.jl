@@ -1,0 +1,156 @@
+# What every minimizer shares: the counted objective, the options, the trace and the result.
+
+"A method of [`minimize`](@ref): a struct that holds what the user chose; what changes lives in its state."
+abstract type MinimizeMethod end
+
+"A net whose evaluations are counted."
+mutable struct Objective{T<:AbstractFloat,N<:AbstractNet{T}}
+    net::N
+    nfev::Int
+    njev::Int
+    nhev::Int
+end
+Objective(net::N) where {T,N<:AbstractNet{T}} = Objective{T,N}(net, 0, 0, 0)
+
+function evaluate!(g::Vector{T}, objective::Objective{T}, x::Vector{T})::T where {T}
+    objective.nfev += 1
+    objective.njev += 1
+    return value_and_gradient!(g, objective.net, x)
+end
+
+function evaluate_hessian!(H::Matrix{T}, objective::Objective{T}, x::Vector{T}) where {T}
+    objective.nhev += 1
+    hessian!(H, objective.net, x)
+    return H
+end
+
+const TRACE_LENGTH = 512
+
+"""
+    MinimizeTrace
+
+Iteration number, loss and ‖∇L‖_∞ along a run, in bounded memory: when `TRACE_LENGTH` entries are full
+every second one is dropped, and from then on only every second, fourth, … iteration is kept.
+"""
+mutable struct MinimizeTrace
+    iteration::Vector{Int}
+    loss::Vector{Float64}
+    gnorm::Vector{Float64}
+    length::Int
+    stride::Int
+end
+MinimizeTrace() = MinimizeTrace(zeros(Int, TRACE_LENGTH), zeros(TRACE_LENGTH), zeros(TRACE_LENGTH), 0, 1)
+
+function record!(trace::MinimizeTrace, iteration::Int, loss::Real, gnorm::Real)
+    iteration % trace.stride == 0 || return trace
+    if trace.length == TRACE_LENGTH
+        kept = 0
+        trace.stride *= 2
+        for i in 1:TRACE_LENGTH
+            trace.iteration[i] % trace.stride == 0 || continue
+            kept += 1
+            trace.iteration[kept] = trace.iteration[i]
+            trace.loss[kept] = trace.loss[i]
+            trace.gnorm[kept] = trace.gnorm[i]
+        end
+        trace.length = kept
+        iteration % trace.stride == 0 || return trace
+    end
+    i = trace.length += 1
+    trace.iteration[i] = iteration
+    trace.loss[i] = loss
+    trace.gnorm[i] = gnorm
+    return trace
+end
+
+"Close the trace with the last point, whatever the stride, and free what was not used."
+function finish!(trace::MinimizeTrace, iteration::Int, loss::Real, gnorm::Real)
+    if trace.length == 0 || trace.iteration[trace.length] != iteration
+        trace.length == TRACE_LENGTH && (trace.length -= 1)
+        i = trace.length += 1
+        trace.iteration[i] = iteration
+        trace.loss[i] = loss
+        trace.gnorm[i] = gnorm
+    end
+    resize!(trace.iteration, trace.length)
+    resize!(trace.loss, trace.length)
+    resize!(trace.gnorm, trace.length)
+    return trace
+end
+
+"""
+    MinimizeResult
+
+What [`minimize`](@ref) found: the best point `x`, its `loss` and `gnorm` = ‖∇L(x)‖_∞, why it ended
+(`stopped_by::Stop.Reason`), `iterations`, the number of evaluations of the loss (`nfev`), its gradient
+(`njev`) and Hessian (`nhev`), `time_run` in seconds, the name `optim_solver` of the method, and a
+`trace` with fields `iteration`, `loss`, `gnorm`.
+"""
+struct MinimizeResult{T<:AbstractFloat}
+    x::Vector{T}
+    loss::T
+    gnorm::T
+    stopped_by::Stop.Reason
+    iterations::Int
+    nfev::Int
+    njev::Int
+    nhev::Int
+    time_run::Float64
+    optim_solver::String
+    trace::MinimizeTrace
+end
+
+function Base.show(io::IO, r::MinimizeResult)
+    print(io, "MinimizeResult(", r.optim_solver, ": loss = ", Float64(r.loss), ", ‖∇L‖_∞ = ", Float64(r.gnorm),
+          ", ", r.iterations, " iterations, stopped by ", r.stopped_by, ")")
+end
+
+# Plain loops instead of broadcasts: they compile once per number type and in little time.
+
+"Largest absolute component; NaN if any component is NaN."
+function supnorm(v::Vector{T}) where {T}
+    s = zero(T)
+    @inbounds for i in eachindex(v)
+        a = abs(v[i])
+        (a > s || isnan(a)) && (s = a)
+        isnan(s) && return s
+    end
+    return s
+end
+
+function dot_product(a::Vector{T}, b::Vector{T}) where {T}
+    s = zero(T)
+    @inbounds @simd for i in eachindex(a)
+        s += a[i] * b[i]
+    end
+    return s
+end
+
+"Euclidean norm, safe from overflow and underflow."
+function two_norm(v::Vector{T}) where {T}
+    m = supnorm(v)
+    (iszero(m) || !isfinite(m)) && return m
+    s = zero(T)
+    @inbounds @simd for i in eachindex(v)
+        s += abs2(v[i] / m)
+    end
+    return m * sqrt(s)
+end
+
+function all_finite(A::Array{T}) where {T}
+    s = zero(T)
+    @inbounds @simd for i in eachindex(A)
+        s += zero(T) * A[i]
+    end
+    return iszero(s)
+end
+
+"`sum ← a + b`; false if rounding left `a` as it was."
+function shift_by!(sum::Vector{T}, a::Vector{T}, b::Vector{T}) where {T}
+    moved = false
+    @inbounds for i in eachindex(a)
+        sum[i] = a[i] + b[i]
+        moved |= sum[i] != a[i]
+    end
+    return moved
+end

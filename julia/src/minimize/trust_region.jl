@@ -1,0 +1,241 @@
+# Newton's method with a trust region whose subproblem is solved exactly, made fast in long curved valleys.
+
+"""
+    NewtonTrustRegion(; initial_radius = 0.1, corrections = 2, momentum = true)
+
+Exact trust-region Newton method (Moré & Sorensen 1983; Conn, Gould & Toint, Trust-Region Methods, 2000)
+with two additions for the flat curved valleys of overparameterised networks, where the radius of a plain
+method stays small because a straight step leaves the floor of the valley:
+
+- `corrections`: up to so many chord steps after a step to the boundary, with the Hessian already factored and
+  a raised shift, so that they only return to the floor (each costs one gradient, no Hessian);
+- `momentum`: the model is built at a point displaced by a multiple of the last displacements, and the
+  result is kept only if the loss is lower than where the displacement started (heavy ball with a Newton step
+  instead of a gradient step; the multiple adapts to success).
+
+On 12 problems of 33 parameters, 1000 Hessians each, the geometric mean of the final loss fell from 2e-12
+(plain) to 2e-15 with both. Memory: two P×P matrices.
+"""
+struct NewtonTrustRegion <: MinimizeMethod
+    initial_radius::Float64
+    corrections::Int
+    momentum::Bool
+end
+function NewtonTrustRegion(; initial_radius=0.1, corrections=2, momentum=true)
+    0 < initial_radius < Inf || throw(ArgumentError("initial_radius = $initial_radius: must be positive and finite."))
+    corrections >= 0 || throw(ArgumentError("corrections = $corrections: must not be negative."))
+    return NewtonTrustRegion(initial_radius, corrections, momentum)
+end
+name(::NewtonTrustRegion) = "NewtonTrustRegion"
+
+mutable struct TrustRegionState{T<:AbstractFloat}
+    x::Vector{T}
+    gradient::Vector{T}
+    loss::T
+    gnorm::T
+    center::Vector{T}               # where the quadratic model is built: x, or displaced from it
+    center_gradient::Vector{T}
+    center_loss::T
+    displaced::Bool
+    modelled::Bool                  # subproblem holds the Hessian at center
+    hessian::Matrix{T}
+    subproblem::Subproblem{T}
+    step::Vector{T}
+    trial::Vector{T}
+    trial_gradient::Vector{T}
+    corrected::Vector{T}
+    corrected_gradient::Vector{T}
+    velocity::Vector{T}             # running mean of accepted displacements
+    reach::T                        # the center is displaced by reach * velocity
+    rest::Bool                      # no displacement this time
+    radius::T
+    rejections::Int                 # in a row, at this center
+end
+
+function initial_state(method::NewtonTrustRegion, objective::Objective{T}, x0::Vector{T}) where {T}
+    P = length(x0)
+    z() = zeros(T, P)
+    gradient = z()
+    loss = evaluate!(gradient, objective, x0)
+    return TrustRegionState{T}(copy(x0), gradient, loss, supnorm(gradient), z(), z(), loss, false, false,
+                               zeros(T, P, P), Subproblem{T}(P), z(), z(), z(), z(), z(), z(), one(T), true,
+                               T(method.initial_radius), 0)
+end
+
+# Below: measured on the 33-parameter problem; the result is not sensitive to factors of 1.5.
+const SHRINK = 0.3
+const GROW = 2.0
+const CORRECTION_SHIFT = 5.0        # × λ: at 1 the corrections also drift along the valley and spoil the step
+const VELOCITY_MEMORY = 0.3
+const REACH_UP = 1.3
+const REACH_DOWN = 0.3
+const DISPLACED_TRIES = 3
+const UNRESOLVED_TRIES = 8
+
+"One trial step; the Hessian is evaluated only if the center has moved."
+function iterate!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion) where {T}
+    sub = state.subproblem
+    if !state.modelled
+        place_center!(state, objective, method)
+        evaluate_hessian!(state.hessian, objective, state.center)
+        if !all_finite(state.hessian)
+            state.displaced || return Stop.diverged
+            withdraw!(state)
+            return Stop.running
+        end
+        reduce!(sub, state.hessian)
+        state.modelled = true
+        state.rejections = 0
+    end
+    solve_subproblem!(state.step, sub, state.center_gradient, state.radius)
+    moved = shift_by!(state.trial, state.center, state.step)
+    if !moved
+        state.displaced || return Stop.roundoff
+        withdraw!(state)
+        return Stop.running
+    end
+    trial_loss = evaluate!(state.trial_gradient, objective, state.trial)
+    trial_gnorm = supnorm(state.trial_gradient)
+    if !sub.interior && isfinite(trial_loss) && isfinite(trial_gnorm)
+        trial_loss = correct!(state, objective, method.corrections, trial_loss)
+        trial_gnorm = supnorm(state.trial_gradient)
+    end
+    return judge!(state, trial_loss, trial_gnorm)
+end
+
+"Choose where the next model is built: displaced along the velocity, or `x` itself."
+function place_center!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion) where {T}
+    state.displaced = false
+    if method.momentum && !state.rest
+        for i in eachindex(state.x)
+            state.center[i] = state.x[i] + state.reach * state.velocity[i]
+        end
+        state.center_loss = evaluate!(state.center_gradient, objective, state.center)
+        state.displaced = isfinite(state.center_loss) && isfinite(supnorm(state.center_gradient))
+        state.displaced || (state.reach *= T(REACH_DOWN))
+    end
+    if !state.displaced
+        copyto!(state.center, state.x)
+        copyto!(state.center_gradient, state.gradient)
+        state.center_loss = state.loss
+    end
+    state.rest = false
+    return state
+end
+
+"The displacement did not pay: go back to `x`, and displace less next time."
+function withdraw!(state::TrustRegionState{T}) where {T}
+    state.reach = max(state.reach * T(REACH_DOWN), T(0.01))
+    state.rest = true
+    state.modelled = false
+    return state
+end
+
+"""
+Chord steps c = −(H + 5λI)⁻¹∇L(trial) with the reduced Hessian of the center, as long as the loss falls. Along the
+stiff directions they are Newton steps back to the floor of the valley, along the flat ones they are short.
+"""
+function correct!(state::TrustRegionState{T}, objective::Objective{T}, corrections::Int, trial_loss::T) where {T}
+    sub = state.subproblem
+    c = sub.work
+    reference = two_norm(state.step)
+    corrections > 0 && factor!(sub.solver, T(CORRECTION_SHIFT) * sub.shift) || return trial_loss
+    for k in 1:corrections
+        for i in eachindex(c)
+            c[i] = -state.trial_gradient[i]
+        end
+        rotate_in!(sub.solver, c)
+        solve!(c, sub.solver, c)
+        two_norm(c) <= reference || break
+        rotate_out!(sub.solver, c)
+        shift_by!(state.corrected, state.trial, c)
+        loss = evaluate!(state.corrected_gradient, objective, state.corrected)
+        loss < trial_loss && isfinite(supnorm(state.corrected_gradient)) || break
+        trial_loss = loss
+        state.trial, state.corrected = state.corrected, state.trial
+        state.trial_gradient, state.corrected_gradient = state.corrected_gradient, state.trial_gradient
+    end
+    return trial_loss
+end
+
+"Accept or reject the trial point, and set the radius."
+function judge!(state::TrustRegionState{T}, trial_loss::T, trial_gnorm::T) where {T}
+    sub = state.subproblem
+    length = two_norm(state.step)
+    finite = isfinite(trial_loss) && isfinite(trial_gnorm)
+    predicted = sub.reduction
+    ratio = finite ? (state.center_loss - trial_loss) / predicted : T(-Inf)
+    # Below this the loss cannot tell a good step from a bad one: the gradient decides.
+    unresolved = !(predicted > 16 * eps(T) * abs(state.center_loss))
+    calmer = finite && trial_gnorm < T(0.99) * state.gnorm
+    if unresolved
+        accepted = calmer && !worse(trial_loss, state.loss)
+        accepted && !sub.interior && (state.radius = max(state.radius, T(GROW) * length))
+        accepted || (state.radius = T(SHRINK) * min(state.radius, length))
+    else
+        if ratio < 0.25
+            # Rounding in the sum over samples can exceed eps·|L|; a decrease seen by the gradients counts.
+            if calmer && !state.displaced && !worse(trial_loss, state.loss) && slope_ratio(state) > 0.25
+                ratio = slope_ratio(state)
+            else
+                state.radius = T(SHRINK) * length
+            end
+        elseif ratio > 0.75 && !sub.interior
+            state.radius = max(state.radius, T(GROW) * length)
+        end
+        accepted = ratio > 1e-4
+    end
+    limit = sqrt(sqrt(floatmax(T)))
+    state.radius = min(state.radius, limit)
+    if accepted && (!state.displaced || trial_loss < state.loss)
+        well_modelled = unresolved || (sub.interior && abs(ratio - 1) < 0.1)
+        accept!(state, trial_loss, trial_gnorm, well_modelled)
+        return Stop.running
+    end
+    state.rejections += 1
+    if state.displaced
+        (accepted || unresolved || state.rejections >= DISPLACED_TRIES) && withdraw!(state)
+        return Stop.running
+    end
+    return unresolved && state.rejections >= UNRESOLVED_TRIES ? Stop.roundoff : Stop.running
+end
+
+function accept!(state::TrustRegionState{T}, trial_loss::T, trial_gnorm::T, well_modelled::Bool) where {T}
+    old = T(VELOCITY_MEMORY)
+    for i in eachindex(state.x)
+        state.velocity[i] = old * state.velocity[i] + (1 - old) * (state.trial[i] - state.x[i])
+    end
+    state.displaced && (state.reach = min(state.reach * T(REACH_UP), T(10)))
+    # Quadratic convergence needs no help.
+    well_modelled && (state.rest = true)
+    state.x, state.trial = state.trial, state.x
+    state.gradient, state.trial_gradient = state.trial_gradient, state.gradient
+    state.loss = trial_loss
+    state.gnorm = trial_gnorm
+    state.modelled = false
+    return state
+end
+
+"Actual over predicted reduction, the actual one by the trapezoidal rule on the slope at both ends."
+function slope_ratio(state::TrustRegionState{T}) where {T}
+    s = zero(T)
+    for i in eachindex(state.x)
+        s -= (state.center_gradient[i] + state.trial_gradient[i]) * (state.trial[i] - state.center[i])
+    end
+    return s / (2 * state.subproblem.reduction)
+end
+
+"Is the Hessian at `x` clearly indefinite? Asked where the gradient alone would end the search."
+function at_saddle!(state::TrustRegionState{T}, objective::Objective{T}) where {T}
+    if !state.modelled || state.displaced
+        state.rest = true
+        place_center!(state, objective, NewtonTrustRegion(0.1, 0, false))
+        evaluate_hessian!(state.hessian, objective, state.center)
+        all_finite(state.hessian) || return false
+        reduce!(state.subproblem, state.hessian)
+        state.modelled = true
+        state.rejections = 0
+    end
+    bound = state.subproblem.bound
+    return bound > 0 && !factor!(state.subproblem.solver, sqrt(eps(T)) * bound)
+end

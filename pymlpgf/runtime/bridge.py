@@ -1,0 +1,232 @@
+"""Typed calls into Julia: C function pointers, integer handles, statuses with messages. The same for every host.
+
+A host only starts Julia and evaluates a string; the string that is evaluated once returns the address of MLPGF's
+table of function pointers (julia/src/c_interface.jl), and from there on ctypes calls Julia directly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import InputError, JuliaError, ThreadError
+from .signals import Interruptible, SegvKeeper
+
+__all__ = ["Bridge", "Host", "Report"]
+
+i32, i64, u64, f64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64, ctypes.c_double
+ptr, text = ctypes.c_void_p, ctypes.c_char_p
+
+#: name -> (result, arguments), in the order of MLPGF's table
+SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "last_error": (i64, (ptr, i64)),
+    "release": (i32, (ptr, i64)),
+    "net": (i32, (i32, text, i64, i64, ptr, i64, ptr, ptr, ptr)),
+    "loss": (i32, (i64, ptr, ptr)),
+    "gradient": (i32, (i64, ptr, ptr, ptr)),
+    "hessian": (i32, (i64, ptr, ptr)),
+    "hvp": (i32, (i64, ptr, ptr, ptr)),
+    "predict": (i32, (i64, ptr, ptr, i64, ptr)),
+    "random_params": (i32, (i64, u64, text, ptr)),
+    "solve": (i32, (i64, ptr, text, text, ptr, ptr, ptr)),
+    "field": (i32, (i64, text, ptr)),
+}
+REPORT = ctypes.CFUNCTYPE(i32, i32, i64, f64, f64, f64, ptr)
+KINDS = {1: np.dtype("f8"), 2: np.dtype("f4"), 3: np.dtype("i8"), 4: np.dtype("u1")}
+
+#: report(phase, iteration, t, loss, gnorm): phase is "flow" or "minimize"
+Report = Callable[[str, int, float, float, float], None]
+PHASES = ("flow", "minimize")
+
+
+class Host(Protocol):
+    """What a host has to offer."""
+
+    def eval(self, code: str) -> int:
+        """The Int64 that the Julia ``code`` evaluates to."""
+
+
+class Bridge:
+    """Calls into a started Julia, from the thread that started it."""
+
+    def __init__(self, host: Host, package: os.PathLike[str], threads: int) -> None:
+        folder = str(package).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+        address = host.eval(
+            f'"{folder}" in LOAD_PATH || push!(LOAD_PATH, "{folder}"); '
+            "Base.invokelatest(Base.require(Main, :MLPGF).c_table)"
+        )
+        pointers = (ptr * len(SIGNATURES)).from_address(address)
+        self._call: dict[str, Any] = {}
+        for pointer, (name, (result, arguments)) in zip(pointers, SIGNATURES.items(), strict=True):
+            # Short calls keep the GIL (PYFUNCTYPE): releasing it costs more than they do. A solve releases it.
+            kind = ctypes.CFUNCTYPE if name == "solve" else ctypes.PYFUNCTYPE
+            self._call[name] = kind(result, *arguments)(pointer)
+        self._loss, self._gradient = self._call["loss"], self._call["gradient"]
+        self._value = f64()
+        self._value_address = ctypes.addressof(self._value)
+        self._thread = threading.get_ident()
+        self._forked = False
+        self._busy = False
+        self._keeper = SegvKeeper() if threads > 1 else None
+        self._dead: deque[int] = deque()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    # ---- entry ---------------------------------------------------------------------------------------------
+
+    def _after_fork(self) -> None:
+        self._forked = True
+
+    def enter(self) -> None:
+        """Refuse what would crash, before it enters Julia."""
+        if self._forked:
+            raise ThreadError(
+                "Julia was started before this process was forked, and its threads did not come along: start worker "
+                'processes with the "spawn" method (multiprocessing.get_context("spawn")), or fork before the first '
+                "use of pymlpgf"
+            )
+        if threading.get_ident() != self._thread:
+            raise ThreadError(
+                "Julia was started in another thread and can be called from that one alone: call from there, start "
+                "it here by pymlpgf.init() before any other use, or use one process per worker"
+            )
+        if self._busy:
+            raise ThreadError("pymlpgf was called from a callback while a solver runs: wait until the solver returns")
+        if self._keeper is not None:
+            self._keeper.check()
+        if self._dead:
+            self._drain()
+
+    def _drain(self) -> None:
+        handles = []
+        while self._dead:
+            handles.append(self._dead.popleft())
+        self._call["release"]((i64 * len(handles))(*handles), len(handles))
+
+    def release_later(self, handle: int) -> None:
+        """For finalizers: they may run on any thread, so the next call does the work."""
+        self._dead.append(handle)
+
+    def _check(self, status: int) -> None:
+        if status == 0:
+            return
+        buffer = ctypes.create_string_buffer(1 << 14)
+        n = self._call["last_error"](buffer, len(buffer))
+        message = buffer.raw[:n].decode(errors="replace")
+        if status == 1:
+            for prefix in ("ArgumentError: ", "DimensionMismatch: ", 'DimensionMismatch("'):
+                message = message.removeprefix(prefix)
+            raise InputError(message.removesuffix('")'))
+        raise JuliaError(message)
+
+    # ---- nets ----------------------------------------------------------------------------------------------
+
+    def net(self, layers: list[tuple[int, str, bool]], X: np.ndarray, Y: np.ndarray, w: np.ndarray | None) -> int:
+        """A handle to a net. X (N, D), Y (N, O) and w (N,) share one dtype and are C-contiguous."""
+        self.enter()
+        handle = i64()
+        lines = "\n".join(f"{width} {activation} {int(bias)}" for width, activation, bias in layers)
+        status = self._call["net"](
+            int(X.dtype == np.float32), lines.encode(), X.shape[1], X.shape[0], X.ctypes.data, Y.shape[1],
+            Y.ctypes.data, None if w is None else w.ctypes.data, ctypes.addressof(handle),
+        )  # fmt: skip
+        self._check(status)
+        return handle.value
+
+    def loss(self, net: int, x: int) -> float:
+        """L at the parameters at address ``x``."""
+        self.enter()
+        self._check(self._loss(net, x, self._value_address))
+        return self._value.value
+
+    def gradient(self, net: int, x: int, g: int) -> float:
+        """Write the gradient to address ``g``; returns the loss."""
+        self.enter()
+        self._check(self._gradient(net, x, g, self._value_address))
+        return self._value.value
+
+    def hessian(self, net: int, x: int, H: int) -> None:
+        """Write the Hessian to address ``H``."""
+        self.enter()
+        self._check(self._call["hessian"](net, x, H))
+
+    def hvp(self, net: int, x: int, v: int, y: int) -> None:
+        """Write the Hessian-vector product to address ``y``."""
+        self.enter()
+        self._check(self._call["hvp"](net, x, v, y))
+
+    def predict(self, net: int, x: int, X: int | None, n: int, out: int) -> None:
+        """Write the outputs for ``n`` samples at ``X`` (None: the net's own) to address ``out``."""
+        self.enter()
+        self._check(self._call["predict"](net, x, X, n, out))
+
+    def random_params(self, net: int, seed: int, init: str, out: int) -> None:
+        """Write initial parameters to address ``out``."""
+        self.enter()
+        self._check(self._call["random_params"](net, seed, init.encode(), out))
+
+    # ---- solvers -------------------------------------------------------------------------------------------
+
+    def solve(
+        self, net: int, x: int, what: str, options: dict[str, object], tauinv: np.ndarray | None, report: Report
+    ) -> int:
+        """Run "flow", "minimize" or "train" and return a handle to its result.
+
+        ``report`` is called in this thread at most every 50 ms. Ctrl-C, and an exception in ``report`` (raised
+        afterwards), end the solver, which then returns its best point.
+        """
+        self.enter()
+        failure: list[BaseException] = []
+
+        def relay(phase: int, iteration: int, t: float, loss: float, gnorm: float, _x: int) -> int:
+            try:
+                if phase < len(PHASES):  # else between blocks of samples: only a chance to interrupt
+                    report(PHASES[phase], iteration, t, loss, gnorm)
+            except BaseException as error:
+                failure.append(error)
+                return 1
+            return int(interruptible.interrupted)
+
+        handle = i64()
+        lines = "\n".join(f"{name}={_option(value)}" for name, value in options.items())
+        address = None if tauinv is None else tauinv.ctypes.data
+        self._busy = True
+        try:
+            with Interruptible() as interruptible:
+                callback = REPORT(relay)
+                status = self._call["solve"](
+                    net, x, what.encode(), lines.encode(), address, ctypes.cast(callback, ptr), ctypes.addressof(handle)
+                )
+        finally:
+            self._busy = False
+        self._check(status)
+        if failure:
+            self.release_later(handle.value)
+            raise failure[0]
+        return handle.value
+
+    def field(self, handle: int, path: str) -> Any:
+        """A copy of a field of a Julia object: an array, a number, a string or None."""
+        self.enter()
+        info = (i64 * 6)()
+        self._check(self._call["field"](handle, path.encode(), ctypes.addressof(info)))
+        kind, ndim, *shape, address = info
+        if kind == 0:
+            return None
+        dtype = KINDS[kind]
+        shape = shape[:ndim][::-1]  # column-major to row-major: the same memory
+        count = int(np.prod(shape, dtype=np.int64))
+        array = np.frombuffer(ctypes.string_at(address, count * dtype.itemsize), dtype).reshape(shape).copy()
+        if kind == 4:
+            return array.tobytes().decode()
+        return array if ndim else array.item()
+
+
+def _option(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

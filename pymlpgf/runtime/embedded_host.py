@@ -1,0 +1,79 @@
+"""A host made of libjulia alone, loaded into this process: any Julia from 1.5, no Julia package needed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from ..errors import JuliaError, RuntimeUnavailable
+from .find import Julia
+from .signals import preserved
+
+__all__ = ["EmbeddedHost"]
+
+# jl_eval_string swallows exceptions, so the code answers with its value or with a text.
+EVAL = "try\n{code}\ncatch err\nsprint(showerror, err)\nend"
+
+
+class EmbeddedHost:
+    """Starts Julia and evaluates strings; everything else crosses by C function pointers."""
+
+    def __init__(self, julia: Julia, environment: Mapping[str, str]) -> None:
+        """Start ``julia`` with ``environment`` set while it initialises. Once in a process, never undone."""
+        if "juliacall" in sys.modules and sys.modules["juliacall"].CONFIG.get("inited"):
+            raise RuntimeUnavailable(
+                "juliacall has already started another Julia in this process, and two do not fit into one: "
+                "start pymlpgf first, or let it use juliacall's Julia (PYMLPGF_JULIA=full)"
+            )
+        with preserved(), _environment(environment):
+            # libgcc_s first: libunwind, which libjulia brings along, exports _Unwind_Resume as well, and the C++
+            # libraries loaded later (matplotlib's, torch's) would unwind with it, which ends in a segmentation fault.
+            if sys.platform == "linux":
+                with suppress(OSError):
+                    ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
+            # RTLD_GLOBAL: compiled Julia code looks symbols of libjulia up in the process.
+            try:
+                lib = ctypes.PyDLL(str(julia.libjulia), mode=ctypes.RTLD_GLOBAL)
+            except OSError as error:
+                raise RuntimeUnavailable(f"{julia.libjulia} cannot be loaded: {error}; see `pymlpgf doctor`") from None
+            names = ("jl_init_with_image__threading", "jl_init_with_image", "jl_init_with_image_file")
+            init = getattr(lib, next(name for name in names if hasattr(lib, name)))
+            init.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+            init.restype = None
+            init(os.fsencode(julia.bindir), os.fsencode(julia.sysimage))
+        lib.jl_eval_string.argtypes = [ctypes.c_char_p]
+        lib.jl_eval_string.restype = ctypes.c_void_p
+        lib.jl_typeof_str.argtypes = [ctypes.c_void_p]
+        lib.jl_typeof_str.restype = ctypes.c_char_p
+        lib.jl_string_ptr.argtypes = [ctypes.c_void_p]
+        lib.jl_string_ptr.restype = ctypes.c_char_p
+        lib.jl_unbox_int64.argtypes = [ctypes.c_void_p]
+        lib.jl_unbox_int64.restype = ctypes.c_int64
+        self._lib = lib
+
+    def eval(self, code: str) -> int:
+        """The Int64 that ``code`` evaluates to; anything else it ends with is raised as ``JuliaError``."""
+        value = self._lib.jl_eval_string(EVAL.format(code=code).encode())
+        kind = self._lib.jl_typeof_str(value) if value else b""
+        if kind == b"Int64":
+            return int(self._lib.jl_unbox_int64(value))
+        if kind == b"String":
+            raise JuliaError(self._lib.jl_string_ptr(value).decode(errors="replace"))
+        raise JuliaError(f"Julia could not evaluate: {code}")
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,39 @@
+"""Errors that name the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from .errors import KeywordError
+
+__all__ = ["nearest", "suggest_keywords"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown ``name``: the nearest known one and the list of all."""
+    known = sorted(known)
+    by_lower = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+    return f"{hint} (known: {', '.join(known)})"
+
+
+def suggest_keywords(function: F) -> F:
+    """Let an unknown keyword raise a ``KeywordError`` that names the nearest valid one."""
+    names = [p.name for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    title = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in names:
+                raise KeywordError(f"{title} has no keyword {name!r}{nearest(name, names)}")
+        return function(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]

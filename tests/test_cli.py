@@ -1,0 +1,200 @@
+"""The command: exit codes, no tracebacks, Julia's environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pymlpgf import cli
+from pymlpgf.runtime import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Julia is a shell script")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing installed, nothing configured, no network."""
+    for name in settings.ENVIRONMENT.values():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYMLPGF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("JULIA_PKG_SERVER", "http://127.0.0.1:1")
+    monkeypatch.setenv("PYTHON_JULIAPKG_PROJECT", str(tmp_path / "juliapkg"))
+    for name in ("JULIA_LOAD_PATH", "JULIA_DEPOT_PATH", "JULIA_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def julia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Julia that the settings name: tells its facts when asked, else its arguments and environment."""
+    executable = tmp_path / "j" / "bin" / "julia"
+    executable.parent.mkdir(parents=True)
+    (tmp_path / "j" / "lib").touch()
+    executable.write_text(
+        '#!/bin/sh\nif [ "$1" = --startup-file=no ]; then\n'
+        f"printf '%s\\0%s\\0%s\\0%s' 1.6.7 '{executable.parent}' '{tmp_path}/j/lib' '{tmp_path}/j/lib'\n"
+        "exit\nfi\n"
+        'for word in "$@"; do echo "word $word"; done\nenv | grep ^JULIA_\nexit 7\n'
+    )
+    executable.chmod(0o755)
+    monkeypatch.setenv("PYMLPGF_JULIA", str(executable))
+    return executable
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "pymlpgf", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_doctor_without_julia(cache: Path) -> None:
+    done = run("doctor")
+    assert done.returncode == 1
+    assert "embedded       refused: " in done.stdout and "host           none" in done.stdout
+    assert "no Julia can be used here" in done.stderr
+    assert not list(cache.glob("julia-*")), "doctor installs nothing"
+
+
+@posix
+def test_doctor_with_julia(julia: Path) -> None:
+    done = run("doctor")
+    assert done.returncode == 0
+    for text in (
+        f"executable     {julia} (environment variable PYMLPGF_JULIA)",
+        "found: Julia 1.6.7",
+        "host           embedded",
+        f"libjulia       {julia.parents[1] / 'lib'}",
+        "full           refused: ",
+    ):
+        assert text in done.stdout
+
+
+def test_doctor_with_damage(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hashes are looked at: a file of the right size with another content makes it fail."""
+    debian = pytest.importorskip("pymlpgf.runtime.debian")
+    if sys.platform != "linux":
+        pytest.skip("the private Julia is for Linux")
+    place = debian.installation(cache)
+    place.executable.parent.mkdir(parents=True)
+    place.executable.write_text("right")
+    debian._write_manifest(place.prefix, {}, [])
+    assert cli.main(["doctor"]) == 0
+    assert "every hash fits" in capsys.readouterr().out
+    place.executable.write_text("wrong")
+    assert cli.main(["doctor"]) == 1
+    assert "usr/bin/julia has another content: run `pymlpgf install --check`" in capsys.readouterr().out
+
+
+@posix
+def test_julia_gets_its_arguments_and_environment(julia: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = str(ROOT / "pymlpgf" / "julia")
+    done = run("julia", "-e", "println(1 + 1)", "--help", "a b")
+    assert done.returncode == 7, "Julia's exit code is passed on"
+    assert [line for line in done.stdout.splitlines() if line.startswith("word")] == [
+        "word -e",
+        "word println(1 + 1)",
+        "word --help",
+        "word a b",
+    ]
+    assert f"JULIA_LOAD_PATH=@:{package}:@stdlib" in done.stdout
+    assert "JULIA_DEPOT_PATH" not in done.stdout, "the user's depot for a Julia of the user's"
+    monkeypatch.setenv("JULIA_LOAD_PATH", "/mine:")
+    assert f"JULIA_LOAD_PATH=/mine::{package}\n" in run("julia", "x").stdout
+
+
+def test_environment_of_the_private_julia(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    debian = pytest.importorskip("pymlpgf.runtime.debian")
+    if sys.platform != "linux":
+        pytest.skip("the private Julia is for Linux")
+    from pymlpgf.runtime import cpu
+    from pymlpgf.runtime.find import Julia
+
+    monkeypatch.setattr(cpu, "openblas_coretype", lambda: "SkylakeX")
+    place = debian.installation(cache)
+    julia = Julia(
+        "embedded", place.executable, place.bindir, place.libjulia, place.sysimage, (1, 5, 3), "here", cache
+    )
+    environment = cli._environment(julia)
+    assert environment["JULIA_DEPOT_PATH"] == str(cache / "depot-1.5.3")
+    assert environment["OPENBLAS_CORETYPE"] == "SkylakeX"
+    assert environment["JULIA_PROJECT"] == str(cache)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ([], 2, "COMMAND"),
+        (["nonsense"], 2, "nonsense"),
+        (["install", "--with", "cvode"], 2, "there are sundials, nlopt"),
+        (["install", "--with", "sundials"], 1, "needs the full host"),
+        (["demo", "--seed", "x"], 2, "--seed"),
+    ],
+)
+def test_errors(words: list[str], code: int, text: str) -> None:
+    done = run(*words)
+    assert done.returncode == code and text in done.stderr
+
+
+def test_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYMLPGF_THREADS", "many")
+    done = run("doctor")
+    assert done.returncode == 2 and "PYMLPGF_THREADS" in done.stderr
+
+
+def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_doctor", interrupted)
+    assert cli.main(["doctor"]) == 130
+    assert capsys.readouterr().err == "pymlpgf: interrupted\n"
+
+
+def test_help_names_every_command() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for word in ("doctor", "install", "julia", "demo", "PYMLPGF_JULIA"):
+        assert word in done.stdout
+    assert run("julia", "--help").returncode == 0
+
+
+def test_juliapkg_file_fits_the_julia_package() -> None:
+    """juliapkg reads it; the path is taken relative to the file, and holds the package of that UUID."""
+    deps = pytest.importorskip("juliapkg.deps")
+    compat = pytest.importorskip("juliapkg.compat").Compat
+    declared = json.loads((ROOT / "pymlpgf" / "juliapkg.json").read_text())
+    version = pytest.importorskip("semver").Version
+    assert version(1, 10) in compat.parse(declared["julia"]) and version(1, 9, 4) not in compat.parse(
+        declared["julia"]
+    )
+    for name, options in declared["packages"].items():
+        deps.PkgSpec(name, **options)
+        if "version" in options:
+            compat.parse(options["version"])
+    folder = ROOT / "pymlpgf" / declared["packages"]["MLPGF"]["path"]
+    if not folder.exists():
+        pytest.skip("pymlpgf/julia is laid by the build")
+    assert f'uuid = "{declared["packages"]["MLPGF"]["uuid"]}"' in (folder / "Project.toml").read_text()
+
+
+def test_uuids_of_packages_on_request() -> None:
+    """The Julia package declares the same companions as weak dependencies."""
+    text = (ROOT / "julia" / "Project.toml").read_text()
+    for name, uuid, _ in cli.ON_REQUEST.values():
+        if name in text:
+            assert f'{name} = "{uuid}"' in text
