@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help=f"further solvers for the full host, separated by commas: {', '.join(ON_REQUEST)}",
     )
-    install.add_argument(
-        "--check", action="store_true", help="check every file's hash and mend what does not fit"
-    )
+    install.add_argument("--check", action="store_true", help="check every file's hash and mend what does not fit")
     install.set_defaults(run=_install)
 
     julia = commands.add_parser(
@@ -93,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="run the Julia that was found, with MLPGF loadable",
         description="Run the Julia that was found; `using MLPGF` works there. All arguments go to Julia.",
     )
-    julia.add_argument(
-        "args", nargs="*", metavar="ARGS", help="arguments of Julia, such as -e 'using MLPGF' or a file"
-    )
+    julia.add_argument("args", nargs="*", metavar="ARGS", help="arguments of Julia, such as -e 'using MLPGF' or a file")
 
     demo = commands.add_parser(
         "demo",
@@ -103,9 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a small student network on a teacher's data, and write numbers and figures.",
     )
     demo.add_argument("--seed", type=int, default=0, help="seed of the initial parameters (default 0)")
-    demo.add_argument(
-        "--output", type=Path, default=Path("pymlpgf-demo"), metavar="DIR", help="default ./pymlpgf-demo"
-    )
+    demo.add_argument("--output", type=Path, default=Path("pymlpgf-demo"), metavar="DIR", help="default ./pymlpgf-demo")
     demo.add_argument("--quick", action="store_true", help="a few seconds only")
     demo.set_defaults(run=_demo)
     return parser
@@ -135,11 +129,11 @@ def _julia(words: Sequence[str]) -> int:
     environment = _environment(julia)
     command = [str(julia.executable), *words]
     sys.stdout.flush()
-    if os.name == "nt":  # exec would return to the shell before Julia ends
-        import subprocess
+    if os.name != "nt":  # there, exec would return to the shell before Julia ends
+        os.execve(command[0], command, environment)
+    import subprocess
 
-        return subprocess.call(command, env=environment)
-    os.execve(command[0], command, environment)
+    return subprocess.call(command, env=environment)
 
 
 def _environment(julia: Julia) -> dict[str, str]:
@@ -149,9 +143,7 @@ def _environment(julia: Julia) -> dict[str, str]:
     environment = dict(os.environ)
     package = str(Path(__file__).resolve().parent / "julia")
     load_path = environment.get("JULIA_LOAD_PATH")
-    environment["JULIA_LOAD_PATH"] = os.pathsep.join(
-        [load_path, package] if load_path else ["@", package, "@stdlib"]
-    )
+    environment["JULIA_LOAD_PATH"] = os.pathsep.join([load_path, package] if load_path else ["@", package, "@stdlib"])
     if julia.project is not None:
         environment["JULIA_PROJECT"] = str(julia.project)
     if _is_default(julia):
@@ -196,13 +188,9 @@ def _add_on_request(names: Sequence[str]) -> None:
     from .runtime import find
 
     if missing := find._missing_modules():
-        raise RuntimeUnavailable(
-            f"--with needs the full host, and the Python package {missing} is not installed"
-        )
+        raise RuntimeUnavailable(f"--with needs the full host, and the Python package {missing} is not installed")
     if why := find.probe():
-        raise RuntimeUnavailable(
-            f"--with needs the full host, and {why}; the builtin solvers are there without it"
-        )
+        raise RuntimeUnavailable(f"--with needs the full host, and {why}; the builtin solvers are there without it")
     juliapkg: Any = importlib.import_module("juliapkg")
     for name in names:
         package, uuid, version = ON_REQUEST[name]
@@ -264,11 +252,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     _title("processor")
     known = cpu.features()
-    shown = [
-        name
-        for name in ("avx", "avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl")
-        if name in known
-    ]
+    shown = [name for name in ("avx", "avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl") if name in known]
     _line("features", " ".join(shown) or "unknown")
     own = os.environ.get("OPENBLAS_CORETYPE")
     _line("openblas", f"{own} (set by you)" if own else f"{cpu.openblas_coretype() or 'its own choice'}")
@@ -318,9 +302,7 @@ def _start() -> int:
     _line("julia", f"started in {time.perf_counter() - started:.2f} s")
     started = time.perf_counter()
     data = np.linspace(-1.0, 1.0, 12).reshape(6, 2)
-    net = package.Net(
-        layers=[(3, "softplus", True), (1, "identity", True)], input=data, target=data.sum(axis=1)
-    )
+    net = package.Net(layers=[(3, "softplus", True), (1, "identity", True)], input=data, target=data.sum(axis=1))
     point = np.asarray(net.random_params(seed=0), dtype=float).ravel()
     gradient = np.asarray(net.gradient(point), dtype=float).ravel()
     _line("gradient", f"norm {np.linalg.norm(gradient):.6g} after {time.perf_counter() - started:.2f} s")

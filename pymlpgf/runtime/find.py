@@ -178,9 +178,7 @@ def _full(wish: settings.Settings, provision: bool, report: Report, fresh: bool)
         origin = f"juliapkg, project {project}"
     julia = inspect(executable, wish.cache)
     if julia.version < OLDEST_FULL:
-        raise _Refused(
-            f"it is Julia {_text(julia.version)}; juliacall needs {_text(OLDEST_FULL[:2])} or newer"
-        )
+        raise _Refused(f"it is Julia {_text(julia.version)}; juliacall needs {_text(OLDEST_FULL[:2])} or newer")
     return replace(julia, host="juliacall", origin=origin, project=project)
 
 
@@ -293,12 +291,7 @@ def _juliapkg(
     key = "|".join([sys.prefix, *(os.environ.get(name, "") for name in places)])
     known = _recall(wish.cache, "probe.json").get(key)
     past = None
-    if (
-        not fresh
-        and isinstance(known, list)
-        and len(known) == 3
-        and 0 <= time.time() - known[0] < PROBE_MEMORY
-    ):
+    if not fresh and isinstance(known, list) and len(known) == 3 and 0 <= time.time() - known[0] < PROBE_MEMORY:
         past = f"{known[1]} (tried {(time.time() - known[0]) / 60:.0f} min ago; `pymlpgf doctor` tries anew)"
         if not os.path.exists(known[2]):
             raise _Refused(f"{NOT_YET}, and {past}")
@@ -316,9 +309,7 @@ def _juliapkg(
     _resolve(override)
     if ready := _resolved(override):
         return ready
-    raise _Refused(
-        "juliapkg resolved its packages, but not for this Python's path; see `python -m juliapkg status`"
-    )
+    raise _Refused("juliapkg resolved its packages, but not for this Python's path; see `python -m juliapkg status`")
 
 
 def _resolved(override: str | None) -> tuple[Path, Path] | None:

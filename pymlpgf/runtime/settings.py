@@ -138,18 +138,14 @@ def _reject_unknown(names: Mapping[str, object], what: str) -> None:
     for name in names:
         if name not in KEYS:
             near = difflib.get_close_matches(name, KEYS, n=1, cutoff=0.0)[0]
-            raise SettingError(
-                f"{what} {name!r} is unknown; did you mean {near!r}? (known: {', '.join(KEYS)})"
-            )
+            raise SettingError(f"{what} {name!r} is unknown; did you mean {near!r}? (known: {', '.join(KEYS)})")
 
 
 def _path(text: str, origin: str) -> Path:
     path = Path(os.path.expanduser(text))
     if not path.is_absolute():
         if " in " in origin:  # a file that serves every folder must not depend on one of them
-            raise SettingError(
-                f"{origin}: {text!r} is relative; write an absolute path or one that begins with ~"
-            )
+            raise SettingError(f"{origin}: {text!r} is relative; write an absolute path or one that begins with ~")
         path = Path(os.path.abspath(path))
     return path
 

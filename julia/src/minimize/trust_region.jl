@@ -68,8 +68,8 @@ const GROW = 2.0
 const CORRECTION_SHIFT = 5.0        # × λ: at 1 the corrections also drift along the valley and spoil the step
 const VELOCITY_MEMORY = 0.3
 const REACH_UP = 1.3
-const REACH_DOWN = 0.3
-const DISPLACED_TRIES = 3
+const REACH_DOWN = 0.5
+const DISPLACED_TRIES = 2
 const UNRESOLVED_TRIES = 8
 
 "One trial step; the Hessian is evaluated only if the center has moved."
