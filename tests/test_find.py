@@ -14,6 +14,7 @@ import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -260,7 +261,8 @@ def test_resolved_juliapkg_needs_no_network(tmp_path: Path, cache: Path) -> None
     deps.save_meta(meta)
     julia, refusals = find.find()
     assert (julia.host, julia.executable, julia.project) == ("juliacall", executable, project)
-    assert refusals == [] and not (cache / "probe.json").exists(), "no probe was needed"
+    assert refusals == []
+    assert not (cache / "probe.json").exists(), "no probe was needed"
 
     meta["deps_files"] = {}  # another package has come since
     deps.save_meta(meta)
@@ -293,7 +295,7 @@ def test_julia_that_juliacall_has_started(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_default_order_keeps_the_refusal(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     place = debian.Installation(cache / "julia", "x86_64-linux-gnu")
-    asked: list[object] = []
+    asked: list[Any] = []
     monkeypatch.setattr(debian, "ensure", lambda *a, **k: asked.append((a, k)) or place)  # type: ignore[func-returns-value]
     monkeypatch.setattr(debian, "installation", lambda cache: place)
     monkeypatch.setenv("PYMLPGF_DEBIAN_SOURCE", "somewhere")

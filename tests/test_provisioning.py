@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -342,7 +342,8 @@ def test_read_only_cache(tmp_path: Path, packages: Path) -> None:
         timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert done.returncode == 1 and done.stderr.startswith("REFUSED cannot write to the cache folder"), done.stderr
+    assert done.returncode == 1
+    assert done.stderr.startswith("REFUSED cannot write to the cache folder"), done.stderr
     assert "PYMLPGF_CACHE" in done.stderr
 
 
@@ -474,7 +475,7 @@ elif "--download-only" in sys.argv:
 
 
 @pytest.fixture
-def apt(tmp_path: Path, packages: Path, fake: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+def apt(tmp_path: Path, packages: Path, fake: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Put an apt-get of our own first on PATH; the result is the log of its calls."""
     folder = tmp_path / "path"
     folder.mkdir()

@@ -6,11 +6,13 @@ table of function pointers (julia/src/c_interface.jl), and from there on ctypes 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,6 +58,7 @@ class Bridge:
     """Calls into a started Julia, from the thread that started it."""
 
     def __init__(self, host: Host, package: os.PathLike[str], threads: int) -> None:
+        self.host = host
         folder = str(package).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
         address = host.eval(
             f'"{folder}" in LOAD_PATH || push!(LOAD_PATH, "{folder}"); '
@@ -70,10 +73,12 @@ class Bridge:
         self._loss, self._gradient = self._call["loss"], self._call["gradient"]
         self._value = f64()
         self._value_address = ctypes.addressof(self._value)
-        self._thread = threading.get_ident()
+        # Not the thread's number: the next thread may get that of one that has ended.
+        self._here = threading.local()
+        self._here.owns_julia = True
         self._forked = False
         self._busy = False
-        self._keeper = SegvKeeper() if threads > 1 else None
+        self._keeper = SegvKeeper() if threads > 1 and os.name == "posix" else None
         self._dead: deque[int] = deque()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -91,7 +96,7 @@ class Bridge:
                 'processes with the "spawn" method (multiprocessing.get_context("spawn")), or fork before the first '
                 "use of pymlpgf"
             )
-        if threading.get_ident() != self._thread:
+        if not getattr(self._here, "owns_julia", False):
             raise ThreadError(
                 "Julia was started in another thread and can be called from that one alone: call from there, start "
                 "it here by pymlpgf.init() before any other use, or use one process per worker"
@@ -178,37 +183,44 @@ class Bridge:
     ) -> int:
         """Run "flow", "minimize" or "train" and return a handle to its result.
 
-        ``report`` is called in this thread at most every 50 ms. Ctrl-C, and an exception in ``report`` (raised
-        afterwards), end the solver, which then returns its best point.
+        ``report`` is called in this thread at most every 50 ms. Ctrl-C ends the solver, which then returns its best
+        point. An exception in ``report``, or in a signal handler of the user's, ends it too and is raised afterwards.
         """
         self.enter()
         failure: list[BaseException] = []
 
         def relay(phase: int, iteration: int, t: float, loss: float, gnorm: float, _x: int) -> int:
             try:
+                if self._keeper is not None:
+                    self._keeper.check()
                 if phase < len(PHASES):  # else between blocks of samples: only a chance to interrupt
                     report(PHASES[phase], iteration, t, loss, gnorm)
             except BaseException as error:
                 failure.append(error)
-                return 1
-            return int(interruptible.interrupted)
+            interruptible.seen = interruptible.interrupted
+            return int(interruptible.seen or bool(failure))
 
         handle = i64()
         lines = "\n".join(f"{name}={_option(value)}" for name, value in options.items())
         address = None if tauinv is None else tauinv.ctypes.data
-        self._busy = True
         try:
-            with Interruptible() as interruptible:
+            self._busy = True
+            with Interruptible() as interruptible, _unraisable(relay, failure):
                 callback = REPORT(relay)
                 status = self._call["solve"](
                     net, x, what.encode(), lines.encode(), address, ctypes.cast(callback, ptr), ctypes.addressof(handle)
                 )
-        finally:
+                if failure:  # a Ctrl-C besides needs no second exception
+                    interruptible.seen = True
             self._busy = False
-        self._check(status)
-        if failure:
-            self.release_later(handle.value)
-            raise failure[0]
+            if failure:
+                raise failure[0]
+            self._check(status)
+        except BaseException:
+            self._busy = False
+            if handle.value:
+                self.release_later(handle.value)
+            raise
         return handle.value
 
     def field(self, handle: int, path: str) -> Any:
@@ -230,3 +242,26 @@ class Bridge:
 
 def _option(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@contextlib.contextmanager
+def _unraisable(callback: Callable[..., object], failure: list[BaseException]) -> Iterator[None]:
+    """Collect the exceptions that leave ``callback`` outside of its ``try``.
+
+    A signal handler of the user's that raises (a time limit by SIGALRM, sys.exit on SIGTERM) mostly runs at the
+    first instruction of the callback. ctypes can only print such an exception, and returns an arbitrary number.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        mine = unraisable.object is callback or repr(callback) in (unraisable.err_msg or "")
+        if mine and unraisable.exc_value is not None:
+            failure.append(unraisable.exc_value)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

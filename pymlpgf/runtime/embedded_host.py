@@ -23,7 +23,7 @@ class EmbeddedHost:
 
     def __init__(self, julia: Julia, environment: Mapping[str, str]) -> None:
         """Start ``julia`` with ``environment`` set while it initialises. Once in a process, never undone."""
-        if "juliacall" in sys.modules and sys.modules["juliacall"].CONFIG.get("inited"):
+        if getattr(sys.modules.get("juliacall"), "CONFIG", {}).get("inited"):
             raise RuntimeUnavailable(
                 "juliacall has already started another Julia in this process, and two do not fit into one: "
                 "start pymlpgf first, or let it use juliacall's Julia (PYMLPGF_JULIA=full)"
@@ -53,6 +53,8 @@ class EmbeddedHost:
         lib.jl_unbox_int64.argtypes = [ctypes.c_void_p]
         lib.jl_unbox_int64.restype = ctypes.c_int64
         self._lib = lib
+        version = ".".join(map(str, julia.version))
+        sys.meta_path.insert(0, _NoSecondJulia(f"Julia {version} from {julia.executable}"))
 
     def eval(self, code: str) -> int:
         """The Int64 that ``code`` evaluates to; anything else it ends with is raised as ``JuliaError``."""
@@ -63,6 +65,27 @@ class EmbeddedHost:
         if kind == b"String":
             raise JuliaError(self._lib.jl_string_ptr(value).decode(errors="replace"))
         raise JuliaError(f"Julia could not evaluate: {code}")
+
+
+class _NoSecondJulia(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Refuses ``import juliacall``, which would end the process; asking whether it is there stays possible."""
+
+    def __init__(self, running: str) -> None:
+        self._running = running
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> Any:
+        if fullname != "juliacall":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname)
+        if spec is not None:
+            spec.loader = self
+        return spec
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise ImportError(
+            f"pymlpgf has started {self._running} in this process, and juliacall's would be a second one, which does "
+            "not fit: import juliacall before the first use of pymlpgf, which then shares its Julia"
+        )
 
 
 @contextmanager
