@@ -33,6 +33,9 @@ include("minimize/bfgs.jl")
 include("train.jl")
 include("c_interface.jl")
 
+
+include("precompile.jl")
+
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
 export minimize, NewtonTrustRegion, BFGS, train

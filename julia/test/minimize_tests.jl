@@ -365,6 +365,31 @@ end
     @test objective.nfev == objective.njev
 end
 
+@testset "valley: momentum, corrections and the last iterations" begin
+    # Rosenbrock's chain in 30 variables is one long curved valley.
+    net = TestFunction{Float64}(rosenbrock, 30)
+    x0 = zeros(30)
+    plain = minimize(net, x0; optim_solver=NewtonTrustRegion(corrections=0, momentum=false), maxiterations=2000)
+    full = minimize(net, x0; maxiterations=2000)
+    @test plain.loss <= 1e-20 && full.loss <= 1e-20
+    @test full.gnorm <= 1e-12
+    # a run cut short ends on the floor: its last gradient is far below the median of the run
+    slow = TestFunction{Float64}(x -> square(square(x[1])) + 1e4 * square(x[2] - square(x[1])), 2)
+    r = minimize(slow, [1.5, 0.0]; maxiterations=120)
+    @test r.loss <= 1e-10
+    @test MLPGF.is_closing(MLPGF.Limits{Float64}(Inf, 100.0, 0.0, 0.0, 10.0), 95, Monitor())
+    @test !MLPGF.is_closing(MLPGF.Limits{Float64}(Inf, 100.0, 0.0, 0.0, 10.0), 85, Monitor())
+    @test !MLPGF.is_closing(MLPGF.Limits{Float64}(Inf, Inf, 0.0, 0.0, 10.0), 10^6, Monitor())
+    # one settling step lowers the gradient norm and not the loss's rank
+    objective = Objective(Quartic{Float64}(20))
+    state = initial_state(NewtonTrustRegion(), objective, [sin(3.0i) for i in 1:20])
+    before = (state.loss, state.gnorm)
+    for _ in 1:3
+        MLPGF.settle!(state, objective, NewtonTrustRegion())
+    end
+    @test state.loss < before[1] && state.gnorm < before[2]
+end
+
 @testset "trace" begin
     trace = MinimizeTrace()
     for i in 0:10_000

@@ -58,7 +58,6 @@ class Bridge:
     """Calls into a started Julia, from the thread that started it."""
 
     def __init__(self, host: Host, package: os.PathLike[str], threads: int) -> None:
-        self.host = host
         folder = str(package).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
         address = host.eval(
             f'"{folder}" in LOAD_PATH || push!(LOAD_PATH, "{folder}"); '

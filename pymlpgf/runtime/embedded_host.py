@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.abc
+import importlib.machinery
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import ModuleType
 
 from ..errors import JuliaError, RuntimeUnavailable
 from .find import Julia
@@ -73,7 +76,7 @@ class _NoSecondJulia(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self, running: str) -> None:
         self._running = running
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> Any:
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
         if fullname != "juliacall":
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname)

@@ -1,13 +1,19 @@
 # The loop that all minimizers share: stops, best point, trace.
 
 """
-    worse(a, b)
+    loss_noise(loss)
 
-Is the loss `a` higher than `b` by more than rounding can explain? The loss of a fit with tiny residuals
-carries more noise than eps·|L|, since the residuals are differences of larger numbers.
+How much rounding may have changed a loss. A fit with tiny residuals carries more noise than eps·|L|, since a
+residual is the difference of larger numbers: with targets of order one δL ≈ 2√L δr and δr ≈ eps. Never
+taken for more than 1/1000 of the loss.
 """
+function loss_noise(loss::T) where {T<:AbstractFloat}
+    size = abs(loss)
+    return max(cbrt(eps(T))^2 * size, min(2 * eps(T) * sqrt(size), size / 1000))
+end
+
+"Is the loss `a` higher than `b` by more than rounding can explain?"
 worse(a::T, b::T) where {T<:AbstractFloat} = !(a <= b + loss_noise(b))
-loss_noise(loss::T) where {T<:AbstractFloat} = cbrt(eps(T))^2 * abs(loss)
 
 mutable struct BestPoint{T<:AbstractFloat}
     x::Vector{T}
@@ -104,13 +110,28 @@ function search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefVa
     while true
         stop = check_limits(state, objective, limits, iteration[], idle, monitor)
         stop == Stop.running || return stop
-        stop = iterate!(state, objective, method)
+        stop = is_closing(limits, iteration[], monitor) ? settle!(state, objective, method) :
+               iterate!(state, objective, method)
         iteration[] += 1
         idle = offer!(best, state.x, state.loss, state.gnorm) ? 0 : idle + 1
         record!(trace, iteration[], state.loss, state.gnorm)
         stop == Stop.running || return stop
     end
 end
+
+const CLOSING = 8
+
+"Will a long run reach its limit of time or iterations within `CLOSING` iterations?"
+function is_closing(limits::Limits, iteration::Int, monitor::Monitor)
+    iteration > 10 * CLOSING || return false
+    iteration + CLOSING >= limits.maxiterations && return true
+    isfinite(limits.maxtime) || return false
+    time = elapsed(monitor)
+    return time + CLOSING * time / iteration >= limits.maxtime
+end
+
+"The iterations before a limit: methods whose iterates stray from the floor of a valley return to it."
+settle!(state, objective, method) = iterate!(state, objective, method)
 
 function check_limits(state, objective::Objective{T}, limits::Limits{T}, iteration::Int, idle::Int,
                       monitor::Monitor) where {T}

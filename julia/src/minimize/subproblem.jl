@@ -29,7 +29,7 @@ end
 function reduce!(sub::Subproblem{T}, H::Matrix{T}) where {T}
     reduce!(sub.solver, H)
     sub.bound = norm_bound(sub.solver)
-    sub.floor = 8 * eps(T) * sub.bound
+    sub.floor = 2 * eps(T) * sub.bound
     sub.lowest = zero(T)
     # Any vector that is not orthogonal to the eigenvector will do; golden-ratio points, since no seed is needed.
     v = sub.eigenvector
