@@ -109,7 +109,7 @@ def minimize(
     maxiterations_optim: float = math.inf,
     min_gnorm: float = 0,
     minloss: float = 0,
-    patience: float = 1000,
+    patience: float = 10_000,
     verbosity: int = 1,
     progress_interval: float = 1.0,
 ) -> TrainResult:
@@ -174,7 +174,7 @@ def train(
     optim_solver: str = "NewtonTrustRegion",
     maxtime_optim: float = 120,
     maxiterations_optim: float = math.inf,
-    patience: float = 1000,
+    patience: float = 10_000,
     min_gnorm: float = 0,
     minloss: float = 0,
     verbosity: int = 1,
@@ -216,14 +216,15 @@ def _solve(
     if not np.isfinite(x).all():
         raise InputError("p contains NaN or infinite entries")
     constants = _tauinv(tauinv, net.n_params)
-    if isinstance(constants, float):
-        options["tauinv"], constants = constants, None
+    rates = None if isinstance(constants, float) else constants
+    if rates is None:
+        options["tauinv"] = constants
     interval = _number("progress_interval", progress_interval, positive=True)
     if verbosity not in (0, 1, 2):
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     bridge = net._bridge
     with ProgressLine(verbosity, interval) as line:
-        handle = bridge.solve(net._handle, x.ctypes.data, what, options, constants, line.update)
+        handle = bridge.solve(net._handle, x.ctypes.data, what, options, rates, line.update)
     try:
         return read_result(bridge, handle, what, x.copy(), net)
     finally:

@@ -162,7 +162,7 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, monitor)
         n_samples_trajectory=count("n_samples_trajectory", 100.0))
     minimize_options = (optim_solver=solver, maxtime=number("maxtime_optim", Inf),
         maxiterations=count("maxiterations_optim", Inf), min_gnorm=number("min_gnorm", 0.0),
-        minloss=number("minloss", 0.0), patience=count("patience", 1000.0))
+        minloss=number("minloss", 0.0), patience=count("patience", 10_000.0))
     watch!(net, monitor)
     try
         return what == "flow" ? flow(net, x0; flow_options..., monitor=monitor) :

@@ -44,17 +44,18 @@ The solvers' window to the outside. Every solver calls `poll!` once per accepted
 mutable struct Monitor
     report::Any
     interval::Float64
-    last::Float64
+    last::Float64       # report by poll!
+    beat::Float64       # report by heartbeat, which must not starve poll!
     start::Float64
 end
-Monitor(f=nothing; interval=0.05) = Monitor(f, interval, -Inf, seconds())
+Monitor(f=nothing; interval=0.05) = Monitor(f, interval, -Inf, -Inf, seconds())
 
 "Seconds on a clock that never runs backwards."
 seconds() = time_ns() * 1e-9
 
 "Restart the clock of `monitor`: the solver begins now."
 function start!(monitor::Monitor)
-    monitor.start = seconds()
+    monitor.start = monitor.beat = seconds()
     monitor.last = -Inf
     return monitor
 end
@@ -72,7 +73,7 @@ function poll!(monitor::Monitor, phase::Symbol, iteration::Integer, t::Real, los
     monitor.report === nothing && return Stop.running
     now = seconds()
     now - monitor.last < monitor.interval && return Stop.running
-    monitor.last = now
+    monitor.last = monitor.beat = now
     return monitor.report(phase, Int(iteration), Float64(t), Float64(loss), Float64(gnorm), x)::Stop.Reason
 end
 
@@ -90,8 +91,8 @@ outside asks to stop.
 function heartbeat(monitor::Monitor)
     monitor.report === nothing && return nothing
     now = seconds()
-    now - monitor.last < monitor.interval && return nothing
-    monitor.last = now
+    now - monitor.beat < monitor.interval && return nothing
+    monitor.beat = now
     reason = monitor.report(:evaluation, 0, 0.0, 0.0, 0.0, nothing)::Stop.Reason
     reason == Stop.running || throw(Interrupted(reason))
     return nothing

@@ -31,7 +31,7 @@ either phase; an interrupted or diverged flow is not continued.
 function train(net::AbstractNet, x0::AbstractVector; alg=Auto(), maxT=Inf, abstol=1e-6, reltol=1e-6, maxtime_ode=180,
                maxiterations_ode=Inf, tauinv=1, dt=nothing, dense=false, save_everystep=false,
                n_samples_trajectory=100, optim_solver=NewtonTrustRegion(), maxtime_optim=120,
-               maxiterations_optim=Inf, patience=1000, min_gnorm=0, minloss=0, monitor=Monitor())
+               maxiterations_optim=Inf, patience=10_000, min_gnorm=0, minloss=0, monitor=Monitor())
     return train(net, x0,
         (alg=alg, maxT=maxT, abstol=abstol, reltol=reltol, maxtime=maxtime_ode, maxiterations=maxiterations_ode,
          min_gnorm=min_gnorm, minloss=minloss, tauinv=tauinv, dt=dt, dense=dense, save_everystep=save_everystep,

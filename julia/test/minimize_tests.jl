@@ -108,8 +108,9 @@ end
 rosenbrock(x) = sum(100 * square(x[i+1] - square(x[i])) + square(1 - x[i]) for i in 1:length(x)-1)
 powell(x) = square(x[1] + 10 * x[2]) + 5 * square(x[3] - x[4]) + square(square(x[2] - 2 * x[3])) +
     10 * square(square(x[1] - x[4]))
-wood(x) = 100 * square(square(x[1]) - x[2]) + square(x[1] - 1) + square(x[3] - 1) + 90 * square(square(x[3]) - x[4]) +
-    10.1 * (square(x[2] - 1) + square(x[4] - 1)) + 19.8 * ((x[2] - 1) * (x[4] - 1))
+wood(x) = 100 * square(square(x[1]) - x[2]) + square(x[1] - 1) + square(x[3] - 1) +
+    90 * square(square(x[3]) - x[4]) + 10.1 * (square(x[2] - 1) + square(x[4] - 1)) +
+    19.8 * ((x[2] - 1) * (x[4] - 1))
 beale(x) = square(1.5 - x[1] + x[1] * x[2]) + square(2.25 - x[1] + x[1] * square(x[2])) +
     square(2.625 - x[1] + x[1] * (square(x[2]) * x[2]))
 saddle(x) = square(x[1]) - square(x[2]) + square(square(x[2]))
@@ -128,7 +129,8 @@ const METHODS = (NewtonTrustRegion(), BFGS())
     # (function, start, minimiser or nothing, minimum, bound on the loss above it)
     problems = [
         ("rosenbrock", rosenbrock, [-1.2, 1.0], [1.0, 1.0], 0.0, 1e-25),
-        ("rosenbrock 10", rosenbrock, repeat([-1.2, 1.0], 5), nothing, 0.0, 5.0),   # has a local minimum near 3.98
+        # the chain has a local minimum near 3.98
+        ("rosenbrock 10", rosenbrock, repeat([-1.2, 1.0], 5), nothing, 0.0, 5.0),
         ("powell", powell, [3.0, -1.0, 0.0, 1.0], zeros(4), 0.0, 1e-14),
         ("wood", wood, [-3.0, -1.0, -3.0, -1.0], ones(4), 0.0, 1e-25),
         ("beale", beale, [1.0, 1.0], [3.0, 0.5], 0.0, 1e-25),
@@ -230,8 +232,8 @@ end
     @test go(minloss=0).stopped_by in (Stop.roundoff, Stop.min_gnorm)
     for reason in (Stop.interrupted, Stop.callback)
         seen = Tuple{Float64,Vector{Float64}}[]
-        monitor = Monitor((phase, i, t, l, gnorm, x) -> (push!(seen, (l, copy(x))); i >= 5 ? reason : Stop.running);
-                          interval=0.0)
+        watch(phase, i, t, l, gnorm, x) = (push!(seen, (l, copy(x))); i >= 5 ? reason : Stop.running)
+        monitor = Monitor(watch; interval=0.0)
         r = go(monitor=monitor)
         @test r.stopped_by == reason && r.iterations == 5
         @test r.loss == minimum(first, seen)
@@ -343,7 +345,8 @@ end
     @test y ≈ (A + shift * I) \ b rtol = 1e-12
     @test !MLPGF.factor!(S, -eigmin(Symmetric(A)) - 1e-6)
     @test MLPGF.factor!(S, -eigmin(Symmetric(A)) + 1e-6)
-    @test eigvals(SymTridiagonal(copy(S.diagonal), S.offdiagonal[1:end-1])) ≈ eigvals(Symmetric(A)) rtol = 1e-12
+    tridiagonal = SymTridiagonal(copy(S.diagonal), S.offdiagonal[1:end-1])
+    @test eigvals(tridiagonal) ≈ eigvals(Symmetric(A)) rtol = 1e-12
     @test MLPGF.norm_bound(S) >= opnorm(A)
 end
 
@@ -369,7 +372,8 @@ end
     # Rosenbrock's chain in 30 variables is one long curved valley.
     net = TestFunction{Float64}(rosenbrock, 30)
     x0 = zeros(30)
-    plain = minimize(net, x0; optim_solver=NewtonTrustRegion(corrections=0, momentum=false), maxiterations=2000)
+    bare = NewtonTrustRegion(corrections=0, momentum=false)
+    plain = minimize(net, x0; optim_solver=bare, maxiterations=2000)
     full = minimize(net, x0; maxiterations=2000)
     @test plain.loss <= 1e-20 && full.loss <= 1e-20
     @test full.gnorm <= 1e-12

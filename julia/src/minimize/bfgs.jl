@@ -28,8 +28,8 @@ function initial_state(::BFGS, objective::Objective{T}, x0::Vector{T}) where {T}
     P = length(x0)
     gradient = zeros(T, P)
     loss = evaluate!(gradient, objective, x0)
-    state = BFGSState{T}(copy(x0), gradient, loss, supnorm(gradient), loss, Ray{T}(P), zeros(T, P, P), zeros(T, P),
-                         zeros(T, P), true, 0)
+    state = BFGSState{T}(copy(x0), gradient, loss, supnorm(gradient), loss, Ray{T}(P), zeros(T, P, P),
+                         zeros(T, P), zeros(T, P), true, 0)
     reset!(state)
     return state
 end
@@ -62,7 +62,8 @@ function iterate!(state::BFGSState{T}, objective::Objective{T}, ::BFGS) where {T
         return Stop.running
     end
     trial_gnorm = supnorm(ray.trial_gradient)
-    decreased = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || trial_gnorm < T(0.9) * state.gnorm
+    decreased = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) ||
+                trial_gnorm < T(0.9) * state.gnorm
     state.stalled = decreased ? 0 : state.stalled + 1
     for i in eachindex(state.x)
         state.change[i] = ray.trial_gradient[i] - state.gradient[i]
@@ -92,7 +93,7 @@ function direct!(state::BFGSState{T}) where {T}
     return state
 end
 
-"First step along −∇L: 1 % of the largest parameter, or what would halve the loss were it linear (Hager & Zhang, I0)."
+"First step along −∇L: 1 % of the largest parameter, or of the loss were it linear (Hager & Zhang, I0)."
 function first_step(state::BFGSState{T}) where {T}
     size = supnorm(state.x)
     size > 0 && return T(0.01) * size / state.gnorm

@@ -17,7 +17,10 @@ mutable struct Ray{T<:AbstractFloat}
     trial_loss::T
     trial_slope::T
 end
-Ray{T}(P::Int) where {T} = Ray{T}(zeros(T, P), zero(T), zero(T), zero(T), zeros(T, P), zeros(T, P), zero(T), zero(T))
+function Ray{T}(P::Int) where {T}
+    nought = zero(T)
+    return Ray{T}(zeros(T, P), nought, nought, nought, zeros(T, P), zeros(T, P), nought, nought)
+end
 
 # δ, σ, θ, γ, ρ of the paper; ε there is the `slack` here.
 const ARMIJO = 0.1
@@ -27,7 +30,7 @@ const CONTRACTION = 0.66
 const EXPANSION = 5.0
 const LINESEARCH_EVALUATIONS = 60
 
-"Evaluate at α; a loss or slope that is not finite counts as a very high loss. True if Wolfe's conditions hold."
+"Evaluate at α; a loss or slope that is not finite counts as a very high loss. True if the conditions hold."
 function probe!(ray::Ray{T}, objective::Objective{T}, x::Vector{T}, alpha::T, slack::T) where {T}
     d = ray.direction
     for i in eachindex(x)
@@ -50,8 +53,8 @@ end
 """
     line_search!(ray, objective, x, alpha, slack) -> Bool
 
-From the first guess `alpha`, find a point that satisfies the Wolfe conditions, or the approximate ones with the
-loss at most `slack` above the start; failing that, any lower loss. The point found is the ray's trial.
+From the first guess `alpha`, find a point that satisfies the Wolfe conditions, or the approximate ones with
+the loss at most `slack` above the start; failing that, any lower loss. The point found is the ray's trial.
 False if rounding allows none.
 """
 function line_search!(ray::Ray{T}, objective::Objective{T}, x::Vector{T}, alpha::T, slack::T) where {T}
@@ -89,7 +92,8 @@ function line_search!(ray::Ray{T}, objective::Objective{T}, x::Vector{T}, alpha:
                 high, high_slope = ray.alpha, ray.trial_slope
             end
             # second secant, through the old and new end on the same side (S2 to S4)
-            second = (previous * ray.trial_slope - ray.alpha * previous_slope) / (ray.trial_slope - previous_slope)
+            second = (previous * ray.trial_slope - ray.alpha * previous_slope) /
+                     (ray.trial_slope - previous_slope)
             repeat == 1 && low < second < high || break
             guess = second
         end

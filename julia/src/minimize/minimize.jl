@@ -51,8 +51,8 @@ Minimise the loss of `net` from the parameters `x0` (length P, left as they are)
 - `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.
 - `monitor`: polled once per iteration.
 
-With the default limits it ends at `Stop.roundoff`, where neither loss nor gradient norm can be lowered in this
-number type. The result holds the best point seen: the lowest loss, and among losses that differ by
+With the default limits it ends at `Stop.roundoff`, where neither loss nor gradient norm can be lowered in
+this number type. The result holds the best point seen: the lowest loss, and among losses that differ by
 rounding only, the lowest gradient norm.
 
 ```julia
@@ -99,8 +99,9 @@ function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeM
                              objective.nhev, elapsed(monitor), name(method), trace)
 end
 
-function search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int}, objective::Objective{T},
-                 method::MinimizeMethod, limits::Limits{T}, monitor::Monitor) where {T}
+function search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int},
+                 objective::Objective{T}, method::MinimizeMethod, limits::Limits{T},
+                 monitor::Monitor) where {T}
     state = initial_state(method, objective, best.x)
     best.loss = best.lowest_loss = state.loss
     best.gnorm = best.lowest_gnorm = state.gnorm

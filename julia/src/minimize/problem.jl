@@ -101,8 +101,8 @@ struct MinimizeResult{T<:AbstractFloat}
 end
 
 function Base.show(io::IO, r::MinimizeResult)
-    print(io, "MinimizeResult(", r.optim_solver, ": loss = ", Float64(r.loss), ", ‖∇L‖_∞ = ", Float64(r.gnorm),
-          ", ", r.iterations, " iterations, stopped by ", r.stopped_by, ")")
+    print(io, "MinimizeResult(", r.optim_solver, ": loss = ", Float64(r.loss),
+          ", ‖∇L‖_∞ = ", Float64(r.gnorm), ", ", r.iterations, " iterations, stopped by ", r.stopped_by, ")")
 end
 
 # Plain loops instead of broadcasts: they compile once per number type and in little time.

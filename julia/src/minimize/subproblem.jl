@@ -23,7 +23,9 @@ end
 
 function Subproblem{T}(P::Int) where {T}
     z() = zeros(T, P)
-    return Subproblem{T}(ShiftedSolver{T}(P), z(), z(), z(), z(), zero(T), zero(T), zero(T), zero(T), true, zero(T))
+    nought = zero(T)
+    return Subproblem{T}(ShiftedSolver{T}(P), z(), z(), z(), z(), nought, nought, nought, nought, true,
+                         nought)
 end
 
 function reduce!(sub::Subproblem{T}, H::Matrix{T}) where {T}
@@ -31,7 +33,7 @@ function reduce!(sub::Subproblem{T}, H::Matrix{T}) where {T}
     sub.bound = norm_bound(sub.solver)
     sub.floor = 2 * eps(T) * sub.bound
     sub.lowest = zero(T)
-    # Any vector that is not orthogonal to the eigenvector will do; golden-ratio points, since no seed is needed.
+    # Any vector that is not orthogonal to the eigenvector will do; golden-ratio points need no seed.
     v = sub.eigenvector
     for i in eachindex(v)
         v[i] = T(1//2) + T(mod(0.6180339887498949 * i, 1.0))

@@ -13,8 +13,9 @@ method stays small because a straight step leaves the floor of the valley:
   result is kept only if the loss is lower than where the displacement started (heavy ball with a Newton step
   instead of a gradient step; the multiple adapts to success).
 
-On 12 problems of 33 parameters, 1000 Hessians each, the geometric mean of the final loss fell from 2e-12
-(plain) to 2e-15 with both. Memory: two P×P matrices.
+On 12 problems of 33 parameters and equal cost (2500 units; Hessian 1, gradient 0.32) the geometric mean of
+the final loss was 1e-12 without momentum, 6e-14 without corrections and 2e-15 with both. Memory: two P×P
+matrices.
 """
 struct NewtonTrustRegion <: MinimizeMethod
     initial_radius::Float64
@@ -22,7 +23,8 @@ struct NewtonTrustRegion <: MinimizeMethod
     momentum::Bool
 end
 function NewtonTrustRegion(; initial_radius=0.1, corrections=2, momentum=true)
-    0 < initial_radius < Inf || throw(ArgumentError("initial_radius = $initial_radius: must be positive and finite."))
+    0 < initial_radius < Inf ||
+        throw(ArgumentError("initial_radius = $initial_radius: must be positive and finite."))
     corrections >= 0 || throw(ArgumentError("corrections = $corrections: must not be negative."))
     return NewtonTrustRegion(initial_radius, corrections, momentum)
 end
@@ -75,6 +77,7 @@ const REACH_DOWN = 0.5
 const DISPLACED_TRIES = 2
 const UNRESOLVED_TRIES = 8
 const STANDSTILLS = 2
+const POLISHES = 128
 
 "One trial step; the Hessian is evaluated only if the center has moved."
 function iterate!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion) where {T}
@@ -94,7 +97,7 @@ function iterate!(state::TrustRegionState{T}, objective::Objective{T}, method::N
     solve_subproblem!(state.step, sub, state.center_gradient, state.radius)
     moved = shift_by!(state.trial, state.center, state.step)
     if !moved
-        state.displaced || return standstill!(state, method)
+        state.displaced || return standstill!(state, objective, method)
         withdraw!(state)
         return Stop.running
     end
@@ -104,11 +107,12 @@ function iterate!(state::TrustRegionState{T}, objective::Objective{T}, method::N
         trial_loss = correct!(state, objective, method.corrections, trial_loss)
         trial_gnorm = supnorm(state.trial_gradient)
     end
-    return judge!(state, method, trial_loss, trial_gnorm)
+    return judge!(state, objective, method, trial_loss, trial_gnorm)
 end
 
 "Choose where the next model is built: displaced along the velocity, or `x` itself."
-function place_center!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion) where {T}
+function place_center!(state::TrustRegionState{T}, objective::Objective{T},
+                       method::NewtonTrustRegion) where {T}
     state.displaced = false
     if method.momentum && !state.rest
         for i in eachindex(state.x)
@@ -136,10 +140,12 @@ function withdraw!(state::TrustRegionState{T}) where {T}
 end
 
 """
-Chord steps c = −(H + 5λI)⁻¹∇L(trial) with the reduced Hessian of the center, as long as the loss falls. Along the
-stiff directions they are Newton steps back to the floor of the valley, along the flat ones they are short.
+Chord steps c = −(H + 5λI)⁻¹∇L(trial) with the reduced Hessian of the center, as long as the loss falls. Along
+the stiff directions they are Newton steps back to the floor of the valley, along the flat ones they are
+short.
 """
-function correct!(state::TrustRegionState{T}, objective::Objective{T}, corrections::Int, trial_loss::T) where {T}
+function correct!(state::TrustRegionState{T}, objective::Objective{T}, corrections::Int,
+                  trial_loss::T) where {T}
     sub = state.subproblem
     c = sub.work
     reference = two_norm(state.step)
@@ -163,7 +169,8 @@ function correct!(state::TrustRegionState{T}, objective::Objective{T}, correctio
 end
 
 "Accept or reject the trial point, and set the radius."
-function judge!(state::TrustRegionState{T}, method::NewtonTrustRegion, trial_loss::T, trial_gnorm::T) where {T}
+function judge!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion, trial_loss::T,
+                trial_gnorm::T) where {T}
     sub = state.subproblem
     length = two_norm(state.step)
     finite = isfinite(trial_loss) && isfinite(trial_gnorm)
@@ -201,17 +208,19 @@ function judge!(state::TrustRegionState{T}, method::NewtonTrustRegion, trial_los
         (accepted || unresolved || state.rejections >= DISPLACED_TRIES) && withdraw!(state)
         return Stop.running
     end
-    return unresolved && state.rejections >= UNRESOLVED_TRIES ? standstill!(state, method) : Stop.running
+    unresolved && state.rejections >= UNRESOLVED_TRIES && return standstill!(state, objective, method)
+    return Stop.running
 end
 
 """
 No step is accepted any more. Rounding errors may have rejected good steps and shrunk the radius far below
 what the model deserves, so begin again with a large one; it is over when that has not helped, twice in a row.
 """
-function standstill!(state::TrustRegionState{T}, method::NewtonTrustRegion) where {T}
-    progress = state.standstill_loss - state.loss > T(0.01) * abs(state.loss) || state.gnorm < T(0.5) * state.standstill_gnorm
+function standstill!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion) where {T}
+    progress = state.standstill_loss - state.loss > T(0.01) * abs(state.loss) ||
+               state.gnorm < T(0.5) * state.standstill_gnorm
     state.standstills = progress ? 1 : state.standstills + 1
-    state.standstills > STANDSTILLS && return Stop.roundoff
+    state.standstills > STANDSTILLS && return polish!(state, objective)
     state.standstill_loss = state.loss
     state.standstill_gnorm = state.gnorm
     state.radius = T(method.initial_radius)
@@ -245,27 +254,50 @@ function slope_ratio(state::TrustRegionState{T}) where {T}
 end
 
 """
-The last iterations of a run that ends by time or count: a small regularised Newton step to the floor of the valley,
-where the gradient norm, large beside the floor, is smallest. Kept if gradient norm falls and loss does not rise.
+The last iterations of a run that ends by time or count: a small regularised Newton step to the floor of the
+valley, where the gradient norm, large beside the floor, is smallest. Kept if the gradient norm falls and the
+loss does not rise.
 """
 function settle!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion) where {T}
     model_at_x!(state, objective) || return Stop.diverged
     sub = state.subproblem
     solve_subproblem!(state.step, sub, state.gradient, state.radius)
-    shift = T(CORRECTION_SHIFT) * sub.shift
-    factor!(sub.solver, shift) || return iterate!(state, objective, method)
-    solve!(sub.step, sub.solver, sub.gradient)
-    copyto!(state.step, sub.step)
+    regularised_step!(state, objective, T(CORRECTION_SHIFT) * sub.shift) || (state.radius *= T(SHRINK))
+    return Stop.running
+end
+
+"The step −(H + shift I)⁻¹∇L with the Hessian as it is; kept if gradient norm falls and loss does not rise."
+function regularised_step!(state::TrustRegionState{T}, objective::Objective{T}, shift::T) where {T}
+    sub = state.subproblem
+    factor!(sub.solver, shift) || return false
+    for i in eachindex(state.step)
+        state.step[i] = -state.gradient[i]
+    end
+    rotate_in!(sub.solver, state.step)
+    solve!(state.step, sub.solver, state.step)
     rotate_out!(sub.solver, state.step)
-    shift_by!(state.trial, state.x, state.step)
+    shift_by!(state.trial, state.x, state.step) || return false
     trial_loss = evaluate!(state.trial_gradient, objective, state.trial)
     trial_gnorm = supnorm(state.trial_gradient)
-    if trial_gnorm < state.gnorm && !worse(trial_loss, state.loss)
-        accept!(state, trial_loss, trial_gnorm, true)
-    else
-        state.radius *= T(SHRINK)
+    trial_gnorm < state.gnorm && !worse(trial_loss, state.loss) || return false
+    accept!(state, trial_loss, trial_gnorm, true)
+    return true
+end
+
+"""
+The last digits: a gradient this small depends on how the parameters are rounded, so try a range of shifts and
+keep what lowers its norm. Costs `POLISHES` gradients, once.
+"""
+function polish!(state::TrustRegionState{T}, objective::Objective{T}) where {T}
+    model_at_x!(state, objective) || return Stop.diverged
+    sub = state.subproblem
+    factor = sqrt(sqrt(T(10)))
+    shift = sub.bound
+    for attempt in 1:POLISHES
+        regularised_step!(state, objective, shift)
+        shift = shift > sub.floor ? shift / factor : sub.bound
     end
-    return Stop.running
+    return Stop.roundoff
 end
 
 "Put the center of the model at `x`; false if the Hessian there is not finite."
