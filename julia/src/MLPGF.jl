@@ -9,7 +9,11 @@ using LinearAlgebra, Printf
 include("stops.jl")
 include("elementary.jl")
 include("activations.jl")
+include("jets.jl")
 include("blas.jl")
+include("layers.jl")
+include("losses.jl")
+include("regularisers.jl")
 include("network.jl")
 include("products.jl")
 include("gradient.jl")
@@ -40,5 +44,6 @@ export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, h
     unpack, n_params
 export minimize, NewtonTrustRegion, BFGS, train
 export flow, Tsit5, Rodas5P, Auto, Stop, Monitor
-export softplus, relu, sigmoid, sigmoid2, g, activation
+export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
+export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

@@ -72,7 +72,7 @@ function border_net(::Type{T}, layers, D, N, X, O, Y, w) where {T}
         width, f, bias = split(line)
         (parse(Int, width), String(f), bias == "1")
     end
-    return Net{T}(build_layers(specs, D), array(T, X, D, N), array(T, Y, O, N), w == C_NULL ? nothing : array(T, w, N))
+    return Net{T}(build_layers(specs, D), array(T, X, D, N), array(T, Y, O, N); weights=w == C_NULL ? nothing : array(T, w, N))
 end
 
 c_loss(net::Int64, x::Ptr{Cvoid}, value::Ptr{Float64}) = @status border_loss(net_of(net), x, value)

@@ -100,29 +100,47 @@ For 0 <= e <= 1, both to 2 ulp with a single division.
 """
 log1p_inv1p(e) = (log1p(e), inv(1 + e))
 
-# erf: x P(x²) on [0, 1], and 1 - exp(-x²) Q(t)/(1 + 2x) with t = (x - 4)/(x + 4) on [1, 6], where erf is 1 to
-# the last bit. Chebyshev interpolation at 60 digits: relative errors 5e-17 and 8e-17 (1e-9 and 1e-7 in Float32).
+# erf is x P(x²) on [0, 1]; erfc is exp(-x²) Q(t)/(1 + 2x) with t = (x - 4)/(x + 4) on [1, 27] ([1, 10] in Float32),
+# beyond which it underflows. Chebyshev interpolation at 60 digits: relative errors 5e-17 and 6e-17 (1e-9).
 const ERF_64 = (1.1283791670955126, -0.37612638903183543, 0.11283791670945006, -0.02686617064323777,
                 0.0052239776071164225, -0.0008548325975389692, 0.00012055294904839707, -1.492473690741966e-05,
                 1.6447424703317362e-06, -1.6208483801871705e-07, 1.3720064546777686e-08, -7.795898827002142e-10)
-const ERFC_64 = (1.2329951186255526, -0.13962111684056236, 0.01537965210257007, 0.0680970542544652,
-                 -0.1010390660290445, 0.0937328350448936, -0.06633036611671828, 0.037167512486740814,
-                 -0.016197734350641032, 0.005032040312285165, -0.0007575424899723285, -0.00019943791115473986,
-                 0.00014780980824831742, -3.1982217080725404e-05, -2.0987219091222924e-05)
+const ERFC_64 = (1.2329951186255526, -0.13962111684056208, 0.015379652102624132, 0.06809705425462612,
+                 -0.1010390660366234, 0.0937328350013173, -0.06633036580350803, 0.03716751547630097,
+                 -0.01619773417360187, 0.005031970673725753, -0.0007577724583353905, -0.00019926143318270184,
+                 0.00015061844364926304, -2.43792654970449e-05, -1.1216150157036454e-05, 5.6582617601788695e-06,
+                 2.93741256006822e-07, -7.485665385927743e-07, 5.8632670800485456e-08, 5.2832487553960354e-08)
 const ERF_32 = (1.1283791658483509f0, -0.37612626666720334f0, 0.11283594715160218f0, -0.026854212010626412f0,
                 0.005189087423433974f0, -0.000801686428716587f0, 7.875875062685488f-05)
-const ERFC_32 = (1.232995054487259f0, -0.13961853688160217f0, 0.01539831610635579f0, 0.06790032585014151f0,
-                 -0.10219821136433728f0, 0.09560595218264442f0, -0.04665889099571003f0, 0.07273455524717191f0)
+const ERFC_32 = (1.2329951187346504f0, -0.13962109607571407f0, 0.01537965123315873f0, 0.06809569939068363f0,
+                 -0.10104015317275332f0, 0.09375690878204804f0, -0.06629926281975708f0, 0.03701080385686839f0,
+                 -0.016468520538413293f0, 0.005336325319659717f0)
 
-for (T, small, tail) in ((Float64, ERF_64, ERFC_64), (Float32, ERF_32, ERFC_32))
-    @eval @inline function fast_erf(x::$T)
-        y = abs(x)
-        y = ifelse(y > 6, $(T(6)), y)
-        w = 1 + 2y
-        q = 1 / (w * (y + 4))
-        t = (y - 4) * w * q
-        e = 1 - fast_exp(-y * y) * evalpoly(t, $tail) * (y + 4) * q
-        return ifelse(y < 1, x * evalpoly(x * x, $small), ifelse(x < 0, -e, e))
+for (T, small, tail, last) in ((Float64, ERF_64, ERFC_64, 27.0), (Float32, ERF_32, ERFC_32, 10.0f0))
+    @eval begin
+        @inline function erfc_tail(y::$T, gauss::$T)          # y >= 1, gauss = exp(-y²)
+            w = 1 + 2y
+            q = 1 / (w * (y + 4))
+            t = (y - 4) * w * q
+            return gauss * evalpoly(t, $tail) * (y + 4) * q
+        end
+        @inline function fast_erf(x::$T)
+            y = abs(x)
+            y = ifelse(y > $last, $last, y)
+            e = 1 - erfc_tail(y, fast_exp(-y * y))
+            return ifelse(y < 1, x * evalpoly(x * x, $small), ifelse(x < 0, -e, e))
+        end
+        @inline function normal_cdf_pdf(x::$T)
+            y = abs(x) * $(sqrt(T(0.5)))
+            y = ifelse(y > $last, $last, y)
+            # exp(-x²/2) with the rounding error of x² given back: relative accuracy in the far tail too
+            h = x * x
+            gauss = fast_exp($(T(-0.5)) * h) * (1 - $(T(0.5)) * ifelse(h < $(sqrt(floatmax(T))), fma(x, x, -h), zero(x)))
+            small = $(T(0.5)) * y * evalpoly(y * y, $small)
+            tail = $(T(0.5)) * erfc_tail(y, gauss)
+            lower = ifelse(y < 1, $(T(0.5)) - small, tail)     # Φ(-|x|)
+            return ifelse(x < 0, lower, 1 - lower), $(inv(sqrt(2 * T(pi)))) * gauss
+        end
     end
 end
 
@@ -131,8 +149,21 @@ end
 
 The error function to 2 ulp, branch-free; `BigFloat` by MPFR.
 """
-function fast_erf(x::BigFloat)
+fast_erf(x::BigFloat) = mpfr(:erf, x)
+
+"""
+    normal_cdf_pdf(x) -> (Φ(x), φ(x))
+
+Distribution function and density of the standard normal, with full relative accuracy in the lower tail.
+"""
+normal_cdf_pdf(x::BigFloat) = (mpfr(:erfc, -x / sqrt(big(2))) / 2, exp(-x * x / 2) / sqrt(2 * big(pi)))
+
+function mpfr(name::Symbol, x::BigFloat)
     z = BigFloat()
-    ccall((:mpfr_erf, :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Int32), z, x, 0)
+    if name === :erf
+        ccall((:mpfr_erf, :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Int32), z, x, 0)
+    else
+        ccall((:mpfr_erfc, :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Int32), z, x, 0)
+    end
     return z
 end

@@ -1,62 +1,54 @@
 layer_input(ws::Workspace, block::Block, l::Int) = l == 1 ? block.X : ws.A[l-1]
 
 "Activations of all layers for one block; f' too for `order` 1, f'' too for `order` 2."
-function forward!(ws::Workspace, layers, θ, block::Block, order::Int)
-    n = block.n
+function forward!(ws::Workspace, net, θ, block::Block, order::Int)
+    n, layers = block.n, net.layers
     for (l, layer) in enumerate(layers)
         A = linear!(ws.A[l], layer_input(ws, block, l), θ, layer, n)
-        if order == 0
-            activate!(layer.activation, A, n, layer.width)
-        elseif order == 1
-            activate!(layer.activation, A, ws.D[l], n, layer.width)
-        else
-            activate!(layer.activation, A, ws.D[l], ws.S[l], n, layer.width)
+        for columns in layer.columns
+            if order == 0
+                activate!(columns.activation, A, n, columns)
+            elseif order == 1
+                activate!(columns.activation, A, ws.D[l], n, columns)
+            else
+                activate!(columns.activation, A, ws.D[l], ws.S[l], n, columns)
+            end
         end
     end
+    net.output_factor == 1 || scale_outputs!(ws, net.output_factor, n, last(layers).width, order)
     return nothing
 end
 
-"Σᵢ wᵢ ‖f(xᵢ) − yᵢ‖² over one block, after `forward!`"
-function block_loss(ws::Workspace{T}, block::Block{T}) where {T}
-    F, Y, w = last(ws.A), block.Y, block.w
-    s = zero(T)
-    @inbounds for o in 1:size(Y, 2)
-        @simd for r in 1:block.n
-            d = F[r, o] - Y[r, o]
-            s = muladd(w[r] * d, d, s)
-        end
+function scale_outputs!(ws::Workspace{T}, factor::T, n::Int, outputs::Int, order::Int) where {T}
+    A, D, S = last(ws.A), last(ws.D), last(ws.S)
+    @inbounds for o in 1:outputs
+        @lanes r n A[r, o] *= factor
+        order >= 1 && @lanes r n D[r, o] *= factor
+        order >= 2 && @lanes r n S[r, o] *= factor
     end
-    return s
-end
-
-"E of the output layer: `scale` times the derivative of `block_loss` by the outputs. Returns the block's loss."
-function block_loss!(E::Matrix{T}, ws::Workspace{T}, block::Block{T}, scale::T) where {T}
-    F, Y, w = last(ws.A), block.Y, block.w
-    c = 2scale
-    s = zero(T)
-    @inbounds for o in 1:size(Y, 2)
-        @simd for r in 1:block.n
-            d = F[r, o] - Y[r, o]
-            e = w[r] * d
-            s = muladd(e, d, s)
-            E[r, o] = c * e
-        end
-    end
-    return s
+    return nothing
 end
 
 """
     loss(net, θ) -> L(θ)
 
-L(θ) = (1/N) Σᵢ wᵢ ‖f(xᵢ; θ) − yᵢ‖², the mean over samples.
+L(θ) = (1/N) Σᵢ wᵢ ℓ(f(xᵢ; θ), yᵢ) + R(θ), the mean over samples plus the regularisers.
 """
-function loss(net::Net{T}, θ::Vector{T}) where {T}
+loss(net::Net, θ) = data_loss(net, θ) + penalty(net.regulariser, θ)
+
+"""
+    data_loss(net, θ)
+
+The loss without regularisers.
+"""
+function data_loss(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
+    check_data(net)
     s = zero(T)
     for block in net.blocks
         heartbeat(net.monitor)
-        forward!(net.workspace, net.layers, θ, block, 0)
-        s += block_loss(net.workspace, block)
+        forward!(net.workspace, net, θ, block, 0)
+        s += block_loss(net.objective, net.workspace, block)::T
     end
     return s / net.n_samples
 end
@@ -69,6 +61,7 @@ Loss and gradient in one pass; `g` (length P) is overwritten with ∇L.
 function value_and_gradient!(g::Vector{T}, net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_params(net, g)
+    check_data(net)
     ws, layers = net.workspace, net.layers
     fill!(g, 0)
     s = zero(T)
@@ -76,15 +69,16 @@ function value_and_gradient!(g::Vector{T}, net::Net{T}, θ::Vector{T}) where {T}
     for block in net.blocks
         heartbeat(net.monitor)
         n = block.n
-        forward!(ws, layers, θ, block, 1)
-        s += block_loss!(last(ws.Δ), ws, block, scale)
+        forward!(ws, net, θ, block, 1)
+        s += block_loss!(net.objective, last(ws.Δ), ws, block, scale)::T
         for l in length(layers):-1:1
             hadamard!(ws.Δ[l], ws.D[l], ws.Δ[l], n, layers[l].width)
             accumulate!(g, ws.Δ[l], layer_input(ws, block, l), layers[l], n)
             l > 1 && pullback!(ws.Δ[l-1], ws.Δ[l], θ, layers[l], n)
         end
     end
-    return s / net.n_samples
+    add_penalty_gradient!(g, net.regulariser, θ)
+    return s / net.n_samples + penalty(net.regulariser, θ)
 end
 
 """
@@ -122,7 +116,8 @@ function predict(net::Net{T}, θ::Vector{T}, X::AbstractMatrix) where {T}
     for i in 1:BLOCK:size(X, 2)
         samples = i:min(i + BLOCK - 1, size(X, 2))
         block = Block{T}(X, zeros(T, 0, size(X, 2)), nothing, samples)
-        forward!(ws, net.layers, θ, block, 0)
+        forward!(ws, net, θ, block, 0)
+        finish_outputs!(last(net.layers).activation, ws, block.n, n_outputs(net))
         out[:, samples] = transpose(last(ws.A)[1:length(samples), 1:n_outputs(net)])
     end
     return out
@@ -133,11 +128,13 @@ end
 """
 function predict(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
+    check_data(net)
     out = Matrix{T}(undef, n_outputs(net), n_samples(net))
     i = 0
     for block in net.blocks
         heartbeat(net.monitor)
-        forward!(net.workspace, net.layers, θ, block, 0)
+        forward!(net.workspace, net, θ, block, 0)
+        finish_outputs!(last(net.layers).activation, net.workspace, block.n, n_outputs(net))
         m = min(block.n, n_samples(net) - i)
         out[:, i+1:i+m] = transpose(last(net.workspace.A)[1:m, 1:n_outputs(net)])
         i += m

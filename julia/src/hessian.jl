@@ -1,11 +1,14 @@
 function hessian_buffers(net::Net{T}) where {T}
     if net.hessian_buffers === nothing
-        columns = single_hidden_layer(net) ? net.n_params : maximum(n_params, net.layers)
-        fan_in = maximum(l.fan_in for l in net.layers)
-        net.hessian_buffers = HessianBuffers{T}(Matrix{T}(undef, first(net.blocks).n, columns),
-                                                Matrix{T}(undef, columns, fan_in + 1))
+        net.hessian_buffers = single_hidden_layer(net) ? HessianBuffers{T}(zeros(T, first(net.blocks).n, net.n_params),
+                                                                           zeros(T, 0, 0)) : general_buffers(net)
     end
     return net.hessian_buffers::HessianBuffers{T}
+end
+
+function general_buffers(net::Net{T}) where {T}
+    columns, fan_in = maximum(n_params, net.layers), maximum(l.fan_in for l in net.layers)
+    return HessianBuffers{T}(zeros(T, first(net.blocks).n, columns), zeros(T, columns, fan_in + 1))
 end
 
 """
@@ -13,7 +16,8 @@ One hidden layer and one linear output: the Gauss–Newton part is a single symm
 is one small block per unit (by loops, hence the bound on the number of features).
 """
 single_hidden_layer(net::Net) =
-    length(net.layers) == 2 && n_outputs(net) == 1 && last(net.layers).activation isa Identity && n_features(net) <= 16
+    length(net.layers) == 2 && n_outputs(net) == 1 && net.objective isa MeanSquared &&
+    last(net.layers).activation isa Identity && n_features(net) <= 16
 
 """
     hessian!(H, net, θ) -> H
@@ -24,25 +28,130 @@ function hessian!(H::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     size(H) == (net.n_params, net.n_params) ||
         throw(DimensionMismatch("H is $(size(H)), this net has $(net.n_params) parameters"))
+    check_data(net)
     buffers = hessian_buffers(net)
     scale = one(T) / net.n_samples
     fill!(H, 0)
     for block in net.blocks
         heartbeat(net.monitor)
-        second_order_pass!(net.workspace, net.layers, θ, block, scale)
+        second_order_pass!(net.workspace, net, θ, block, scale)
         if single_hidden_layer(net)
             add_gauss_newton!(H, buffers, net, θ, block, scale)
             add_curvature!(H, buffers, net, block)
         else
             for l in eachindex(net.layers), j in 1:net.layers[l].width
-                unit_tangent!(net.workspace, net.layers, θ, block, scale, l, j)
+                unit_tangent!(net.workspace, net, θ, block, scale, l, j)
                 for m in l:length(net.layers)
-                    add_block!(H, buffers, net.workspace, net.layers, block, l, j, m)
+                    add_block!(H, 0, buffers, net.workspace, net.layers, block, l, j, m)
                 end
             end
         end
     end
+    add_penalty_hessian!(H, net.regulariser, θ)
     return mirror!(H)
+end
+
+"""
+    gauss_newton(net, θ) -> G
+
+The Gauss–Newton matrix (P×P) of the data term: Σ Jᵀ (∂²ℓ/∂f²) J over samples, without the curvature of the network.
+"""
+function gauss_newton(net::Net{T}, θ::Vector{T}) where {T}
+    check_params(net, θ)
+    check_data(net)
+    G = zeros(T, net.n_params, net.n_params)
+    buffers, ws, layers = general_buffers(net), net.workspace, net.layers
+    scale = one(T) / net.n_samples
+    for block in net.blocks
+        heartbeat(net.monitor)
+        second_order_pass!(ws, net, θ, block, scale)
+        for l in eachindex(layers)                 # a network without curvature
+            fill!(ws.S[l], 0)
+            fill!(ws.Δ[l], 0)
+        end
+        for l in eachindex(layers), j in 1:layers[l].width
+            unit_tangent!(ws, net, θ, block, scale, l, j)
+            for m in l:length(layers)
+                add_block!(G, 0, buffers, ws, layers, block, l, j, m)
+            end
+        end
+    end
+    return mirror!(G)
+end
+
+"""
+    hessian_blocks(net, θ) -> [H₁, H₂, …]
+
+The diagonal blocks of ∇²L(θ) that belong to one layer each, without the rest of the Hessian.
+"""
+function hessian_blocks(net::Net{T}, θ::Vector{T}) where {T}
+    check_params(net, θ)
+    check_data(net)
+    buffers, ws, layers = general_buffers(net), net.workspace, net.layers
+    Hs = [zeros(T, n_params(l), n_params(l)) for l in layers]
+    scale = one(T) / net.n_samples
+    for block in net.blocks
+        heartbeat(net.monitor)
+        second_order_pass!(ws, net, θ, block, scale)
+        for l in eachindex(layers), j in 1:layers[l].width
+            unit_tangent!(ws, net, θ, block, scale, l, j)
+            add_block!(Hs[l], layers[l].offset, buffers, ws, layers, block, l, j, l)
+        end
+    end
+    for (l, H) in enumerate(Hs)
+        add_penalty_block!(H, net.regulariser, θ, layers[l].offset)
+        mirror!(H)
+    end
+    return Hs
+end
+
+"""
+    jacobian(net, θ) -> J
+
+Derivatives of the outputs on the net's data by the parameters, O × N × P: before the softmax where there is one.
+"""
+function jacobian(net::Net{T}, θ::Vector{T}) where {T}
+    check_params(net, θ)
+    check_data(net)
+    ws, layers, O = net.workspace, net.layers, n_outputs(net)
+    J = zeros(T, O, net.n_samples, net.n_params)
+    first_sample = 0
+    for block in net.blocks
+        heartbeat(net.monitor)
+        n = block.n
+        samples = min(n, net.n_samples - first_sample)
+        forward!(ws, net, θ, block, 1)
+        for o in 1:O
+            fill!(last(ws.Δ), 0)
+            view(last(ws.Δ), 1:n, o) .= view(last(ws.D), 1:n, o)
+            for l in length(layers):-1:1
+                l < length(layers) && hadamard!(ws.Δ[l], ws.D[l], ws.Δ[l], n, layers[l].width)
+                A, Δ, layer = layer_input(ws, block, l), ws.Δ[l], layers[l]
+                @inbounds for j in 1:layer.width
+                    for i in 1:layer.fan_in, r in 1:samples
+                        J[o, first_sample+r, layer.offset+(j-1)*layer.fan_in+i] = Δ[r, j] * A[r, i]
+                    end
+                    layer.bias && for r in 1:samples
+                        J[o, first_sample+r, bias_offset(layer)+j] = Δ[r, j]
+                    end
+                end
+                l > 1 && pullback!(ws.Δ[l-1], ws.Δ[l], θ, layer, n)
+            end
+        end
+        first_sample += samples
+    end
+    return J
+end
+
+"""
+    tangent_kernel(net, θ) -> K
+
+The neural tangent kernel J Jᵀ on the net's data, (O N) × (O N), outputs of one sample next to each other (Jacot,
+Gabriel and Hongler, arXiv 1806.07572).
+"""
+function tangent_kernel(net::Net, θ)
+    J = reshape(jacobian(net, θ), :, net.n_params)
+    return J * J'
 end
 
 """
@@ -64,7 +173,8 @@ end
 #     ∂²ℓ/∂W_m[p, q] ∂W_l[j, i] = (Δ̇_m[p] a_{m-1}[q] + Δ_m[p] Ȧ_{m-1}[q]) a_{l-1}[i],      m >= l,
 # which summed over samples is a matrix product. Only pairs with m > l, or m = l and p >= j, are computed.
 
-function unit_tangent!(ws::Workspace{T}, layers, θ, block::Block{T}, scale::T, l::Int, j::Int) where {T}
+function unit_tangent!(ws::Workspace{T}, net, θ, block::Block{T}, scale::T, l::Int, j::Int) where {T}
+    layers = net.layers
     n, L = block.n, length(layers)
     for m in l+1:L
         k = layers[m].width
@@ -79,12 +189,10 @@ function unit_tangent!(ws::Workspace{T}, layers, θ, block::Block{T}, scale::T, 
         hadamard!(ws.Ȧ[m], ws.D[m], ws.Ḣ[m], n, k)
     end
     if l == L
-        Δ̇ = ws.Δ̇[L]
-        fill!(Δ̇, 0)
-        @inbounds @lanes r n Δ̇[r, j] = muladd(2scale * block.w[r], abs2(ws.D[L][r, j]), ws.S[L][r, j] * ws.E[L][r, j])
-        return nothing
+        fill!(ws.Ȧ[L], 0)
+        @inbounds @lanes r n ws.Ȧ[L][r, j] = ws.D[L][r, j]
     end
-    loss_dot!(ws.Δ̇[L], ws.Ȧ[L], block, scale, layers[L].width)
+    loss_dot!(net.objective, ws.Δ̇[L], ws, ws.Ȧ[L], block, scale)
     for m in L:-1:l+1
         for p in 1:layers[m].width
             chain_dot!(ws.Δ̇[m], ws.D[m], ws.S[m], ws.E[m], ws.Ḣ[m], p, n)
@@ -96,8 +204,9 @@ function unit_tangent!(ws::Workspace{T}, layers, θ, block::Block{T}, scale::T, 
     return nothing
 end
 
-function add_block!(H::Matrix{T}, buffers::HessianBuffers{T}, ws::Workspace{T}, layers, block::Block{T}, l::Int,
-                    j::Int, m::Int) where {T}
+"Add the rows of layer m ≥ l, columns of unit j of layer l; `H` begins after `shift` parameters."
+function add_block!(H::Matrix{T}, shift::Int, buffers::HessianBuffers{T}, ws::Workspace{T}, layers, block::Block{T},
+                    l::Int, j::Int, m::Int) where {T}
     n, lower, upper = block.n, layers[l], layers[m]
     Z, product, Δ̇, Δ = buffers.Z, buffers.product, ws.Δ̇[m], ws.Δ[m]
     A = layer_input(ws, block, m)
@@ -123,10 +232,10 @@ function add_block!(H::Matrix{T}, buffers::HessianBuffers{T}, ws::Workspace{T}, 
     B = layer_input(ws, block, l)
     columns = lower.fan_in + lower.bias           # the last column of B holds ones
     gemm!('T', 'N', rows, columns, n, one(T), Z, 1, size(Z, 1), B, 1, size(B, 1), zero(T), product, 1, size(product, 1))
-    w0 = upper.offset + (p0 - 1) * upper.fan_in
-    b0 = bias_offset(upper) + p0 - 1
+    w0 = upper.offset - shift + (p0 - 1) * upper.fan_in
+    b0 = bias_offset(upper) - shift + p0 - 1
     @inbounds for i in 1:lower.fan_in
-        col = lower.offset + (j - 1) * lower.fan_in + i
+        col = lower.offset - shift + (j - 1) * lower.fan_in + i
         for c in 1:weights
             H[w0+c, col] += product[c, i]
         end
@@ -135,7 +244,7 @@ function add_block!(H::Matrix{T}, buffers::HessianBuffers{T}, ws::Workspace{T}, 
         end
     end
     lower.bias || return nothing
-    col, i = bias_offset(lower) + j, lower.fan_in + 1
+    col, i = bias_offset(lower) - shift + j, lower.fan_in + 1
     @inbounds if m == l                            # weights come before biases: their place is the transposed one
         for c in upper.fan_in+1:weights            # those of unit j itself were added as a bias row
             H[col, w0+c] += product[c, i]
@@ -156,8 +265,8 @@ end
 function add_gauss_newton!(H::Matrix{T}, buffers::HessianBuffers{T}, net::Net{T}, θ, block::Block{T}, scale::T) where {T}
     hidden, out = net.layers
     ws, Z, n, X = net.workspace, buffers.Z, block.n, block.X
-    root, D, A, s = ws.Ḣ[2], ws.D[1], ws.A[1], ws.Ḣ[1]
-    @inbounds @lanes r n root[r, 1] = sqrt(2scale * block.w[r])
+    root, D, A, s, factor = ws.Ḣ[2], ws.D[1], ws.A[1], ws.Ḣ[1], net.output_factor
+    @inbounds @lanes r n root[r, 1] = factor * sqrt(2scale * block.w[r])
     @inbounds for j in 1:hidden.width
         v = θ[out.offset+j]
         @lanes r n s[r, j] = v * root[r, 1] * D[r, j]

@@ -1,12 +1,13 @@
 """
-    second_order_pass!(ws, layers, θ, block, scale)
+    second_order_pass!(ws, net, θ, block, scale)
 
 Forward with f' and f'', then ∂ℓ/∂a in `E` and ∂ℓ/∂h in `Δ` of every layer (of `scale` times the block's
 loss): what every second derivative starts from.
 """
-function second_order_pass!(ws::Workspace{T}, layers, θ, block::Block{T}, scale::T) where {T}
-    forward!(ws, layers, θ, block, 2)
-    block_loss!(last(ws.E), ws, block, scale)
+function second_order_pass!(ws::Workspace{T}, net, θ, block::Block{T}, scale::T) where {T}
+    layers = net.layers
+    forward!(ws, net, θ, block, 2)
+    block_loss!(net.objective, last(ws.E), ws, block, scale)
     for l in length(layers):-1:1
         hadamard!(ws.Δ[l], ws.D[l], ws.E[l], block.n, layers[l].width)
         l > 1 && pullback!(ws.E[l-1], ws.Δ[l], θ, layers[l], block.n)
@@ -19,15 +20,6 @@ end
     @inbounds @lanes r n Δ̇[r, j] = muladd(D[r, j], Δ̇[r, j], S[r, j] * E[r, j] * Ḣ[r, j])
 end
 
-"Ė of the output layer for the squared error: 2 · scale · w ∘ Ȧ"
-function loss_dot!(Ė, Ȧ, block::Block{T}, scale::T, k::Int) where {T}
-    c, w = 2scale, block.w
-    @inbounds for j in 1:k
-        @lanes r block.n Ė[r, j] = c * w[r] * Ȧ[r, j]
-    end
-    return Ė
-end
-
 """
     hvp!(y, net, θ, v) -> y
 
@@ -36,6 +28,7 @@ the backward pass (Pearlmutter, Neural Computation 6, 1994). Costs about three g
 """
 function hvp!(y::Vector{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
     foreach(a -> check_params(net, a), (y, θ, v))
+    check_data(net)
     ws, layers = net.workspace, net.layers
     L = length(layers)
     fill!(y, 0)
@@ -43,7 +36,7 @@ function hvp!(y::Vector{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
     for block in net.blocks
         heartbeat(net.monitor)
         n = block.n
-        second_order_pass!(ws, layers, θ, block, scale)
+        second_order_pass!(ws, net, θ, block, scale)
         for l in 1:L
             linear!(ws.Ḣ[l], layer_input(ws, block, l), v, layers[l], n)
             if l > 1                # the input has no derivative: W Ȧ enters from the second layer on
@@ -52,7 +45,7 @@ function hvp!(y::Vector{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
             end
             hadamard!(ws.Ȧ[l], ws.D[l], ws.Ḣ[l], n, layers[l].width)
         end
-        loss_dot!(ws.Δ̇[L], ws.Ȧ[L], block, scale, layers[L].width)
+        loss_dot!(net.objective, ws.Δ̇[L], ws, ws.Ȧ[L], block, scale)
         for l in L:-1:1
             for j in 1:layers[l].width
                 chain_dot!(ws.Δ̇[l], ws.D[l], ws.S[l], ws.E[l], ws.Ḣ[l], j, n)
@@ -66,14 +59,11 @@ function hvp!(y::Vector{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
             end
         end
     end
-    return y
+    return add_penalty_hvp!(y, net.regulariser, θ, v)
 end
 
 "H = A Wᵀ, without the bias"
 linear_dot!(H, A, θ, l::Layer, n) = combine!(H, l.width, A, l.fan_in, θ, l.offset + 1, 1, l.fan_in, -1, n)
-
-"g += Δᵀ A in the weights alone"
-accumulate_weights!(g, Δ, A, l::Layer, n) = accumulate!(g, Δ, A, Layer(l.fan_in, l.width, l.activation, false, l.offset), n)
 
 function add!(C, A, n::Int, k::Int)
     @inbounds for j in 1:k

@@ -13,9 +13,9 @@ if ccall(:jl_generating_output, Cint, ()) == 1
         precompile(foreign_monitor, (P,))
         precompile(value_and_gradient!, (V, N, V))
         for A in (Identity, Softplus, Tanh, Sigmoid, Relu, Sigmoid2, GFunction)
-            precompile(activate!, (A, Matrix{T}, Int, Int))
-            precompile(activate!, (A, Matrix{T}, Matrix{T}, Int, Int))
-            precompile(activate!, (A, Matrix{T}, Matrix{T}, Matrix{T}, Int, Int))
+            precompile(activate!, (A, Matrix{T}, Int, Columns))
+            precompile(activate!, (A, Matrix{T}, Matrix{T}, Int, Columns))
+            precompile(activate!, (A, Matrix{T}, Matrix{T}, Matrix{T}, Int, Columns))
         end
     end
 end

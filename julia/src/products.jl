@@ -85,31 +85,36 @@ function column_sum(Δ::Matrix{T}, j, n) where {T}
     return s
 end
 
-"g += Δᵀ A (and the column sums of Δ for the bias), at the layer's place in g"
+"g += Δᵀ A and the column sums of Δ for the bias, at the layer's place in g"
 function accumulate!(g, Δ::Matrix{T}, A::Matrix{T}, l::Layer, n::Int) where {T}
-    k = l.fan_in
-    if by_blas(k, l.width)
-        gemm!('T', 'N', k, l.width, n, one(T), A, 1, size(A, 1), Δ, 1, size(Δ, 1), one(T), g, l.offset + 1, k)
-    else
-        @inbounds for j in 1:l.width
-            o, i = l.offset + (j - 1) * k, 1
-            while i + 3 <= k
-                s1, s2, s3, s4 = column_dots4(Δ, j, A, i, n)
-                g[o+i] += s1
-                g[o+i+1] += s2
-                g[o+i+2] += s3
-                g[o+i+3] += s4
-                i += 4
-            end
-            while i <= k
-                g[o+i] += column_dots(Δ, j, A, i, n)
-                i += 1
-            end
-        end
-    end
+    accumulate_weights!(g, Δ, A, l, n)
     if l.bias
         @inbounds for j in 1:l.width
             g[bias_offset(l)+j] += column_sum(Δ, j, n)
+        end
+    end
+    return g
+end
+
+function accumulate_weights!(g, Δ::Matrix{T}, A::Matrix{T}, l::Layer, n::Int) where {T}
+    k = l.fan_in
+    if by_blas(k, l.width)
+        gemm!('T', 'N', k, l.width, n, one(T), A, 1, size(A, 1), Δ, 1, size(Δ, 1), one(T), g, l.offset + 1, k)
+        return g
+    end
+    @inbounds for j in 1:l.width
+        o, i = l.offset + (j - 1) * k, 1
+        while i + 3 <= k
+            s1, s2, s3, s4 = column_dots4(Δ, j, A, i, n)
+            g[o+i] += s1
+            g[o+i+1] += s2
+            g[o+i+2] += s3
+            g[o+i+3] += s4
+            i += 4
+        end
+        while i <= k
+            g[o+i] += column_dots(Δ, j, A, i, n)
+            i += 1
         end
     end
     return g

@@ -1,0 +1,123 @@
+"""
+    PerUnit(activations)
+
+One activation for each unit of a layer.
+"""
+struct PerUnit <: Activation
+    activations::Vector{Activation}
+end
+Base.show(io::IO, a::PerUnit) = print(io, "(", join(a.activations, ", "), ")")
+
+"Units that share an activation are computed together."
+columns(a::Activation, width::Int) = [Columns(a, 1, width)]
+function columns(a::PerUnit, width::Int)
+    groups = Columns[]
+    for (j, f) in enumerate(a.activations)
+        isempty(groups) || last(groups).activation !== f ? push!(groups, Columns(f, j, j)) : (last(groups).last = j)
+    end
+    return groups
+end
+
+"""
+    Layer
+
+One fully connected layer, a = f(W x + b), and where its parameters lie in θ: `offset` entries come before
+W (`width` rows of `fan_in` entries each), which is followed by b if `bias`.
+"""
+struct Layer
+    fan_in::Int
+    width::Int
+    activation::Activation
+    bias::Bool
+    offset::Int
+    columns::Vector{Columns}
+end
+
+n_params(l::Layer) = l.width * (l.fan_in + l.bias)
+bias_offset(l::Layer) = l.offset + l.width * l.fan_in
+
+"""
+    build_layers(specs, n_features) -> Vector{Layer}
+
+From specs `(width, activation, bias)`, first layer first; `activation` may be a tuple, one for each unit.
+"""
+function build_layers(specs, n_features::Int)
+    isempty(specs) && throw(ArgumentError("layers is empty: give at least the output layer"))
+    layers = Layer[]
+    fan_in, offset = n_features, 0
+    for (number, spec) in enumerate(specs)
+        length(spec) == 3 || throw(ArgumentError("a layer is (width, activation, bias), got $spec"))
+        width, f, bias = spec
+        width isa Integer && width >= 1 || throw(ArgumentError("a layer's width is a positive integer, got $width"))
+        bias isa Bool || throw(ArgumentError("a layer's bias is true or false, got $bias"))
+        a = f isa Union{Tuple,AbstractVector} ? PerUnit(Activation[activation(h) for h in f]) : activation(f)
+        a isa PerUnit && length(a.activations) != width &&
+            throw(ArgumentError("layer $number has $width units and $(length(a.activations)) activations"))
+        any(c -> c.activation isa Softmax, columns(a, width)) && !(a isa Softmax && number == length(specs)) &&
+            throw(ArgumentError("softmax is for the output layer as a whole"))
+        push!(layers, Layer(fan_in, width, a, bias, offset, columns(a, width)))
+        fan_in, offset = width, offset + n_params(last(layers))
+    end
+    return layers
+end
+
+# 256 samples: a layer of 100 units fills half a megabyte, so that forward, backward and accumulation stay in
+# the second-level cache, while loop and call overheads are spread over enough samples.
+const BLOCK = 256
+
+"""
+    Block{T}
+
+Up to `BLOCK` samples, one column a feature, so that loops over samples run through memory. The number of
+rows `n` is a multiple of `LANES`: the last sample is repeated with weight 0. Column D + 1 of `X` holds ones.
+"""
+struct Block{T}
+    n::Int
+    X::Matrix{T}
+    Y::Matrix{T}
+    w::Vector{T}
+end
+
+function Block{T}(X::AbstractMatrix, Y::AbstractMatrix, w, samples::UnitRange{Int}) where {T}
+    n = cld(length(samples), LANES) * LANES
+    rows = [min(i, last(samples)) for i in first(samples):first(samples)+n-1]
+    x = Matrix{T}(undef, n, size(X, 1) + 1)
+    for d in 1:size(X, 1), r in 1:n
+        x[r, d] = X[d, rows[r]]
+    end
+    x[:, end] .= 1
+    y = T[Y[o, i] for i in rows, o in 1:size(Y, 1)]
+    return Block{T}(n, x, y, T[r <= length(samples) ? (w === nothing ? 1 : w[rows[r]]) : 0 for r in 1:n])
+end
+
+blocks(::Type{T}, X, Y, w) where {T} =
+    [Block{T}(X, Y, w, i:min(i + BLOCK - 1, size(X, 2))) for i in 1:BLOCK:size(X, 2)]
+
+"""
+    Workspace{T}
+
+Buffers for one block, a matrix per layer with a column per unit. Activations `A` (column width + 1 holds
+ones), f' `D`, f'' `S`, ∂ℓ/∂a `E`, ∂ℓ/∂h `Δ`; the letters with a dot are directional derivatives:
+`Ȧ`, `Ḣ` (of pre-activations), `Δ̇`. `row` has three columns for what a loss keeps per sample.
+"""
+struct Workspace{T}
+    A::Vector{Matrix{T}}
+    D::Vector{Matrix{T}}
+    S::Vector{Matrix{T}}
+    E::Vector{Matrix{T}}
+    Δ::Vector{Matrix{T}}
+    Ȧ::Vector{Matrix{T}}
+    Ḣ::Vector{Matrix{T}}
+    Δ̇::Vector{Matrix{T}}
+    row::Matrix{T}
+end
+
+function Workspace{T}(layers, rows) where {T}
+    buffers(extra) = [zeros(T, rows, l.width + extra) for l in layers]
+    ws = Workspace{T}(buffers(1), buffers(0), buffers(0), buffers(0), buffers(0), buffers(1), buffers(0), buffers(0),
+                      zeros(T, rows, 3))
+    for A in ws.A
+        A[:, end] .= 1
+    end
+    return ws
+end

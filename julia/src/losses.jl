@@ -1,0 +1,158 @@
+"""
+    Loss
+
+What one sample contributes: [`MeanSquared`](@ref) or [`NegativeLogLikelihood`](@ref). For one block of samples, with
+the output layer's activations in `ws.A[end]`, a loss has
+
+- `block_loss(loss, ws, block)`: Σᵢ wᵢ ℓᵢ;
+- `block_loss!(loss, E, ws, block, scale)`: that, and `scale` times its derivative by the outputs in `E`;
+- `loss_dot!(loss, Ė, ws, Ȧ, block, scale)`: the derivative of `E` in the direction `Ȧ` of the outputs.
+"""
+abstract type Loss end
+
+"ℓ = ‖f − y‖², summed over outputs."
+struct MeanSquared <: Loss end
+
+"""
+ℓ = −Σₒ yₒ log softmax(h)ₒ with labels or probabilities y. The output layer's activations are the logits h, which the
+derivatives replace by the probabilities.
+"""
+struct NegativeLogLikelihood <: Loss end
+
+loss_by_name(loss::Loss) = loss
+function loss_by_name(name::Union{Symbol,AbstractString})
+    String(name) == "mse" && return MeanSquared()
+    String(name) == "nll" && return NegativeLogLikelihood()
+    throw(ArgumentError("unknown loss \"$name\"; known are mse, nll"))
+end
+Base.show(io::IO, ::MeanSquared) = print(io, "mse")
+Base.show(io::IO, ::NegativeLogLikelihood) = print(io, "nll")
+
+fits(::MeanSquared, a::Activation) = a isa Softmax &&
+    throw(ArgumentError("a softmax output needs loss = \"nll\""))
+fits(::NegativeLogLikelihood, a::Activation) = a isa Softmax ||
+    throw(ArgumentError("loss = \"nll\" needs an output layer with the activation softmax, got $a"))
+
+"Targets as an O×N matrix."
+target_matrix(::Loss, ::Type{T}, target::AbstractMatrix, outputs) where {T} = target
+target_matrix(::MeanSquared, ::Type{T}, target::AbstractVector, outputs) where {T} = reshape(target, 1, :)
+function target_matrix(::NegativeLogLikelihood, ::Type{T}, labels::AbstractVector, outputs) where {T}
+    all(y -> y isa Integer || isinteger(y), labels) && all(y -> 1 <= y <= outputs, labels) ||
+        throw(ArgumentError("labels must be whole numbers from 1 to $outputs"))
+    Y = zeros(T, outputs, length(labels))
+    for (i, y) in enumerate(labels)
+        Y[Int(y), i] = 1
+    end
+    return Y
+end
+function target_matrix(::NegativeLogLikelihood, ::Type{T}, P::AbstractMatrix, outputs) where {T}
+    all(p -> p >= 0, P) || throw(ArgumentError("probabilities must not be negative"))
+    return P
+end
+
+function block_loss(::MeanSquared, ws::Workspace{T}, block::Block{T}) where {T}
+    F, Y, w = last(ws.A), block.Y, block.w
+    s = zero(T)
+    @inbounds for o in 1:size(Y, 2)
+        @simd for r in 1:block.n
+            d = F[r, o] - Y[r, o]
+            s = muladd(w[r] * d, d, s)
+        end
+    end
+    return s
+end
+
+function block_loss!(::MeanSquared, E::Matrix{T}, ws::Workspace{T}, block::Block{T}, scale::T) where {T}
+    F, Y, w = last(ws.A), block.Y, block.w
+    c = 2scale
+    s = zero(T)
+    @inbounds for o in 1:size(Y, 2)
+        @simd for r in 1:block.n
+            d = F[r, o] - Y[r, o]
+            e = w[r] * d
+            s = muladd(e, d, s)
+            E[r, o] = c * e
+        end
+    end
+    return s
+end
+
+function loss_dot!(::MeanSquared, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}, block::Block{T}, scale::T) where {T}
+    c, w = 2scale, block.w
+    @inbounds for o in 1:size(Ė, 2)
+        @lanes r block.n Ė[r, o] = c * w[r] * Ȧ[r, o]
+    end
+    return Ė
+end
+
+# Row by row: m = maxₒ hₒ, then Σₒ exp(hₒ − m), both in the two columns of ws.row.
+function log_sum_exp!(ws::Workspace{T}, n::Int, outputs::Int) where {T}
+    H, m, z = last(ws.A), 1, 2
+    R = ws.row
+    @inbounds @lanes r n R[r, m] = H[r, 1]
+    @inbounds for o in 2:outputs
+        @lanes r n R[r, m] = ifelse(H[r, o] > R[r, m], H[r, o], R[r, m])
+    end
+    @inbounds @lanes r n R[r, z] = zero(T)
+    @inbounds for o in 1:outputs
+        @lanes r n R[r, z] += fast_exp(H[r, o] - R[r, m])
+    end
+    return nothing
+end
+
+"Replace logits by probabilities; `log_sum_exp!` came before."
+function softmax!(ws::Workspace{T}, n::Int, outputs::Int) where {T}
+    H, R = last(ws.A), ws.row
+    @inbounds for o in 1:outputs
+        @lanes r n H[r, o] = fast_exp(H[r, o] - R[r, 1]) / R[r, 2]
+    end
+    return nothing
+end
+
+function block_loss(::NegativeLogLikelihood, ws::Workspace{T}, block::Block{T}) where {T}
+    H, Y, R, w, n = last(ws.A), block.Y, ws.row, block.w, block.n
+    log_sum_exp!(ws, n, size(Y, 2))
+    @inbounds for r in 1:n
+        R[r, 3] = log(R[r, 2])
+    end
+    s = zero(T)
+    @inbounds for o in 1:size(Y, 2)
+        @simd for r in 1:n
+            s = muladd(w[r] * Y[r, o], R[r, 3] + (R[r, 1] - H[r, o]), s)
+        end
+    end
+    return s
+end
+
+function block_loss!(loss::NegativeLogLikelihood, E::Matrix{T}, ws::Workspace{T}, block::Block{T}, scale::T) where {T}
+    P, Y, R, w, n = last(ws.A), block.Y, ws.row, block.w, block.n
+    s = block_loss(loss, ws, block)
+    softmax!(ws, n, size(Y, 2))
+    @inbounds @lanes r n R[r, 3] = zero(T)
+    @inbounds for o in 1:size(Y, 2)
+        @lanes r n R[r, 3] += Y[r, o]                  # one, unless a user's probabilities do not sum to one
+    end
+    @inbounds for o in 1:size(Y, 2)
+        @lanes r n E[r, o] = scale * w[r] * (R[r, 3] * P[r, o] - Y[r, o])
+    end
+    return s
+end
+
+function loss_dot!(::NegativeLogLikelihood, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}, block::Block{T}, scale::T) where {T}
+    P, R, w, n = last(ws.A), ws.row, block.w, block.n
+    @inbounds @lanes r n R[r, 1] = zero(T)
+    @inbounds for o in 1:size(Ė, 2)
+        @lanes r n R[r, 1] = muladd(P[r, o], Ȧ[r, o], R[r, 1])
+    end
+    @inbounds for o in 1:size(Ė, 2)
+        @lanes r n Ė[r, o] = scale * w[r] * R[r, 3] * P[r, o] * (Ȧ[r, o] - R[r, 1])
+    end
+    return Ė
+end
+
+"Outputs as users see them."
+finish_outputs!(::Activation, ws, n, outputs) = nothing
+function finish_outputs!(::Softmax, ws, n, outputs)
+    log_sum_exp!(ws, n, outputs)
+    softmax!(ws, n, outputs)
+end
