@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from . import __version__
 from .errors import MLPGFError, RuntimeUnavailable, SettingError
-
-if TYPE_CHECKING:
-    from .runtime.find import Julia
 
 __all__ = ["main"]
 
@@ -36,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[:1] == ["julia"] and words[1:] not in (["-h"], ["--help"]):
             return _julia(words[1:])
         options = _parser().parse_args(words)
-        return int(options.run(options) or 0)
+        run: Callable[[argparse.Namespace], int] = options.run
+        return run(options)
     except SettingError as error:
         print(f"pymlpgf: {error}", file=sys.stderr)
         return 2
@@ -58,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Settings come from PYMLPGF_JULIA (a path, full or embedded), PYMLPGF_JULIA_PROJECT,"
         " PYMLPGF_THREADS, PYMLPGF_CACHE and PYMLPGF_DEBIAN_SOURCE, or from ~/.config/pymlpgf/config.ini.",
     )
-    parser.add_argument("--version", action="version", version=f"pymlpgf {_version('pymlpgf')}")
+    parser.add_argument("--version", action="version", version=f"pymlpgf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
     doctor = commands.add_parser(
@@ -119,14 +115,17 @@ def _names(text: str) -> list[str]:
 def _demo(options: argparse.Namespace) -> int:
     from .demo import main as demo
 
-    return int(demo(options) or 0)
+    return demo(options)
 
 
 def _julia(words: Sequence[str]) -> int:
+    from .runtime import settings
+    from .runtime.environment import variables
     from .runtime.find import find
 
     julia, _ = find()
-    environment = _environment(julia)
+    wish = settings.load()
+    environment = os.environ | variables(julia, wish.cache, wish.thread_count, session=True)
     command = [str(julia.executable), *words]
     sys.stdout.flush()
     if os.name != "nt":  # there, exec would return to the shell before Julia ends
@@ -136,38 +135,6 @@ def _julia(words: Sequence[str]) -> int:
     return subprocess.call(command, env=environment)
 
 
-def _environment(julia: Julia) -> dict[str, str]:
-    """Environment in which Julia finds MLPGF, its own depot and the right BLAS kernels."""
-    from .runtime import cpu, settings
-
-    environment = dict(os.environ)
-    package = str(Path(__file__).resolve().parent / "julia")
-    load_path = environment.get("JULIA_LOAD_PATH")
-    environment["JULIA_LOAD_PATH"] = os.pathsep.join([load_path, package] if load_path else ["@", package, "@stdlib"])
-    if julia.project is not None:
-        environment["JULIA_PROJECT"] = str(julia.project)
-    if _is_default(julia):
-        environment["JULIA_DEPOT_PATH"] = str(_depot(julia, settings.cache_folder()))
-        coretype = cpu.openblas_coretype()
-        if coretype is not None:
-            environment["OPENBLAS_CORETYPE"] = coretype
-    return environment
-
-
-def _is_default(julia: Julia) -> bool:
-    """Whether this is the private Julia that was installed by this package."""
-    from .runtime import debian, settings
-
-    try:
-        return julia.executable == debian.installation(settings.cache_folder()).executable
-    except RuntimeUnavailable:
-        return False
-
-
-def _depot(julia: Julia, cache: Path) -> Path:
-    return cache / f"depot-{'.'.join(map(str, julia.version))}"
-
-
 def _install(options: argparse.Namespace) -> int:
     from .runtime import debian, settings
     from .runtime.find import find
@@ -175,23 +142,24 @@ def _install(options: argparse.Namespace) -> int:
     if options.extras:
         _add_on_request(options.extras)
     julia, refusals = find("full" if options.extras else None, fresh=True)
-    if options.check and _is_default(julia):
+    if options.check and julia.private:
         configured = settings.load()
         debian.ensure(configured.cache, source=configured.debian_source, thorough=True)
     for refusal in refusals:
         print(f"refused  {refusal.candidate}: {refusal.why}")
-    print(f"ready    Julia {'.'.join(map(str, julia.version))} ({julia.host}), {julia.executable}")
+    print(f"ready    Julia {julia.version_text} ({julia.host}), {julia.executable}")
     return 0
 
 
 def _add_on_request(names: Sequence[str]) -> None:
-    from .runtime import find
+    from .runtime.juliapkg_state import missing_module, probe
 
-    if missing := find._missing_modules():
+    if missing := missing_module():
         raise RuntimeUnavailable(f"--with needs the full host, and the Python package {missing} is not installed")
-    if why := find.probe():
+    if why := probe():
         raise RuntimeUnavailable(f"--with needs the full host, and {why}; the builtin solvers are there without it")
-    juliapkg: Any = importlib.import_module("juliapkg")
+    import juliapkg
+
     for name in names:
         package, uuid, version = ON_REQUEST[name]
         juliapkg.add(package, uuid, version=version)
@@ -201,11 +169,12 @@ def _add_on_request(names: Sequence[str]) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .runtime import cpu, debian, settings
+    from .runtime import cpu, debian, release, settings
+    from .runtime.environment import depot
     from .runtime.find import find
 
     _title("versions")
-    _line("pymlpgf", _version("pymlpgf"))
+    _line("pymlpgf", __version__)
     _line("python", f"{platform.python_version()}, {sys.executable}")
     _line("platform", platform.platform())
     for name in GUESTS:
@@ -227,7 +196,7 @@ def _doctor(options: argparse.Namespace) -> int:
     for name in names:
         try:
             found, _ = find(name, provision=False, fresh=True)
-            _line(name, f"found: Julia {'.'.join(map(str, found.version))}, {found.origin}")
+            _line(name, f"found: Julia {found.version_text}, {found.origin}")
         except RuntimeUnavailable as error:
             _line(name, f"refused: {_reason(error, name)}")
     chosen = None
@@ -240,14 +209,13 @@ def _doctor(options: argparse.Namespace) -> int:
         _line("host", "none")
     else:
         _line("host", chosen.host)
-        _line("julia", ".".join(map(str, chosen.version)))
+        _line("julia", chosen.version_text)
         _line("executable", str(chosen.executable))
         _line("libjulia", str(chosen.libjulia))
         _line("sysimage", str(chosen.sysimage))
         _line("project", str(chosen.project or "none"))
-        default = _is_default(chosen)
-        user_depot = os.environ.get("JULIA_DEPOT_PATH") or str(Path("~/.julia").expanduser())
-        _line("depot", str(_depot(chosen, wish.cache)) if default else user_depot)
+        users = os.environ.get("JULIA_DEPOT_PATH") or os.path.expanduser("~/.julia")
+        _line("depot", depot(chosen, wish.cache) or users)
     _line("threads", "auto" if wish.threads == 0 else str(wish.threads or "default"))
 
     _title("processor")
@@ -264,7 +232,7 @@ def _doctor(options: argparse.Namespace) -> int:
         _line("lock", debian.lock_state(wish.cache))
         place = None
         try:
-            place = debian.installation(wish.cache)
+            place = release.installation(wish.cache)
         except RuntimeUnavailable as error:
             _line("private julia", str(error))
         if place is not None and place.prefix.exists():
@@ -277,7 +245,7 @@ def _doctor(options: argparse.Namespace) -> int:
             )
         elif place is not None:
             _line("integrity", "not installed")
-        if sentence := debian.past_support():
+        if sentence := release.past_support():
             _line("support", sentence)
 
     if chosen is None:
@@ -286,7 +254,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.start:
         _title("start")
         return _start()
-    return 0 if healthy or not _is_default(chosen) else 1
+    return 0 if healthy or not chosen.private else 1
 
 
 def _start() -> int:
@@ -295,19 +263,20 @@ def _start() -> int:
 
     import numpy as np
 
-    package: Any = importlib.import_module(__package__ or "pymlpgf")
-    runtime: Any = importlib.import_module(".runtime", package.__name__)
+    from . import runtime
+    from .net import Net
+
     started = time.perf_counter()
     runtime.start()
     _line("julia", f"started in {time.perf_counter() - started:.2f} s")
     started = time.perf_counter()
     data = np.linspace(-1.0, 1.0, 12).reshape(6, 2)
-    net = package.Net(layers=[(3, "softplus", True), (1, "identity", True)], input=data, target=data.sum(axis=1))
-    point = np.asarray(net.random_params(seed=0), dtype=float).ravel()
-    gradient = np.asarray(net.gradient(point), dtype=float).ravel()
+    net = Net(layers=[(3, "softplus", True), (1, "identity", True)], input=data, target=data.sum(axis=1))
+    point = net.random_params(seed=0).flat
+    gradient = net.gradient(point)
     _line("gradient", f"norm {np.linalg.norm(gradient):.6g} after {time.perf_counter() - started:.2f} s")
     step = 1e-5 * gradient / np.linalg.norm(gradient)
-    slope = (float(net.loss(point + step)) - float(net.loss(point - step))) / float(2 * np.linalg.norm(step))
+    slope = (net.loss(point + step) - net.loss(point - step)) / float(2 * np.linalg.norm(step))
     good = abs(slope - float(np.linalg.norm(gradient))) < 1e-6 * max(1.0, abs(slope))
     _line(
         "check",
@@ -332,6 +301,8 @@ def _line(name: str, text: str) -> None:
 
 
 def _version(name: str) -> str:
+    import importlib.metadata  # 50 ms that `pymlpgf julia` need not wait for
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

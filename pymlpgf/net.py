@@ -75,8 +75,8 @@ class Net:
             Y = Y.reshape(-1, 1)
         if Y.shape != (len(X), outputs):
             raise InputError(
-                f"target has shape {np.shape(target)}; {(len(X), outputs)} is needed for {len(X)} samples and an output "
-                f"layer of width {outputs}"
+                f"target has shape {np.shape(target)}; {(len(X), outputs)} is needed for {len(X)} samples and an "
+                f"output layer of width {outputs}"
             )
         self._dtype = _check_dtype(dtype, X, Y)
         X, Y = _data("input", X, self._dtype), _data("target", Y, self._dtype)
@@ -93,7 +93,7 @@ class Net:
         fan_ins = [self._n_features, *(width for width, _, _ in self._layers)]
         self._shapes = [(fan_in, width, bias) for fan_in, (width, _, bias) in zip(fan_ins, self._layers, strict=False)]
         self._n_params = sum(width * (fan_in + bias) for fan_in, width, bias in self._shapes)
-        self._bridge = runtime.bridge()
+        self._bridge = runtime.start()
         self._handle = self._bridge.net(self._layers, X, Y, w)
         weakref.finalize(self, self._bridge.release_later, self._handle)
 
@@ -174,7 +174,8 @@ class Net:
 
     def loss(self, p: Any) -> float:
         """L at the parameters ``p``."""
-        return self._bridge.loss(self._handle, _address(self._flat(p)))
+        p = self._flat(p)  # keeps a converted copy alive during the call
+        return self._bridge.loss(self._handle, _address(p))
 
     def gradient(self, p: Any, out: np.ndarray | None = None) -> np.ndarray:
         """∇L (n_params,); written into ``out`` if that is given."""

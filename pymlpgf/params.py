@@ -64,7 +64,9 @@ class Params(NDArrayOperatorsMixin):
             if W.ndim != 2:
                 raise InputError(f"the weights of layer {number} have shape {W.shape}; (width, fan_in) is needed")
             if shapes and shapes[-1][1] != W.shape[1]:
-                raise InputError(f"layer {number} takes {W.shape[1]} inputs, the layer before has {shapes[-1][1]} units")
+                raise InputError(
+                    f"layer {number} takes {W.shape[1]} inputs, the layer before has {shapes[-1][1]} units"
+                )
             parts.append(W.ravel())
             if bias is not None:
                 b = np.asarray(bias)

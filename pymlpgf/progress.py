@@ -31,9 +31,8 @@ class ProgressLine:
             return
         self._next = now + self._interval
         clock = f"t = {t:.4g}  " if phase == "flow" else ""
-        line = (
-            f"{phase}: {clock}iteration {iteration}  loss {loss:.6g}  |gradient| {gnorm:.2g}  [{now - self._start:.0f} s]"
-        )
+        size = f"loss {loss:.6g}  |gradient| {gnorm:.2g}"
+        line = f"{phase}: {clock}iteration {iteration}  {size}  [{now - self._start:.0f} s]"
         if self._terminal:
             sys.stderr.write("\r" + line.ljust(self._width))
             self._width = len(line)

@@ -160,7 +160,7 @@ class TrainResult:
         path = Path(path)
         if path.suffix != ".npz":
             path = path.with_name(path.name + ".npz")
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}
         header: dict[str, Any] = {"schema": SCHEMA, "type": "pymlpgf.TrainResult"}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -201,7 +201,9 @@ def load(path: str | os.PathLike[str]) -> TrainResult:
             f"{os.fspath(path)} is no result of pymlpgf, or is damaged: {type(error).__name__}: {error}"
         ) from None
     if schema > SCHEMA:
-        raise InputError(f"{os.fspath(path)} was written by a newer pymlpgf (schema {schema}): update pymlpgf to read it")
+        raise InputError(
+            f"{os.fspath(path)} was written by a newer pymlpgf (schema {schema}): update pymlpgf to read it"
+        )
     header["layers"] = [tuple(layer) for layer in header["layers"]]
     for name, part in (("trajectory", Trajectory), ("sol", DenseSolution)):
         prefix = name + "."
@@ -221,7 +223,7 @@ def read_result(bridge: Bridge, handle: int, what: str, init: np.ndarray, net: N
     if what == "train" and get("optim.stopped_by") is None:
         optim = None
     fields: dict[str, Any] = {}
-    counts = {"nfev": 0, "njev": 0, "nhev": 0}
+    counts: dict[str, Any] = {"nfev": 0, "njev": 0, "nhev": 0}
     last = ""
     if ode is not None:
         last = ode

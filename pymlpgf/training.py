@@ -224,11 +224,10 @@ def _solve(
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     bridge = net._bridge
     with ProgressLine(verbosity, interval) as line:
-        handle = bridge.solve(net._handle, x.ctypes.data, what, options, rates, line.update)
-    try:
-        return read_result(bridge, handle, what, x.copy(), net)
-    finally:
-        bridge.release_later(handle)
+        return bridge.solve(
+            net._handle, x.ctypes.data, what, options, rates, line.update,
+            lambda handle: read_result(bridge, handle, what, x.copy(), net),
+        )  # fmt: skip
 
 
 def _flow_options(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pymlpgf import cli
-from pymlpgf.runtime import settings
+from pymlpgf.runtime import manifest, release, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Julia is a shell script")
@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("JULIA_PKG_SERVER", "http://127.0.0.1:1")
     monkeypatch.setenv("PYTHON_JULIAPKG_PROJECT", str(tmp_path / "juliapkg"))
-    for name in ("JULIA_LOAD_PATH", "JULIA_DEPOT_PATH", "JULIA_PROJECT"):
+    for name in ("JULIA_LOAD_PATH", "JULIA_DEPOT_PATH", "JULIA_PROJECT", "JULIA_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 
@@ -85,13 +85,12 @@ def test_doctor_with_julia(julia: Path) -> None:
 
 def test_doctor_with_damage(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Hashes are looked at: a file of the right size with another content makes it fail."""
-    debian = pytest.importorskip("pymlpgf.runtime.debian")
     if sys.platform != "linux":
         pytest.skip("the private Julia is for Linux")
-    place = debian.installation(cache)
+    place = release.installation(cache)
     place.executable.parent.mkdir(parents=True)
     place.executable.write_text("right")
-    debian._write_manifest(place.prefix, {}, [])
+    manifest.describe(place.prefix, {}, [])
     assert cli.main(["doctor"]) == 0
     assert "every hash fits" in capsys.readouterr().out
     place.executable.write_text("wrong")
@@ -100,7 +99,8 @@ def test_doctor_with_damage(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @posix
-def test_julia_gets_its_arguments_and_environment(julia: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_julia_gets_its_arguments_and_environment(julia: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYMLPGF_THREADS", "2")
     package = str(ROOT / "pymlpgf" / "julia")
     done = run("julia", "-e", "println(1 + 1)", "--help", "a b")
     assert done.returncode == 7, "Julia's exit code is passed on"
@@ -111,25 +111,21 @@ def test_julia_gets_its_arguments_and_environment(julia: Path, monkeypatch: pyte
         "word a b",
     ]
     assert f"JULIA_LOAD_PATH=@:{package}:@stdlib" in done.stdout
-    assert "JULIA_DEPOT_PATH" not in done.stdout, "the user's depot for a Julia of the user's"
+    assert f"JULIA_DEPOT_PATH={cache / 'depot-1.6.7'}:" in done.stdout
+    assert "JULIA_NUM_THREADS=2\n" in done.stdout
     monkeypatch.setenv("JULIA_LOAD_PATH", "/mine:")
-    assert f"JULIA_LOAD_PATH=/mine::{package}\n" in run("julia", "x").stdout
+    assert f"JULIA_LOAD_PATH=/mine::{package}:@stdlib\n" in run("julia", "x").stdout
 
 
-def test_environment_of_the_private_julia(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    debian = pytest.importorskip("pymlpgf.runtime.debian")
-    if sys.platform != "linux":
-        pytest.skip("the private Julia is for Linux")
-    from pymlpgf.runtime import cpu
-    from pymlpgf.runtime.find import Julia
-
-    monkeypatch.setattr(cpu, "openblas_coretype", lambda: "SkylakeX")
-    place = debian.installation(cache)
-    julia = Julia("embedded", place.executable, place.bindir, place.libjulia, place.sysimage, (1, 5, 3), "here", cache)
-    environment = cli._environment(julia)
-    assert environment["JULIA_DEPOT_PATH"] == str(cache / "depot-1.5.3")
-    assert environment["OPENBLAS_CORETYPE"] == "SkylakeX"
-    assert environment["JULIA_PROJECT"] == str(cache)
+def test_looking_for_julia_does_without_numpy(julia: Path) -> None:
+    code = (
+        "import sys, pymlpgf.cli, pymlpgf.runtime\nfrom pymlpgf.runtime import environment, find\nfind.find()\n"
+        "print([name for name in ('numpy', 'urllib.request', 'subprocess') if name in sys.modules])"
+    )
+    run("doctor")  # the facts of this Julia are remembered
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "['subprocess']\n", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pymlpgf.errors import RuntimeUnavailable, SettingError
-from pymlpgf.runtime import cpu, debian, find, settings
+from pymlpgf.runtime import cpu, debian, environment, find, juliapkg_state, release, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Julia is a shell script")
@@ -108,7 +108,7 @@ def test_explicit_that_is_no_julia(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         find.find(tmp_path / "nothing")
     (tmp_path / "hang").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "hang").chmod(0o755)
-    monkeypatch.setattr(find, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr("pymlpgf.runtime.julia.ASK_SECONDS", 0.3)
     began = time.monotonic()
     with pytest.raises(RuntimeUnavailable, match="did not tell its version within"):
         find.find(tmp_path / "hang")
@@ -151,8 +151,8 @@ needs_juliapkg = pytest.mark.skipif(importlib.util.find_spec("juliacall") is Non
 @needs_juliapkg
 def test_unreachable_servers_are_remembered_for_an_hour(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probes: list[int] = []
-    probe = find.probe
-    monkeypatch.setattr(find, "probe", lambda: probes.append(1) or probe())  # type: ignore[func-returns-value]
+    probe = juliapkg_state.probe
+    monkeypatch.setattr(juliapkg_state, "probe", lambda: probes.append(1) or probe())  # type: ignore[func-returns-value]
     assert "Julia's servers are out of reach" in only_full()
     assert "tried 0 min ago" in only_full()
     assert len(probes) == 1
@@ -200,7 +200,7 @@ def test_server_that_hangs_costs_little(monkeypatch: pytest.MonkeyPatch, answers
             threading.Thread(target=drip, daemon=True).start()
         monkeypatch.setenv("JULIA_PKG_SERVER", f"http://127.0.0.1:{server.getsockname()[1]}")
         began = time.monotonic()
-        why = find.probe()
+        why = juliapkg_state.probe()
         assert time.monotonic() - began < 2
         assert why is not None
 
@@ -226,10 +226,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @needs_juliapkg
 def test_reachable_servers(server: None, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find.probe() is None
+    assert juliapkg_state.probe() is None
     assert "`pymlpgf install` gets them" in only_full(provision=False)
     resolved: list[str | None] = []
-    monkeypatch.setattr(find, "_resolve", resolved.append)
+    monkeypatch.setattr(juliapkg_state, "_resolve", resolved.append)
     assert "not for this Python's path" in only_full()
     assert resolved == [None]
 
@@ -294,10 +294,10 @@ def test_julia_that_juliacall_has_started(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_default_order_keeps_the_refusal(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    place = debian.Installation(cache / "julia", "x86_64-linux-gnu")
+    place = release.Installation(cache / "julia", "x86_64-linux-gnu")
     asked: list[Any] = []
     monkeypatch.setattr(debian, "ensure", lambda *a, **k: asked.append((a, k)) or place)  # type: ignore[func-returns-value]
-    monkeypatch.setattr(debian, "installation", lambda cache: place)
+    monkeypatch.setattr(release, "installation", lambda cache: place)
     monkeypatch.setenv("PYMLPGF_DEBIAN_SOURCE", "somewhere")
     began = time.monotonic()
     julia, refusals = find.find()
@@ -312,7 +312,7 @@ def test_word_embedded_skips_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden() -> str:
         raise AssertionError("probed")
 
-    monkeypatch.setattr(find, "probe", forbidden)
+    monkeypatch.setattr(juliapkg_state, "probe", forbidden)
     with pytest.raises(RuntimeUnavailable, match="embedded: "):
         find.find("embedded", provision=False)
 
@@ -324,6 +324,65 @@ def test_all_refusals_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n  full: " in str(caught.value)
     assert "\n  embedded: " in str(caught.value)
     assert "this machine is riscv64" in str(caught.value)
+
+
+# ---- environment -----------------------------------------------------------------------------------------
+
+
+def some_julia(host: str = "embedded", version: tuple[int, int, int] = (1, 5, 3), **more: Any) -> find.Julia:
+    path = Path("/j/bin/julia")
+    return find.Julia(host, path, path.parent, path, path, version, "a test", **more)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JULIA_LOAD_PATH", "JULIA_DEPOT_PATH", "JULIA_PROJECT", "JULIA_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cpu, "openblas_coretype", lambda: "SkylakeX")
+
+
+PACKAGE = str(ROOT / "pymlpgf" / "julia")
+
+
+def test_environment_of_the_private_julia(cache: Path, plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {
+        "JULIA_LOAD_PATH": f"{PACKAGE}{os.pathsep}@stdlib",
+        "JULIA_DEPOT_PATH": str(cache / "depot-1.5.3"),
+        "JULIA_NUM_THREADS": "3",
+        "OPENBLAS_CORETYPE": "SkylakeX",
+    }
+    assert environment.variables(some_julia(private=True), cache, 3) == expected
+    monkeypatch.setenv("JULIA_DEPOT_PATH", "/mine")
+    monkeypatch.setenv("JULIA_LOAD_PATH", "/mine")
+    assert environment.variables(some_julia(private=True), cache, 3) == expected
+    expected["JULIA_LOAD_PATH"] = os.pathsep.join(["/mine", PACKAGE, "@stdlib"])
+    assert environment.variables(some_julia(private=True), cache, 3, session=True) == expected
+
+
+@pytest.mark.parametrize("version", [(1, 5, 3), (1, 9, 4)])
+def test_environment_of_a_given_julia(
+    cache: Path, plain: None, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int]
+) -> None:
+    """It writes into the cache or into the depot that the user names, never into ~/.julia."""
+    julia = some_julia(version=version, project=Path("/p"))
+    found = environment.variables(julia, cache, None)
+    assert found["JULIA_DEPOT_PATH"].split(os.pathsep) == [
+        str(cache / f"depot-{julia.version_text}"),
+        os.path.expanduser("~/.julia"),
+        "",
+    ]
+    assert ("OPENBLAS_CORETYPE" in found) == (version == (1, 5, 3))
+    assert found["JULIA_PROJECT"] == "/p"
+    assert found["JULIA_LOAD_PATH"] == os.pathsep.join(["@", PACKAGE, "@stdlib"])
+    assert "JULIA_NUM_THREADS" not in found
+    monkeypatch.setenv("JULIA_DEPOT_PATH", "/mine")
+    assert "JULIA_DEPOT_PATH" not in environment.variables(julia, cache, None)
+
+
+def test_environment_of_juliacalls_julia(cache: Path, plain: None) -> None:
+    julia = some_julia("juliacall", (1, 11, 2), project=Path("/p"))
+    found = environment.variables(julia, cache, None, session=True)
+    assert found == {"JULIA_LOAD_PATH": os.pathsep.join(["@", PACKAGE, "@stdlib"]), "JULIA_PROJECT": "/p"}
 
 
 # ---- settings --------------------------------------------------------------------------------------------
@@ -386,10 +445,10 @@ def test_current_directory_is_not_read(tmp_path: Path, monkeypatch: pytest.Monke
 def test_default_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYMLPGF_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert settings.cache_folder() == tmp_path / "pymlpgf"
+    assert settings.load().cache == tmp_path / "pymlpgf"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
-    assert settings.cache_folder() == tmp_path / "me" / ".cache" / "pymlpgf"
+    assert settings.load().cache == tmp_path / "me" / ".cache" / "pymlpgf"
 
 
 # ---- processor -------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import threading
 import time
 
 import pytest
-
 from conftest import PRELUDE
+
 from pymlpgf.runtime.signals import Interruptible
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a process sends itself POSIX signals")
@@ -32,17 +32,28 @@ def press(delay, times=1, gap=0.01):
             sent.append(time.perf_counter())
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(gap)
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread, sent
+    pressing.append(threading.Thread(target=run))
+    pressing[-1].start()
+    return pressing[-1], sent
+
+pressing = []
+
+def join(thread):
+    while thread.is_alive():
+        try:
+            thread.join()
+        except KeyboardInterrupt:                             # a later press
+            pass
 
 def interrupt(call, moments, times=1):
     results, delays = [], []
     for moment in moments:
         thread, sent = press(moment, times)
-        results.append(call())
-        end = time.perf_counter()
-        thread.join()
+        try:
+            results.append(call())
+            end = time.perf_counter()
+        finally:
+            join(thread)
         delays.append(end - sent[0])
     assert np.median(delays) < BOUND, delays
     return results
@@ -70,10 +81,13 @@ NET = """
 """
 # What is not compiled yet cannot be interrupted.
 WARM_FLOW = NET + '    mg.flow(net, p, alg="Tsit5", maxiterations_ode=2)\n'
-WARM = WARM_FLOW + """
+WARM = (
+    WARM_FLOW
+    + """
     mg.train(net, p, alg="Rodas5P", maxiterations_ode=2, maxiterations_optim=2)
     mg.minimize(net, p, maxiterations_optim=2)
 """
+)
 
 
 def test_solvers_return_their_best_point(run_python):
@@ -162,14 +176,14 @@ def test_many_presses_do_no_harm(run_python):
     H = np.empty((net.n_params, net.n_params))
     g = np.empty(net.n_params)
     for k in range(60):                                       # short calls: a KeyboardInterrupt between two of them
-        thread, sent = press(0.004 * (k % 5))
-        try:
+        try:                                                  # a press may come before its thread's start returns
+            press(0.004 * (k % 5))
             while True:
                 net.gradient(p, g)
                 if k % 2:
                     net.hessian(p, H)
         except KeyboardInterrupt:
-            thread.join()
+            join(pressing[-1])
     expected = make_net(n=30_000, width=12, features=3)
     assert np.array_equal(net.gradient(p), expected.gradient(p)) and np.array_equal(net.hessian(p), expected.hessian(p))
     """,
@@ -181,19 +195,19 @@ def test_a_loop_of_short_solves_can_be_left(run_python):
     """A Ctrl-C that a solver does not see before it ends by itself must not vanish with it."""
     run_python(
         """
-    net = make_net(width=2)
-    p = net.random_params()
-    mg.flow(net, p, maxT=0.01)
+    net = make_net(n=5000, width=5)
+    p = net.random_params()                                   # a solve takes some 20 ms, less than two polls need
+    mg.flow(net, p, alg="Tsit5", maxiterations_ode=10)
     for _ in range(5):
-        thread, sent = press(0.05)
         try:
+            thread, sent = press(0.05)
             while time.perf_counter() - (sent or [time.perf_counter()])[0] < 20:
-                res = mg.flow(net, p, maxT=0.01)
+                res = mg.flow(net, p, alg="Tsit5", maxiterations_ode=10)
                 if res.ode_stopped_by == "interrupted":       # the first poll of a solve has seen it
                     raise KeyboardInterrupt
             raise AssertionError("Ctrl-C was swallowed")
         except KeyboardInterrupt:
-            thread.join()
+            join(pressing[-1])
     """,
         prelude=INTERRUPT,
     )
@@ -248,16 +262,16 @@ def test_an_exception_in_a_signal_handler_leaves_the_solver(run_python):
 
     signal.signal(signal.SIGALRM, limit)
     handles = "length(Base.require(Main, :MLPGF).HANDLES)"
+    flow = lambda: mg.flow(net, p, alg="Tsit5", maxtime_ode=30, **tight)
     for _ in range(4):
-        for solve in (lambda: mg.flow(net, p, alg="Tsit5", maxtime_ode=30, **tight), lambda: mg.minimize(net, p, maxtime_optim=30)):
+        for solve in (flow, lambda: mg.minimize(net, p, maxtime_optim=30)):
             signal.setitimer(signal.ITIMER_REAL, 0.15)
             begin = time.perf_counter()
             raises(TimeoutError, solve, "time is up")
             assert time.perf_counter() - begin < 5
     assert runtime.evaluate(handles) == 1                      # the net; results that nobody got are released
     assert sys.unraisablehook is sys.__unraisablehook__
-    check_idle = signal.getsignal(signal.SIGINT)
-    assert check_idle is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     """,
         prelude=INTERRUPT,
     )

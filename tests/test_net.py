@@ -162,7 +162,8 @@ def test_any_shape(N, D, widths, outputs, seed):
     assert net.loss(p) == pytest.approx(exact.item(), rel=1e-12)
     assert_close(net.gradient(p), gradient, 1e-12)
     assert_close(net.hvp(p, v), product, 1e-11)
-    np.testing.assert_allclose(net.hessian(p) @ v, product.detach().numpy(), rtol=0, atol=1e-11 * product.abs().max().item())
+    atol = 1e-11 * product.abs().max().item()
+    np.testing.assert_allclose(net.hessian(p) @ v, product.detach().numpy(), rtol=0, atol=atol)
 
 
 def test_out_arguments_are_filled_and_returned():
@@ -232,15 +233,19 @@ def test_random_params_follow_their_specification(seed):
 
 
 def test_random_params_to_the_last_bit():
-    net = mg.Net(layers=[(3, "softplus", True), (2, "identity", False)], input=[[1.0], [2.0]], target=[[1.0, 3.0], [2.0, 4.0]])
-    assert net.random_params(seed=5).flat[:3].tolist() == [-1.0802437811213577, 0.17624594687349454, -0.049449597002503315]
+    layers = [(3, "softplus", True), (2, "identity", False)]
+    net = mg.Net(layers=layers, input=[[1.0], [2.0]], target=[[1.0, 3.0], [2.0, 4.0]])
+    first = [-1.0802437811213577, 0.17624594687349454, -0.049449597002503315]
+    assert net.random_params(seed=5).flat[:3].tolist() == first
     uniform = net.random_params(seed=5, init="glorot_uniform")
     assert 0 < np.abs(uniform["w1"]).max() <= math.sqrt(6 / 4)
 
 
 def test_parameter_order_is_torchs():
     model = torch.nn.Sequential(
-        torch.nn.Linear(3, 4, dtype=torch.float64), torch.nn.Tanh(), torch.nn.Linear(4, 2, bias=False, dtype=torch.float64)
+        torch.nn.Linear(3, 4, dtype=torch.float64),
+        torch.nn.Tanh(),
+        torch.nn.Linear(4, 2, bias=False, dtype=torch.float64),
     )
     flat = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
     net, X, *_ = problem(11, 3, [(4, "tanh", True), (2, "identity", False)])
@@ -258,7 +263,7 @@ def test_params_are_views_and_arrays():
     assert np.linalg.norm(p) == pytest.approx(np.sqrt(6 + 2 + 25))
     assert isinstance(p + 1, np.ndarray)
     p += 1
-    assert isinstance(p, Params) or isinstance(p, np.ndarray)
+    assert isinstance(p, (Params, np.ndarray))
     q = pickle.loads(pickle.dumps(p))
     np.testing.assert_array_equal(np.asarray(q), np.asarray(p))
 

@@ -22,7 +22,10 @@ from pathlib import Path
 import pytest
 
 from pymlpgf.errors import ProvisioningError, RuntimeUnavailable
-from pymlpgf.runtime import debian, settings
+from pymlpgf.runtime import children, debian, manifest, release, settings, tree
+from pymlpgf.runtime.packages import kept
+from pymlpgf.runtime.report import Progress, Report
+from pymlpgf.runtime.sources import Source, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,17 +36,18 @@ pytestmark = pytest.mark.skipif(
 
 DRIVER = """
 import sys, pathlib
-from pymlpgf.runtime import debian
+from pymlpgf.errors import ProvisioningError
+from pymlpgf.runtime import debian, tree
 if sys.argv[3]:
-    debian._patchelf = lambda: sys.argv[3]
+    tree.patchelf = lambda: sys.argv[3]
 try:
     debian.ensure(pathlib.Path(sys.argv[1]), source=sys.argv[2] or None)
-except debian.ProvisioningError as error:
+except ProvisioningError as error:
     sys.exit(f"REFUSED {error}")
 print("ok")
 """
 
-TRIPLET = debian.installation(Path("/")).triplet if sys.platform == "linux" else ""
+TRIPLET = release.installation(Path("/")).triplet if sys.platform == "linux" else ""
 ARCHITECTURE = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout.strip()
 
 
@@ -105,14 +109,14 @@ def patchelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, patchelf: Path) -> None:
-    monkeypatch.setattr(debian, "_patchelf", lambda: str(patchelf))
+    monkeypatch.setattr(tree, "patchelf", lambda: str(patchelf))
 
 
 def silent(text: str, fraction: float | None = None) -> None:
     pass
 
 
-def listener(said: list[str]) -> debian.Report:
+def listener(said: list[str]) -> Report:
     def report(text: str, fraction: float | None = None) -> None:
         said.append(text)
 
@@ -137,7 +141,7 @@ def content(tree: Path) -> dict[str, str]:
         name = str(path.relative_to(tree))
         if path.is_symlink():
             found[name] = os.readlink(path)
-        elif path.is_file() and name != debian.MANIFEST:
+        elif path.is_file() and name != manifest.NAME:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
@@ -150,7 +154,7 @@ def keep(packages: Path, cache: Path) -> None:
     for path in packages.glob("*.deb"):
         shutil.copy(path, folder)
         sums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / debian.MANIFEST).write_text(json.dumps({"format": debian.FORMAT, "packages": sums}))
+    (folder / manifest.NAME).write_text(json.dumps({"format": manifest.FORMAT, "packages": sums}))
 
 
 # ---- installed, whole ------------------------------------------------------------------------------------
@@ -167,32 +171,32 @@ def test_layout(tmp_path: Path, packages: Path, fake: None) -> None:
     assert os.readlink(place.libraries / "julia" / "libc.so.6") == f"/usr/lib/{TRIPLET}/libc.so.6"
     assert not (place.prefix / "usr/share/doc").exists()
     assert (place.prefix / "usr/share/julia/base.cache").exists()
-    assert f"/usr/lib/{TRIPLET}/libc.so.6" in json.loads((place.prefix / debian.MANIFEST).read_text())["system"]
-    assert debian.faults(place, hashes=True) == []
+    assert f"/usr/lib/{TRIPLET}/libc.so.6" in json.loads((place.prefix / manifest.NAME).read_text())["system"]
+    assert manifest.faults(place.prefix, hashes=True) == []
 
 
-def damage_missing(place: debian.Installation) -> None:
+def damage_missing(place: release.Installation) -> None:
     place.libjulia.resolve().unlink()
 
 
-def damage_truncated(place: debian.Installation) -> None:
+def damage_truncated(place: release.Installation) -> None:
     os.truncate(place.sysimage, 100)
 
 
-def damage_link(place: debian.Installation) -> None:
+def damage_link(place: release.Installation) -> None:
     place.libjulia.unlink()
     place.libjulia.symlink_to("elsewhere")
 
 
-def damage_manifest(place: debian.Installation) -> None:
-    os.truncate(place.prefix / debian.MANIFEST, 40)
+def damage_manifest(place: release.Installation) -> None:
+    os.truncate(place.prefix / manifest.NAME, 40)
 
 
-def damage_no_manifest(place: debian.Installation) -> None:
-    (place.prefix / debian.MANIFEST).unlink()
+def damage_no_manifest(place: release.Installation) -> None:
+    (place.prefix / manifest.NAME).unlink()
 
 
-def damage_replaced_by_file(place: debian.Installation) -> None:
+def damage_replaced_by_file(place: release.Installation) -> None:
     shutil.rmtree(place.prefix)
     place.prefix.write_text("not a folder")
 
@@ -209,12 +213,12 @@ def damage_replaced_by_file(place: debian.Installation) -> None:
     ],
 )
 def test_damage_is_mended_at_the_next_start(
-    tmp_path: Path, packages: Path, fake: None, damage: Callable[[debian.Installation], None]
+    tmp_path: Path, packages: Path, fake: None, damage: Callable[[release.Installation], None]
 ) -> None:
     place = debian.ensure(tmp_path, source=str(packages), report=silent)
     before = content(place.prefix)
     damage(place)
-    assert debian.faults(place)
+    assert manifest.faults(place.prefix)
     said: list[str] = []
     debian.ensure(tmp_path, source=str(packages), report=listener(said))
     assert "damaged" in said[0]
@@ -228,7 +232,7 @@ def test_flipped_bit_is_found_by_hash_and_mended(tmp_path: Path, packages: Path,
     data = bytearray(place.sysimage.read_bytes())
     data[1234] ^= 1
     place.sysimage.write_bytes(data)
-    assert debian.faults(place) == [], "sizes alone cannot tell"
+    assert manifest.faults(place.prefix) == [], "sizes alone cannot tell"
     assert debian.check(tmp_path) == [f"{place.sysimage.relative_to(place.prefix)} has another content"]
     debian.ensure(tmp_path, source=str(packages), report=silent, thorough=True)
     assert content(place.prefix) == before
@@ -236,11 +240,11 @@ def test_flipped_bit_is_found_by_hash_and_mended(tmp_path: Path, packages: Path,
 
 def test_library_that_the_machine_has_lost_is_a_fault(tmp_path: Path, packages: Path, fake: None) -> None:
     place = debian.ensure(tmp_path, source=str(packages), report=silent)
-    path = place.prefix / debian.MANIFEST
-    manifest = json.loads(path.read_text())
-    manifest["system"].append("/usr/lib/gone.so.1")
-    path.write_text(json.dumps(manifest))
-    assert debian.faults(place) == ["the machine's /usr/lib/gone.so.1 is gone"]
+    path = place.prefix / manifest.NAME
+    content = json.loads(path.read_text())
+    content["system"].append("/usr/lib/gone.so.1")
+    path.write_text(json.dumps(content))
+    assert manifest.faults(place.prefix) == ["the machine's /usr/lib/gone.so.1 is gone"]
 
 
 # ---- killed, crowded, interrupted ------------------------------------------------------------------------
@@ -252,7 +256,7 @@ def test_kill_at_random_moments(tmp_path: Path, packages: Path, patchelf: Path) 
     assert whole.communicate(timeout=60)[0] == "ok\n"
     duration = time.monotonic() - began
     cache = tmp_path / "killed"
-    place = debian.installation(cache)
+    place = release.installation(cache)
     moments = random.Random(7)
     seen_staging = 0
     for _ in range(8):
@@ -261,17 +265,18 @@ def test_kill_at_random_moments(tmp_path: Path, packages: Path, patchelf: Path) 
         process.kill()
         process.communicate()
         seen_staging += bool(list(cache.glob("staging-*")))
-        assert debian.faults(place, hashes=True) in ([], ["not installed"]), "published half a tree"
+        assert manifest.faults(place.prefix, hashes=True) in ([], ["not installed"]), "published half a tree"
         shutil.rmtree(place.prefix, ignore_errors=True)
     assert seen_staging, "no kill hit the work: the test tests nothing"
     final = start(cache, packages, patchelf)
     assert final.communicate(timeout=60)[0] == "ok\n"
-    assert debian.faults(place, hashes=True) == []
+    assert manifest.faults(place.prefix, hashes=True) == []
     assert not list(cache.glob("staging-*"))
 
 
-def test_eight_at_once(tmp_path: Path, packages: Path, patchelf: Path) -> None:
-    crowd = [start(tmp_path, packages, patchelf) for _ in range(8)]
+def test_eight_at_once(tmp_path: Path, packages: Path) -> None:
+    slow = script(tmp_path / "slow", '#!/bin/sh\n[ "$1" = --print-needed ] || sleep 1\n')  # for the last to start
+    crowd = [start(tmp_path, packages, slow) for _ in range(8)]
     said = [process.communicate(timeout=60) for process in crowd]
     assert [out for out, _ in said] == ["ok\n"] * 8
     assert sum(err.count("installing a private Julia") for _, err in said) == 1
@@ -371,7 +376,7 @@ def test_disk_that_fills_up_on_the_way(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(debian, "_write_manifest", full)
+    monkeypatch.setattr(manifest, "describe", full)
     with pytest.raises(ProvisioningError, match="No space left on device"):
         debian.ensure(tmp_path, source=str(packages), report=silent)
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
@@ -439,9 +444,9 @@ def test_julia_that_prints_one_digit_is_refused(tmp_path: Path, packages: Path, 
 def test_child_without_progress_is_killed() -> None:
     began = time.monotonic()
     with pytest.raises(ProvisioningError, match="reading made no progress for 0 s"):
-        debian._run(["sleep", "60"], limit=60, what="reading", tick=lambda: 0, stall=0.3)
+        children.run(["sleep", "60"], limit=60, what="reading", tick=lambda: 0, stall=0.3)
     with pytest.raises(ProvisioningError, match="longer than 1 s"):
-        debian._run(["sleep", "60"], limit=0.6, what="reading")
+        children.run(["sleep", "60"], limit=0.6, what="reading")
     assert time.monotonic() - began < 5
 
 
@@ -456,7 +461,7 @@ with log.open("a") as file:
 shutil.copy(work / "apt.conf", log.with_name("apt.conf"))
 shutil.copy(work / "sources.list", log.with_name("sources.list"))
 if {mode!r} == "down":
-    print("W: Failed to fetch the lists  Could not resolve 'mirror.invalid'")
+    print("W: Failed to fetch the lists  Could not resolve 'mirror.invalid'", file=sys.stderr)
     sys.exit(0 if "update" in sys.argv else "E: Version '1.5.3*' for 'julia' was not found")
 debs = sorted(pathlib.Path({packages!r}).glob("*.deb"))
 if "--print-uris" in sys.argv:
@@ -464,13 +469,17 @@ if "--print-uris" in sys.argv:
         print(f"'http://mirror.invalid/pool/{{deb.name}}' {{deb.name}} {{deb.stat().st_size}} MD5Sum:0")
     print("'http://mirror.invalid/pool/x' libmpfr6_4.2_any.deb 1000 MD5Sum:0")  # too new, to be left out
 elif "download" in sys.argv:
-    assert sys.argv[-2:] == ["libmpfr6/bullseye", "libunwind8/bullseye"]
-    shutil.copy(debs[0], "libmpfr6_4.1_any.deb")
-elif "--download-only" in sys.argv:
+    wanted = sys.argv[sys.argv.index("download") + 1 :]
+    assert wanted[:3] == ["julia-common=1.5.3", "julia=1.5.3", "libjulia1=1.5.3"]
+    assert wanted[3:] == ["libmpfr6/bullseye", "libunwind8/bullseye"]
+    # nothing that was kept is offered to apt, which takes an archive that it finds for good by its size alone
+    assert not list(work.rglob("*.deb"))
     for deb in debs:
         if {mode!r} == "short" and deb.name.startswith("libjulia1"):
             continue
-        shutil.copy(deb, work / "cache" / "archives")
+        shutil.copy(deb, deb.name)
+    for name in ("libmpfr6_4.1_any.deb", "libunwind8_1.3_any.deb"):
+        shutil.copy(debs[0], name)
 """
 
 
@@ -488,9 +497,8 @@ def apt(tmp_path: Path, packages: Path, fake: None, monkeypatch: pytest.MonkeyPa
         return log
 
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(
-        debian, "_sources", lambda source, etc: ["deb [arch=any] http://mirror.invalid/d bullseye main"]
-    )
+    mirror = Source("http://mirror.invalid/d", "bullseye", ("main",))
+    monkeypatch.setattr("pymlpgf.runtime.apt.sources", lambda wish: [mirror])
     return install
 
 
@@ -499,13 +507,14 @@ def test_fetched_packages_are_kept_and_mending_needs_no_network(tmp_path: Path, 
     log = apt("up")
     place = debian.ensure(cache, report=silent)
     calls = log.read_text().splitlines()
-    verbs = [re.search(r" (update|--print-uris|--download-only|download)\b", call) for call in calls]
-    assert [verb and verb[1] for verb in verbs] == ["update", "--print-uris", "--download-only", "download"]
+    verbs = [re.search(r" (update|--print-uris|download)\b", call) for call in calls]
+    assert [verb and verb[1] for verb in verbs] == ["update", "--print-uris", "download"]
     assert {path.name.split("_")[0] for path in (cache / "packages").glob("*.deb")} == {
         "julia",
         "julia-common",
         "libjulia1",
         "libmpfr6",
+        "libunwind8",
     }
     conf = log.with_name("apt.conf").read_text()
     for hook in ("APT::Update::Post-Invoke", "DPkg::Post-Invoke", "DPkg::Pre-Install-Pkgs"):
@@ -534,7 +543,7 @@ def test_fetched_packages_are_kept_and_mending_needs_no_network(tmp_path: Path, 
 
 def test_package_that_does_not_arrive(tmp_path: Path, apt: Callable[[str], Path]) -> None:
     apt("short")
-    with pytest.raises(ProvisioningError, match="apt did not deliver libjulia1_"):
+    with pytest.raises(ProvisioningError, match="apt did not deliver libjulia1;"):
         debian.ensure(tmp_path / "cache", report=silent)
 
 
@@ -567,7 +576,7 @@ def keyring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lines(etc: Path, source: str | None = None) -> list[str]:
     """The lines without their options."""
-    return [line.split("] ")[1] for line in debian._sources(source, etc)]
+    return [entry.place for entry in sources(source, etc)]
 
 
 def test_sources_deb822(tmp_path: Path, keyring: None) -> None:
@@ -582,7 +591,7 @@ def test_sources_deb822(tmp_path: Path, keyring: None) -> None:
         "http://one.invalid/debian/ bookworm main contrib",
         "http://one.invalid/debian/ bullseye main",
     ]
-    assert all("signed-by=/etc/keys/mine.gpg" in line for line in debian._sources(None, etc))
+    assert all("signed-by=/etc/keys/mine.gpg" in entry.line for entry in sources(None, etc))
 
 
 def test_sources_inline_key_and_order(tmp_path: Path, keyring: None) -> None:
@@ -593,7 +602,7 @@ def test_sources_inline_key_and_order(tmp_path: Path, keyring: None) -> None:
     )
     etc = machine(tmp_path, BOOKWORM, x__sources=text)
     assert lines(etc) == ["http://on.invalid bookworm main", "http://on.invalid bullseye main"]
-    assert "signed-by=/usr/share/keyrings/debian-archive-keyring" in debian._sources(None, etc)[-1]
+    assert "signed-by=/usr/share/keyrings/debian-archive-keyring" in sources(None, etc)[-1].line
 
 
 def test_sources_one_line(tmp_path: Path, keyring: None) -> None:
@@ -607,7 +616,7 @@ def test_sources_one_line(tmp_path: Path, keyring: None) -> None:
         "http://yes.invalid/debian bookworm main non-free",
         "http://yes.invalid/debian bullseye main",
     ]
-    assert "trusted=yes" in debian._sources(None, etc)[-1]
+    assert "trusted=yes" in sources(None, etc)[-1].line
 
 
 def test_sources_by_role_and_own_suite(tmp_path: Path, keyring: None) -> None:
@@ -625,26 +634,26 @@ def test_sources_of_the_user(tmp_path: Path, keyring: None) -> None:
         "http://x.invalid/d bullseye main",
     ]
     with pytest.raises(ProvisioningError, match="PYMLPGF_DEBIAN_SOURCE is '/no/such/folder'"):
-        debian._sources("/no/such/folder", etc)
+        sources("/no/such/folder", etc)
 
 
 def test_sources_of_a_derivative(tmp_path: Path, keyring: None) -> None:
     release = 'ID=ubuntu\nVERSION_CODENAME=noble\nPRETTY_NAME="Ubuntu 24.04"\n'
     etc = machine(tmp_path, release, main="deb http://u.invalid noble main\ndeb http://u.invalid noble universe\n")
     with pytest.raises(ProvisioningError, match=r"runs Ubuntu 24.04.*PYMLPGF_DEBIAN_SOURCE"):
-        debian._sources(None, etc)
+        sources(None, etc)
     assert lines(etc, "http://x.invalid/d bullseye main")[-1] == "http://x.invalid/d bullseye main"
 
 
 def test_sources_without_entry_or_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     etc = machine(tmp_path / "a", BOOKWORM)
     with pytest.raises(ProvisioningError, match="component main of bookworm"):
-        debian._sources(None, etc)
+        sources(None, etc)
     etc = machine(tmp_path / "b", BOOKWORM, main="deb http://m.invalid bookworm main\n")
     exists = os.path.exists
     monkeypatch.setattr("os.path.exists", lambda path: "keyrings" not in str(path) and exists(path))
     with pytest.raises(ProvisioningError, match="debian-archive-keyring"):
-        debian._sources(None, etc)
+        sources(None, etc)
 
 
 # ---- what the user sees ----------------------------------------------------------------------------------
@@ -666,8 +675,8 @@ class Stream:
 
 def test_progress(tmp_path: Path, packages: Path, fake: None) -> None:
     plain, terminal = Stream(False), Stream(True)
-    debian.ensure(tmp_path / "a", source=str(packages), report=debian.Progress(plain))  # type: ignore[arg-type]
-    debian.ensure(tmp_path / "b", source=str(packages), report=debian.Progress(terminal))  # type: ignore[arg-type]
+    debian.ensure(tmp_path / "a", source=str(packages), report=Progress(plain))  # type: ignore[arg-type]
+    debian.ensure(tmp_path / "b", source=str(packages), report=Progress(terminal))  # type: ignore[arg-type]
     assert [line.split(" (")[0].split(" from")[0] for line in plain.text.splitlines()] == [
         "pymlpgf: installing a private Julia 1.5.3",
         "pymlpgf: Julia 1.5.3 is ready",
@@ -676,7 +685,7 @@ def test_progress(tmp_path: Path, packages: Path, fake: None) -> None:
     assert " %" in terminal.text
     assert terminal.text.endswith(" s)\n")
     again = Stream(False)
-    debian.ensure(tmp_path / "a", source=str(packages), report=debian.Progress(again))  # type: ignore[arg-type]
+    debian.ensure(tmp_path / "a", source=str(packages), report=Progress(again))  # type: ignore[arg-type]
     assert again.text == ""
 
 
@@ -710,20 +719,21 @@ assert "juliacall" not in sys.modules and "juliapkg" not in sys.modules
 
 
 @pytest.fixture(scope="module")
-def kept() -> Path:
+def real_packages() -> Path:
     """The real packages, as this user's cache keeps them; fetched into it where they are not."""
-    folder = settings.cache_folder() / "packages"
-    if debian._kept(folder) is None:
-        debian.ensure(thorough=True)
-        if debian._kept(folder) is None:
+    cache = settings.load().cache
+    folder = cache / "packages"
+    if kept(folder) is None:
+        debian.ensure(cache, thorough=True)
+        if kept(folder) is None:
             pytest.skip("the private Julia of this cache was installed from a folder")
     return folder
 
 
-def test_real_packages_without_network_after_a_kill(tmp_path: Path, kept: Path) -> None:
+def test_real_packages_without_network_after_a_kill(tmp_path: Path, real_packages: Path) -> None:
     """The real thing: killed once on the way, then whole, then run in a hostile environment."""
     cache = tmp_path / "cache"
-    process = start(cache, kept)
+    process = start(cache, real_packages)
     while not list(cache.glob("staging-*/tree/usr/lib")):
         time.sleep(0.02)
         assert process.poll() is None, process.communicate()
@@ -731,13 +741,13 @@ def test_real_packages_without_network_after_a_kill(tmp_path: Path, kept: Path) 
     process.communicate()
     assert list(cache.glob("staging-*"))
 
-    place = debian.ensure(cache, source=str(kept), report=silent)
+    place = debian.ensure(cache, source=str(real_packages), report=silent)
     assert not list(cache.glob("staging-*"))
     assert debian.check(cache) == []
     times = []
     for _ in range(5):
         began = time.perf_counter()
-        assert debian.faults(place) == []
+        assert manifest.faults(place.prefix) == []
         times.append(time.perf_counter() - began)
     assert min(times) < 0.03, "the check at every start"
 

@@ -67,7 +67,9 @@ def test_flow_of_a_deep_network():
     rng = np.random.default_rng(4)
     X = rng.normal(size=(77, 3))
     net = mg.Net(
-        layers=[(4, "tanh", True), (3, "sigmoid2", False), (2, "identity", True)], input=X, target=rng.normal(size=(77, 2))
+        layers=[(4, "tanh", True), (3, "sigmoid2", False), (2, "identity", True)],
+        input=X,
+        target=rng.normal(size=(77, 2)),
     )
     p = net.random_params(seed=0)
     exact = solve_ivp(lambda t, x: -net.gradient(x), (0, 20), p.flat, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
@@ -84,7 +86,8 @@ def test_tauinv_scales_time_and_freezes(net, start, reference):
     rates[[0, 5]] = 0
     rates[3] = 4
     res = mg.flow(net, start, maxT=5, tauinv=rates, abstol=1e-10, reltol=1e-10)
-    exact = solve_ivp(lambda t, x: -rates * net.gradient(x), (0, 5), start.flat, method="DOP853", rtol=1e-12, atol=1e-13)
+    tight = {"method": "DOP853", "rtol": 1e-12, "atol": 1e-13}
+    exact = solve_ivp(lambda t, x: -rates * net.gradient(x), (0, 5), start.flat, **tight)
     np.testing.assert_allclose(res.x, exact.y[:, -1], atol=1e-8)
     assert res.x[0] == start.flat[0]
     assert res.x[5] == start.flat[5]
@@ -95,7 +98,8 @@ def test_minimum_agrees_with_scipy(solver, gnorm):
     net, truth = student(N=500, width=2, teacher=2, seed=3)
     begin = truth + 0.05 * np.random.default_rng(0).normal(size=truth.size)
     res = mg.minimize(net, begin, optim_solver=solver, maxtime_optim=5)
-    other = scipy_minimize(net.loss, begin, jac=net.gradient, hess=net.hessian, method="trust-exact", options={"gtol": 1e-10})
+    derivatives = {"jac": net.gradient, "hess": net.hessian}
+    other = scipy_minimize(net.loss, begin, **derivatives, method="trust-exact", options={"gtol": 1e-10})
     assert res.gnorm <= gnorm
     assert res.loss <= other.fun + 1e-18
     np.testing.assert_allclose(res.x, other.x, atol=1e-5)
@@ -110,7 +114,8 @@ def test_a_minimum_with_noise_left_over():
     net = mg.Net(layers=[(2, "tanh", True), (1, "identity", True)], input=X, target=y)
     for solver in ("NewtonTrustRegion", "BFGS"):
         res = mg.minimize(net, net.random_params(seed=2), optim_solver=solver, maxtime_optim=5)
-        other = scipy_minimize(net.loss, res.x, jac=net.gradient, hess=net.hessian, method="trust-exact", options={"gtol": 1e-12})
+        derivatives = {"jac": net.gradient, "hess": net.hessian}
+        other = scipy_minimize(net.loss, res.x, **derivatives, method="trust-exact", options={"gtol": 1e-12})
         assert res.gnorm < (1e-13 if solver == "NewtonTrustRegion" else 1e-7)
         assert res.loss == pytest.approx(other.fun, rel=1e-12)
         assert net.hessian_spectrum(res.x)[0][0] > 0
@@ -217,7 +222,9 @@ def test_save_and_load(net, start, tmp_path):
         assert other.to_dict().keys() == res.to_dict().keys()
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:200] + b"\xff" * 40 + b[240:]])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:200] + b"\xff" * 40 + b[240:]]
+)
 def test_a_damaged_file_is_refused(net, start, tmp_path, damage):
     path = mg.flow(net, start, maxT=1).save(tmp_path / "run.npz")
     path.write_bytes(damage(path.read_bytes()))

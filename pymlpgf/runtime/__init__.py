@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MLPGFError, SettingError
-from .bridge import Bridge, Host
+from ..errors import MLPGFError
 
 if TYPE_CHECKING:
+    from .bridge import Bridge, Host
     from .find import Julia
 
-__all__ = ["bridge", "evaluate", "info", "start"]
+__all__ = ["evaluate", "info", "start"]
 
 _lock = threading.Lock()
 _bridge: Bridge | None = None
@@ -22,13 +22,11 @@ _julia_host: Host | None = None
 _info: dict[str, Any] = {}
 
 
-def bridge() -> Bridge:
-    """The bridge to Julia, which is started at the first use."""
-    return _bridge if _bridge is not None else start()
-
-
 def start(threads: int | str | None = None, julia: str | os.PathLike[str] | None = None) -> Bridge:
-    """Find Julia (see ``find``), start it in this thread and load MLPGF. Once in a process."""
+    """The bridge to Julia, which is found (see ``find``), started in this thread and given MLPGF at the first call.
+
+    Later calls return the same bridge; they may only ask for the threads and the Julia that run.
+    """
     global _bridge, _julia_host
     with _lock:
         if _bridge is not None:
@@ -40,16 +38,18 @@ def start(threads: int | str | None = None, julia: str | os.PathLike[str] | None
                     f"{', '.join(given)} would need a new process: call pymlpgf.init before any other use"
                 )
             return _bridge
-        from . import find, settings
+        # Not above: the bridge imports NumPy, and the commands that only look for Julia do without.
+        from . import environment, find, settings
+        from .bridge import Bridge
 
         wish = settings.load(threads=threads, executable=julia)
         found, refusals = find.find(julia)
-        count = (os.cpu_count() or 1) if wish.threads == 0 else wish.threads or 1
+        count = wish.thread_count or 1
         begin = time.perf_counter()
-        _julia_host = _host(found, count, wish.cache)
-        _bridge = Bridge(_julia_host, _package(), count)
+        _julia_host = _host(found, wish.cache, count)
+        _bridge = Bridge(_julia_host, environment.package(), count)
         _info.update(
-            julia=str(found.executable), version=".".join(map(str, found.version)), host=found.host,
+            julia=str(found.executable), version=found.version_text, host=found.host,
             origin=found.origin, threads=count, project=None if found.project is None else str(found.project),
             start_seconds=time.perf_counter() - begin, refused=[(r.candidate, r.why) for r in refusals],
         )  # fmt: skip
@@ -58,7 +58,7 @@ def start(threads: int | str | None = None, julia: str | os.PathLike[str] | None
 
 def evaluate(code: str) -> int:
     """The Int64 that Julia ``code`` evaluates to: for diagnosis and tests; starts Julia if need be."""
-    bridge().enter()
+    start().enter()
     assert _julia_host is not None
     return _julia_host.eval(code)
 
@@ -68,28 +68,12 @@ def info() -> dict[str, Any]:
     return {"started": _bridge is not None, **_info}
 
 
-def _host(julia: Julia, threads: int, cache: Path) -> Host:
+def _host(julia: Julia, cache: Path, threads: int) -> Host:
     if julia.host == "juliacall":
         from .juliacall_host import JuliacallHost
 
         return JuliacallHost(julia, threads)
-    from . import cpu
+    from . import environment
     from .embedded_host import EmbeddedHost
 
-    environment = {"JULIA_NUM_THREADS": str(threads), "JULIA_LOAD_PATH": f"@stdlib{os.pathsep}{_package()}"}
-    if julia.version < (1, 6, 0):
-        coretype = cpu.openblas_coretype()
-        if coretype:
-            environment["OPENBLAS_CORETYPE"] = coretype
-        environment["JULIA_DEPOT_PATH"] = str(cache / f"depot-{'.'.join(map(str, julia.version))}")
-    if julia.project is not None:
-        environment["JULIA_PROJECT"] = str(julia.project)
-        environment["JULIA_LOAD_PATH"] = f"@{os.pathsep}@stdlib{os.pathsep}{_package()}"
-    return EmbeddedHost(julia, environment)
-
-
-def _package() -> Path:
-    folder = Path(__file__).resolve().parent.parent / "julia"
-    if not (folder / "src" / "MLPGF.jl").is_file():
-        raise SettingError(f"{folder} does not hold the Julia package MLPGF: install pymlpgf again")
-    return folder
+    return EmbeddedHost(julia, environment.variables(julia, cache, threads))

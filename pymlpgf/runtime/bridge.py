@@ -13,12 +13,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..errors import InputError, JuliaError, ThreadError
-from .signals import Interruptible, SegvKeeper
+from .signals import Interruptible, SegvKeeper, preserved
 
 __all__ = ["Bridge", "Host", "Report"]
 
@@ -40,8 +40,9 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "field": (i32, (i64, text, ptr)),
 }
 REPORT = ctypes.CFUNCTYPE(i32, i32, i64, f64, f64, f64, ptr)
-KINDS = {1: np.dtype("f8"), 2: np.dtype("f4"), 3: np.dtype("i8"), 4: np.dtype("u1")}
+KINDS: dict[int, np.dtype[Any]] = {1: np.dtype("f8"), 2: np.dtype("f4"), 3: np.dtype("i8"), 4: np.dtype("u1")}
 
+R = TypeVar("R")
 #: report(phase, iteration, t, loss, gnorm): phase is "flow" or "minimize"
 Report = Callable[[str, int, float, float, float], None]
 PHASES = ("flow", "minimize")
@@ -59,10 +60,11 @@ class Bridge:
 
     def __init__(self, host: Host, package: os.PathLike[str], threads: int) -> None:
         folder = str(package).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
-        address = host.eval(
-            f'"{folder}" in LOAD_PATH || push!(LOAD_PATH, "{folder}"); '
-            "Base.invokelatest(Base.require(Main, :MLPGF).c_table)"
-        )
+        with preserved():  # precompilation starts a process, whose end leaves SIGCHLD without its handler
+            address = host.eval(
+                f'"{folder}" in LOAD_PATH || push!(LOAD_PATH, "{folder}"); '
+                "Base.invokelatest(Base.require(Main, :MLPGF).c_table)"
+            )
         pointers = (ptr * len(SIGNATURES)).from_address(address)
         self._call: dict[str, Any] = {}
         for pointer, (name, (result, arguments)) in zip(pointers, SIGNATURES.items(), strict=True):
@@ -178,9 +180,16 @@ class Bridge:
     # ---- solvers -------------------------------------------------------------------------------------------
 
     def solve(
-        self, net: int, x: int, what: str, options: dict[str, object], tauinv: np.ndarray | None, report: Report
-    ) -> int:
-        """Run "flow", "minimize" or "train" and return a handle to its result.
+        self,
+        net: int,
+        x: int,
+        what: str,
+        options: dict[str, object],
+        tauinv: np.ndarray | None,
+        report: Report,
+        read: Callable[[int], R],
+    ) -> R:
+        """Run "flow", "minimize" or "train" and return what ``read`` makes of the handle to its result.
 
         ``report`` is called in this thread at most every 50 ms. Ctrl-C ends the solver, which then returns its best
         point. An exception in ``report``, or in a signal handler of the user's, ends it too and is raised afterwards.
@@ -209,18 +218,20 @@ class Bridge:
                 status = self._call["solve"](
                     net, x, what.encode(), lines.encode(), address, ctypes.cast(callback, ptr), ctypes.addressof(handle)
                 )
-                if failure:  # a Ctrl-C besides needs no second exception
+                self._busy = False
+                # One Ctrl-C has ended the solver, or an exception: another one must not cost the result.
+                seen = interruptible.seen or bool(failure)
+                if failure:
                     interruptible.seen = True
-            self._busy = False
-            if failure:
-                raise failure[0]
-            self._check(status)
-        except BaseException:
+                    raise failure[0]
+                self._check(status)
+                result = read(handle.value)
+                interruptible.seen = seen or interruptible.seen
+                return result
+        finally:
             self._busy = False
             if handle.value:
                 self.release_later(handle.value)
-            raise
-        return handle.value
 
     def field(self, handle: int, path: str) -> Any:
         """A copy of a field of a Julia object: an array, a number, a string or None."""

@@ -76,7 +76,9 @@ class _NoSecondJulia(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self, running: str) -> None:
         self._running = running
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname != "juliacall":
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ..errors import SettingError
 
-__all__ = ["ENVIRONMENT", "KEYS", "Settings", "cache_folder", "config_file", "load"]
+__all__ = ["ENVIRONMENT", "KEYS", "Settings", "config_file", "load"]
 
 #: setting -> environment variable
 ENVIRONMENT: Mapping[str, str] = {
@@ -49,6 +49,11 @@ class Settings:
     cache: Path
     debian_source: str | None
     origins: Mapping[str, str]
+
+    @property
+    def thread_count(self) -> int | None:
+        """The number of threads, "auto" counted; None: not set."""
+        return os.cpu_count() or 1 if self.threads == 0 else self.threads
 
 
 def load(**arguments: str | os.PathLike[str] | int | None) -> Settings:
@@ -84,11 +89,6 @@ def load(**arguments: str | os.PathLike[str] | int | None) -> Settings:
         debian_source=texts.get("debian_source"),
         origins=origins,
     )
-
-
-def cache_folder() -> Path:
-    """The folder that holds the private Julia and small answers worth keeping."""
-    return load().cache
 
 
 def config_file() -> Path:

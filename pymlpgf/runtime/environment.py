@@ -1,0 +1,60 @@
+"""The environment variables with which Julia finds MLPGF, a depot and the right BLAS kernels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import SettingError
+from . import cpu
+from .julia import Julia
+
+__all__ = ["depot", "package", "variables"]
+
+OLD_OPENBLAS = (1, 6, 0)  # Julias before this one bring an OpenBLAS that takes today's processors for old ones
+
+
+def package() -> Path:
+    """The folder of the Julia package MLPGF."""
+    folder = Path(__file__).resolve().parent.parent / "julia"
+    if not (folder / "src" / "MLPGF.jl").is_file():
+        raise SettingError(f"{folder} does not hold the Julia package MLPGF: install pymlpgf again")
+    return folder
+
+
+def depot(julia: Julia, cache: Path) -> str | None:
+    """The JULIA_DEPOT_PATH to set for ``julia``; None leaves the user's or Julia's own choice.
+
+    A Julia that is loaded without juliacall writes what it compiles into ``cache``, never into ~/.julia. A Julia of
+    the user's goes on to read there (its project's packages may be there), and the empty entry is Julia's own depots.
+    """
+    own = str(cache / f"depot-{julia.version_text}")
+    if julia.private:
+        return own
+    if julia.host == "juliacall" or os.environ.get("JULIA_DEPOT_PATH"):
+        return None
+    return os.pathsep.join([own, os.path.expanduser("~/.julia"), ""])
+
+
+def variables(julia: Julia, cache: Path, threads: int | None, *, session: bool = False) -> dict[str, str]:
+    """What to set in the environment in which ``julia`` starts; ``threads`` None leaves the user's choice.
+
+    In a ``session`` of the user's, her load path and active project count too. Inside Python they do not: a project
+    of the current folder, made for another Julia, would be in the way.
+    """
+    values = {}
+    load_path = [str(package()), "@stdlib"]
+    if session:
+        load_path.insert(0, os.environ.get("JULIA_LOAD_PATH") or "@")
+    elif julia.project is not None:
+        load_path.insert(0, "@")
+    values["JULIA_LOAD_PATH"] = os.pathsep.join(load_path)
+    if julia.project is not None:
+        values["JULIA_PROJECT"] = str(julia.project)
+    if threads is not None:
+        values["JULIA_NUM_THREADS"] = str(threads)
+    if path := depot(julia, cache):
+        values["JULIA_DEPOT_PATH"] = path
+    if julia.version < OLD_OPENBLAS and (coretype := cpu.openblas_coretype()):
+        values["OPENBLAS_CORETYPE"] = coretype
+    return values
