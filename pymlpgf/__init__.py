@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .activations import ACTIVATIONS
+    from .activations import ACTIVATIONS, Poly
     from .errors import InputError, JuliaError, KeywordError, MLPGFError, RuntimeUnavailable, ThreadError
-    from .net import Net
+    from .net import Net, TeacherNet
     from .params import Params
     from .result import TrainResult, load
     from .training import flow, minimize, train
@@ -25,6 +25,8 @@ _HOMES = {
     "KeywordError": "errors",
     "MLPGFError": "errors",
     "Net": "net",
+    "Poly": "activations",
+    "TeacherNet": "net",
     "Params": "params",
     "RuntimeUnavailable": "errors",
     "ThreadError": "errors",
@@ -43,7 +45,9 @@ __all__ = [
     "MLPGFError",
     "Net",
     "Params",
+    "Poly",
     "RuntimeUnavailable",
+    "TeacherNet",
     "ThreadError",
     "TrainResult",
     "flow",

@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import runtime
-from .activations import check_activation
+from .activations import Activation, border_text, check_layers
+from .data import common_dtype, contiguous, inputs, numeric, sample_weights, targets
 from .errors import InputError
 from .params import Params
 from .suggest import nearest, suggest_keywords
 
-__all__ = ["Net"]
+__all__ = ["Net", "TeacherNet"]
 
 INITS = ("glorot_normal", "glorot_uniform")
+LOSSES = ("mse", "nll")
 
 
 class Net:
-    """A multilayer perceptron with its data.
+    """A multilayer perceptron with its data and its loss.
 
-    The loss is the mean over samples, L(θ) = (1/N) Σᵢ wᵢ ‖f(xᵢ; θ) − yᵢ‖².
+    The loss is the mean over samples plus regularisers, L(θ) = (1/N) Σᵢ wᵢ ℓ(f(xᵢ; θ), yᵢ) + R(θ).
 
     Parameters
     ----------
     layers : sequence of (width, activation, bias)
-        The output layer last. Activations: ``pymlpgf.ACTIVATIONS``.
-    input : array of shape (n_samples, n_features)
+        The output layer last. An activation is one of ``pymlpgf.ACTIVATIONS``, a ``Poly``, a Julia function such as
+        ``"x -> x * exp(-x^2)"``, or a tuple with one of these for each unit.
+    input : array of shape (n_samples, n_features), optional
+        A net without input has outputs, and a loss on other data.
     target : array of shape (n_samples, n_outputs), or (n_samples,) for one output
+        For ``loss="nll"`` probabilities, or labels from 0 on of shape (n_samples,).
+    n_features : int, optional
+        In place of ``input``.
     weights : array of shape (n_samples,), optional
         Sample weights wᵢ ≥ 0; default 1.
+    loss : "mse" or "nll"
+        ℓ = ‖f − y‖², or −Σₒ yₒ log fₒ with the activation "softmax" in the output layer.
+    l2 : float
+        λ of (λ/2)‖θ‖² in R.
+    maxnorm : float
+        c of (1/3) max(0, ‖θ‖²/(2P) − c)³ in R.
+    merge : tuple (layer, i, j, λ) or a list of these, optional
+        (λ/2) times the squared distance of the incoming weights and biases of units i and j, all counted from 0, in R.
+    output_factor : float
+        Outputs are multiplied by it: 1/k or 1/√k for lazy and rich regimes.
     dtype : "float64" or "float32", optional
         Number type of all computations; default float32 if input and target are float32, else float64.
 
     Raises
     ------
     InputError
-        For shapes that do not fit, NaN or infinity, an unknown activation, or a dtype that would lose information.
+        For shapes that do not fit, NaN or infinity, labels out of range, an unknown activation, or a dtype that would
+        lose information.
 
     Notes
     -----
@@ -56,51 +75,82 @@ class Net:
     @suggest_keywords
     def __init__(
         self,
-        layers: Sequence[tuple[int, str, bool]],
-        input: Any,
-        target: Any,
+        layers: Sequence[tuple[int, Activation, bool]],
+        input: Any = None,
+        target: Any = None,
         *,
+        n_features: int | None = None,
         weights: Any = None,
+        loss: str = "mse",
+        l2: float = 0,
+        maxnorm: float = math.inf,
+        merge: Any = None,
+        output_factor: float = 1,
         dtype: Any = None,
     ) -> None:
-        self._layers = _check_layers(layers)
-        X, Y = _numeric("input", input), _numeric("target", target)
-        if X.ndim != 2:
-            hint = "; use input.reshape(-1, 1) for one feature" if X.ndim == 1 else ""
-            raise InputError(f"input has shape {X.shape}; (n_samples, n_features) is needed{hint}")
-        if X.size == 0:
-            raise InputError(f"input is empty: shape {X.shape}")
-        outputs = self._layers[-1][0]
-        if Y.ndim == 1 and outputs == 1:
-            Y = Y.reshape(-1, 1)
-        if Y.shape != (len(X), outputs):
-            raise InputError(
-                f"target has shape {np.shape(target)}; {(len(X), outputs)} is needed for {len(X)} samples and an "
-                f"output layer of width {outputs}"
-            )
-        self._dtype = _check_dtype(dtype, X, Y)
-        X, Y = _data("input", X, self._dtype), _data("target", Y, self._dtype)
-        w = None
-        if weights is not None:
-            w = _data("weights", _numeric("weights", weights), self._dtype)
-            if w.shape != (len(X),):
-                raise InputError(f"weights has shape {w.shape}; ({len(X)},) is needed, one for each sample")
-            if not (w >= 0).all():
-                raise InputError("weights must not be negative")
-            if not w.any():
-                raise InputError("weights are all zero: no sample counts")
-        self._n_samples, self._n_features = X.shape
+        self._layers = check_layers(layers)
+        if loss not in LOSSES:
+            raise InputError(f"unknown loss {loss!r}{nearest(str(loss), LOSSES)}")
+        softmax = self._layers[-1][1] == "softmax"
+        if softmax != (loss == "nll"):
+            given = f"loss={loss!r} and the output activation {self._layers[-1][1]!r}"
+            raise InputError(f"{given} do not fit: 'nll' and 'softmax' go together")
+        self._loss = loss
+        data = None
+        if input is None:
+            if target is not None or weights is not None:
+                raise InputError("target or weights are given without input")
+            if not isinstance(n_features, (int, np.integer)) or isinstance(n_features, bool) or n_features < 1:
+                raise InputError(f"n_features is {n_features!r}; a net without input needs it, a positive whole number")
+            self._dtype = common_dtype(dtype)
+            self._n_samples, self._n_features = 0, int(n_features)
+        else:
+            if target is None:
+                raise InputError("input is given without target")
+            X, Y = numeric("input", input), numeric("target", target)
+            self._dtype = common_dtype(dtype, X, X if loss == "nll" and Y.dtype.kind in "iub" else Y)
+            data = self._data(X, Y, weights, n_features)
+            self._n_samples, self._n_features = data[0].shape
         fan_ins = [self._n_features, *(width for width, _, _ in self._layers)]
         self._shapes = [(fan_in, width, bias) for fan_in, (width, _, bias) in zip(fan_ins, self._layers, strict=False)]
         self._n_params = sum(width * (fan_in + bias) for fan_in, width, bias in self._shapes)
+        options: dict[str, object] = {"loss": loss}
+        options.update(l2=_not_negative("l2", l2), maxnorm=_not_negative("maxnorm", maxnorm, infinite=True))
+        options.update(output_factor=_factor(output_factor), merge=self._merge(merge))
+        lines = "\n".join(f"{width} {int(bias)} {border_text(f)}" for width, f, bias in self._layers)
         self._bridge = runtime.start()
-        self._handle = self._bridge.net(self._layers, X, Y, w)
+        self._handle = self._bridge.net(self._dtype == np.float32, lines, options, self._n_features, data)
         weakref.finalize(self, self._bridge.release_later, self._handle)
+
+    def _data(self, X: Any, Y: Any, weights: Any, n_features: int | None) -> Any:
+        X = inputs(X, n_features, self._dtype)
+        Y = targets(Y, len(X), self.n_outputs, self._loss, self._dtype)
+        return X, Y, sample_weights(weights, len(X), self._dtype)
+
+    def _merge(self, merge: Any) -> str:
+        """One-based, as Julia counts."""
+        if merge is None:
+            return ""
+        entries = [merge] if len(merge) == 4 and not hasattr(merge[0], "__len__") else list(merge)
+        parts = []
+        for entry in entries:
+            try:
+                layer, i, j = (int(k) for k in entry[:3])
+                (strength,) = entry[3:]
+            except (TypeError, ValueError):
+                raise InputError(f"merge has the entry {entry!r}; (layer, i, j, λ) is needed") from None
+            if not 0 <= layer < len(self._layers):
+                raise InputError(f"merge names layer {layer}; this net has layers 0 to {len(self._layers) - 1}")
+            width = self._layers[layer][0]
+            if not (0 <= i < width and 0 <= j < width and i != j):
+                raise InputError(f"merge names units {i} and {j}; layer {layer} has the units 0 to {width - 1}")
+            parts.append(f"{layer + 1},{i + 1},{j + 1},{_not_negative('merge λ', strength)}")
+        return ";".join(parts)
 
     # ---- what it is ----------------------------------------------------------------------------------------
 
     @property
-    def layers(self) -> list[tuple[int, str, bool]]:
+    def layers(self) -> list[tuple[int, Activation, bool]]:
         """(width, activation, bias) of each layer."""
         return list(self._layers)
 
@@ -136,21 +186,41 @@ class Net:
     # ---- parameters ----------------------------------------------------------------------------------------
 
     @suggest_keywords
-    def random_params(self, seed: int = 0, init: str = "glorot_normal") -> Params:
+    def random_params(
+        self, seed: int = 0, init: str | Callable[..., Any] = "glorot_normal", scales: Any = 1
+    ) -> Params:
         """Initial parameters: Glorot weights, zero biases. The same seed gives the same numbers everywhere.
 
         Parameters
         ----------
         seed : int, 0 ≤ seed < 2**64
-        init : "glorot_normal" or "glorot_uniform"
+        init : "glorot_normal", "glorot_uniform" or a function
+            A function is called as ``init((width, fan_in), rng)`` for each layer, with a NumPy generator of that seed,
+            and returns the weights.
+        scales : float or sequence of floats, one for each layer
+            Multiplies the weights.
         """
         if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**64:
             raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
-        if init not in INITS:
+        flat = np.zeros(self._n_params, self._dtype)
+        p = self.params(flat)
+        if callable(init):
+            rng = np.random.default_rng(int(seed))
+            for W in p.weights:
+                drawn = np.asarray(init(W.shape, rng))
+                if drawn.shape != W.shape:
+                    raise InputError(f"init returned shape {drawn.shape} for weights of shape {W.shape}")
+                W[:] = drawn
+        elif init in INITS:
+            self._bridge.random_params(self._handle, int(seed), init, flat.ctypes.data)
+        else:
             raise InputError(f"unknown init {init!r}{nearest(str(init), INITS)}")
-        flat = np.empty(self._n_params, self._dtype)
-        self._bridge.random_params(self._handle, int(seed), init, flat.ctypes.data)
-        return self.params(flat)
+        factors = np.asarray(scales, float)
+        if factors.shape not in ((), (len(self._layers),)) or not np.isfinite(factors).all():
+            raise InputError(f"scales is {scales!r}; a finite number, or one for each of {len(self._layers)} layers")
+        for W, factor in zip(p.weights, np.broadcast_to(factors, len(self._layers)), strict=True):
+            W *= factor
+        return p
 
     def params(self, flat: Any) -> Params:
         """``flat`` (n_params,) with views on this net's weights and biases."""
@@ -162,23 +232,39 @@ class Net:
         """Outputs (n_samples, n_outputs) on the net's own data, or on ``input`` (M, n_features)."""
         p = self._flat(p)
         if input is None:
+            if self._n_samples == 0:
+                raise InputError("this net has no data: give input")
             out = np.empty((self._n_samples, self.n_outputs), self._dtype)
             self._bridge.predict(self._handle, _address(p), None, self._n_samples, _address(out))
             return out
-        X = _data("input", _numeric("input", input), self._dtype)
+        X = contiguous("input", numeric("input", input), self._dtype)
         if X.ndim != 2 or X.shape[1] != self._n_features:
             raise InputError(f"input has shape {X.shape}; (n_samples, {self._n_features}) is needed")
         out = np.empty((len(X), self.n_outputs), self._dtype)
         self._bridge.predict(self._handle, _address(p), _address(X), len(X), _address(out))
         return out
 
-    def loss(self, p: Any) -> float:
-        """L at the parameters ``p``."""
+    def on(self, input: Any, target: Any, weights: Any = None) -> Net:
+        """The same network, loss and regularisers on other data; evaluated in this net's dtype."""
+        other = object.__new__(Net)
+        other.__dict__.update(self.__dict__)
+        data = self._data(numeric("input", input), numeric("target", target), weights, self._n_features)
+        other._n_samples = len(data[0])
+        other._handle = self._bridge.with_data(self._handle, data)
+        weakref.finalize(other, self._bridge.release_later, other._handle)
+        return other
+
+    def loss(self, p: Any, input: Any = None, target: Any = None) -> float:
+        """L at the parameters ``p``, on the net's own data or on others."""
+        if input is not None:
+            return self.on(input, target).loss(p)
         p = self._flat(p)  # keeps a converted copy alive during the call
         return self._bridge.loss(self._handle, _address(p))
 
-    def gradient(self, p: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """∇L (n_params,); written into ``out`` if that is given."""
+    def gradient(self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None) -> np.ndarray:
+        """∇L (n_params,), on the net's own data or on others; written into ``out`` if that is given."""
+        if input is not None:
+            return self.on(input, target).gradient(p, out)
         return self.value_and_gradient(p, out)[1]
 
     def value_and_gradient(self, p: Any, out: np.ndarray | None = None) -> tuple[float, np.ndarray]:
@@ -187,8 +273,10 @@ class Net:
         out = self._out(out, (self._n_params,))
         return self._bridge.gradient(self._handle, _address(p), _address(out)), out
 
-    def hessian(self, p: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """∇²L (n_params, n_params): exact, dense, symmetric to the last bit."""
+    def hessian(self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None) -> np.ndarray:
+        """∇²L (n_params, n_params), on the net's own data or on others: exact, dense, symmetric to the last bit."""
+        if input is not None:
+            return self.on(input, target).hessian(p, out)
         p = self._flat(p)
         out = self._out(out, (self._n_params, self._n_params))
         self._bridge.hessian(self._handle, _address(p), _address(out))
@@ -206,15 +294,74 @@ class Net:
         values, vectors = np.linalg.eigh(self.hessian(p))
         return values, vectors
 
+    def hessian_blocks(self, p: Any) -> list[np.ndarray]:
+        """The diagonal blocks of the Hessian that belong to one layer each, without the rest of it."""
+
+        def read(handle: int) -> list[np.ndarray]:
+            return [self._bridge.field(handle, str(number)) for number in range(1, len(self._layers) + 1)]
+
+        return self._compute("hessian_blocks", p, read)
+
+    def extreme_eigenvalues(self, p: Any, k: int = 6, which: str = "both") -> np.ndarray:
+        """``k`` eigenvalues at the "smallest" or "largest" end of the Hessian's spectrum, or at "both", ascending.
+
+        By Lanczos on Hessian-vector products (ARPACK through SciPy), so the Hessian is never formed.
+        """
+        ends = {"smallest": "SA", "largest": "LA", "both": "BE"}
+        if which not in ends:
+            raise InputError(f"unknown which {which!r}{nearest(str(which), ends)}")
+        if not 0 < k < self._n_params:
+            raise InputError(f"k is {k!r}; 1 to {self._n_params - 1} is possible with {self._n_params} parameters")
+        from scipy.sparse.linalg import eigsh
+
+        start = np.ones(self._n_params)
+        values = eigsh(self.linear_operator(p), k=k, which=ends[which], return_eigenvectors=False, v0=start)
+        return np.sort(values)
+
+    def linear_operator(self, p: Any) -> Any:
+        """The Hessian at ``p`` as a ``scipy.sparse.linalg.LinearOperator``."""
+        from scipy.sparse.linalg import LinearOperator
+
+        p = self._flat(p).copy()
+        return LinearOperator(
+            (self._n_params, self._n_params),
+            matvec=lambda v: self.hvp(p, np.ravel(v)),
+            rmatvec=lambda v: self.hvp(p, np.ravel(v)),
+            dtype=self._dtype,
+        )
+
+    def jacobian(self, p: Any) -> np.ndarray:
+        """Derivatives of the outputs (n_samples, n_outputs, n_params) on the net's data; before a softmax."""
+        return self._compute("jacobian", p).transpose(1, 2, 0)
+
+    def gauss_newton(self, p: Any) -> np.ndarray:
+        """Gauss–Newton matrix (n_params, n_params) of the data term: the Hessian without the network's curvature."""
+        return self._compute("gauss_newton", p)
+
+    def tangent_kernel(self, p: Any) -> np.ndarray:
+        """Neural tangent kernel J Jᵀ, of shape (n_samples·n_outputs, n_samples·n_outputs), samples first."""
+        return self._compute("tangent_kernel", p)
+
+    def data_terms(self, p: Any) -> tuple[float, float]:
+        """Loss and ‖∇L‖_∞ without the regularisers."""
+        loss, gnorm = self._compute("data_terms", p)
+        return float(loss), float(gnorm)
+
+    def _compute(self, what: str, p: Any, read: Callable[[int], Any] | None = None) -> Any:
+        p = self._flat(p)
+        return self._bridge.compute(
+            self._handle, _address(p), what, read or (lambda handle: self._bridge.field(handle, ""))
+        )
+
     def _flat(self, p: Any, name: str = "p") -> np.ndarray:
         if type(p) is Params:
             p = p.flat
         if type(p) is np.ndarray and p.dtype == self._dtype and p.shape == (self._n_params,) and p.flags.c_contiguous:
             return p
-        array = _numeric(name, p)
+        array = numeric(name, p)
         if array.shape != (self._n_params,):
             raise InputError(f"{name} has shape {array.shape}; this net has {self._n_params} parameters")
-        return _data(name, array, self._dtype)
+        return contiguous(name, array, self._dtype)
 
     def _out(self, out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
         if out is None:
@@ -231,58 +378,55 @@ def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def _check_layers(layers: Any) -> list[tuple[int, str, bool]]:
-    form = "(width, activation, bias), such as (5, 'softplus', True)"
+def _not_negative(name: str, value: Any, infinite: bool = False) -> float:
     try:
-        specs = [tuple(spec) for spec in layers]
-    except TypeError:
-        raise InputError(f"layers must be a sequence of {form}, got {layers!r}") from None
-    if not specs:
-        raise InputError("layers is empty: give at least the output layer")
-    checked = []
-    for number, spec in enumerate(specs, 1):
-        if len(spec) != 3:
-            raise InputError(f"layer {number} is {spec!r}; {form} is needed")
-        width, activation, bias = spec
-        if not isinstance(width, (int, np.integer)) or isinstance(width, bool) or width < 1:
-            raise InputError(f"layer {number} has width {width!r}; a positive whole number is needed")
-        if not isinstance(bias, (bool, np.bool_)):
-            raise InputError(f"layer {number} has bias {bias!r}; True or False is needed")
-        checked.append((int(width), check_activation(activation, f"layer {number}"), bool(bias)))
-    return checked
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number >= 0 or (math.isinf(number) and not infinite):
+        raise InputError(f"{name} is {value!r}; a{'' if infinite else ' finite'} number that is not negative is needed")
+    return number
 
 
-def _numeric(name: str, value: Any) -> np.ndarray:
+def _factor(value: Any) -> float:
     try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"{name} is not an array: {error}") from None
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")
-    return array
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number == 0:
+        raise InputError(f"output_factor is {value!r}; a finite number other than 0 is needed")
+    return number
 
 
-def _check_dtype(dtype: Any, X: np.ndarray, Y: np.ndarray) -> np.dtype:
-    if dtype is None:
-        return np.dtype(np.float32 if X.dtype == Y.dtype == np.float32 else np.float64)
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        wanted = None
-    if wanted not in (np.float32, np.float64):
-        raise InputError(f"dtype is {dtype!r}; 'float64' or 'float32' is needed")
-    return wanted
+class TeacherNet:
+    """A network with fixed parameters that makes targets.
 
+    Parameters
+    ----------
+    layers : as for ``Net``
+    params : array of shape (n_params,) or Params
+    n_features : int
 
-def _data(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """``array`` as contiguous finite numbers of ``dtype``."""
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        raise InputError(f"{name} has dtype {array.dtype}, which float64 cannot hold: convert it yourself")
-    with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(array, dtype)
-    if array.dtype.kind in "iu" and not np.array_equal(converted.astype(array.dtype), array):
-        raise InputError(f"{name} holds whole numbers that {dtype} cannot represent")
-    bad = converted.size - np.count_nonzero(np.isfinite(converted))
-    if bad:
-        raise InputError(f"{name} contains {bad} NaN or infinite {'entry' if bad == 1 else 'entries'}")
-    return converted
+    Examples
+    --------
+    >>> import numpy as np, pymlpgf as mg
+    >>> teacher = mg.TeacherNet(layers=[(1, "softplus", True)], params=[1.0, -1.0, 0.0], n_features=2)
+    >>> teacher(np.zeros((2, 2)))
+    array([[0.69314718],
+           [0.69314718]])
+    """
+
+    @suggest_keywords
+    def __init__(
+        self, layers: Sequence[tuple[int, Activation, bool]], params: Any, n_features: int, dtype: Any = None
+    ) -> None:
+        softmax = len(layers) > 0 and tuple(layers[-1])[1:2] == ("softmax",)
+        self.net = Net(layers=layers, n_features=n_features, loss="nll" if softmax else "mse", dtype=dtype)
+        self.params = self.net.params(self.net._flat(params).copy())
+
+    def __call__(self, input: Any) -> np.ndarray:
+        """Outputs (n_samples, n_outputs) on ``input`` (n_samples, n_features)."""
+        return self.net(self.params, input)
+
+    def __repr__(self) -> str:
+        return f"TeacherNet({self.net.n_features} → {self.net.layers})"

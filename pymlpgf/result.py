@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .activations import Activation, activation_from_json, activation_to_json
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class TrainResult:
         The best point.
     loss, gnorm : float
         Loss and ‖∇L‖_∞ there.
+    data_loss, data_gnorm : float
+        The same without the regularisers.
     init : array (n_params,)
         Where the run began.
     ode_x, ode_loss, ode_t, ode_iterations, ode_time_run, ode_stopped_by, alg
@@ -108,6 +111,8 @@ class TrainResult:
     x: np.ndarray
     loss: float
     gnorm: float
+    data_loss: float
+    data_gnorm: float
     init: np.ndarray
     total_time: float
     nfev: int
@@ -115,7 +120,7 @@ class TrainResult:
     nhev: int
     status: int
     message: str
-    layers: list[tuple[int, str, bool]]
+    layers: list[tuple[int, Activation, bool]]
     versions: dict[str, str]
     provider: str = "builtin"
     ode_x: np.ndarray | None = None
@@ -171,6 +176,7 @@ class TrainResult:
                     arrays[f"{field.name}.{part.name}"] = getattr(value, part.name)
             else:
                 header[field.name] = value
+        header["layers"] = [(width, activation_to_json(f), bias) for width, f, bias in self.layers]
         arrays["header"] = np.array(json.dumps(header))
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
@@ -204,7 +210,7 @@ def load(path: str | os.PathLike[str]) -> TrainResult:
         raise InputError(
             f"{os.fspath(path)} was written by a newer pymlpgf (schema {schema}): update pymlpgf to read it"
         )
-    header["layers"] = [tuple(layer) for layer in header["layers"]]
+    header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
     for name, part in (("trajectory", Trajectory), ("sol", DenseSolution)):
         prefix = name + "."
         values = {key[len(prefix) :]: arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
@@ -249,10 +255,14 @@ def read_result(bridge: Bridge, handle: int, what: str, init: np.ndarray, net: N
             counts[name] += get(optim + name)
     from . import __version__, runtime
 
+    x = get("x")
+    data_loss, data_gnorm = net.data_terms(x)
     return TrainResult(
-        x=get("x"),
+        x=x,
         loss=float(get("loss")),
         gnorm=float(get("gnorm")),
+        data_loss=data_loss,
+        data_gnorm=data_gnorm,
         init=init,
         total_time=float(get("total_time" if what == "train" else "time_run")),
         status=REASONS.index(get(last + "stopped_by")),

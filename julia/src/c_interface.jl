@@ -61,19 +61,96 @@ function c_release(handles::Ptr{Int64}, n::Int64)
     return OK
 end
 
-"layers: one line each, `width activation bias`"
-c_net(single::Int32, layers::Cstring, D::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid}, w::Ptr{Cvoid},
-      out::Ptr{Int64}) = @status begin
-    net = Base.invokelatest(border_net, single != 0 ? Float32 : Float64, unsafe_string(layers), D, N, X, O, Y, w)
+"""
+`layers`: one line each, `width bias activation`; an activation is a name, `poly c0,c1,…`, `julia <code in hexadecimal>`,
+or several of these separated by `|`. `options`: see `parse_options`. `O` is -1 for labels (one number a sample, from
+1 on). Null `X`: a net without data. Null `w`: weights 1.
+"""
+c_net(single::Int32, layers::Cstring, options::Cstring, D::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid},
+      w::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
+    net = Base.invokelatest(border_net, single != 0 ? Float32 : Float64, unsafe_string(layers), parse_options(options),
+                            D, N, X, O, Y, w)
     unsafe_store!(out, keep!(net))
 end
-function border_net(::Type{T}, layers, D, N, X, O, Y, w) where {T}
+function border_net(::Type{T}, layers, options, D, N, X, O, Y, w) where {T}
     specs = map(split(layers, '\n')) do line
-        width, f, bias = split(line)
-        (parse(Int, width), String(f), bias == "1")
+        width, bias, f = split(line, ' '; limit=3)
+        units = [parse_activation(String(part)) for part in split(f, '|')]
+        (parse(Int, width), length(units) == 1 ? units[1] : Tuple(units), bias == "1")
     end
-    return Net{T}(build_layers(specs, D), array(T, X, D, N), array(T, Y, O, N); weights=w == C_NULL ? nothing : array(T, w, N))
+    merge = [(parse(Int, l), parse(Int, i), parse(Int, j), parse(Float64, λ))
+             for (l, i, j, λ) in split.(split(get(options, "merge", ""), ';'; keepempty=false), ',')]
+    number(name, default) = get(options, name, default)::Float64
+    input, target, weights = border_data(T, D, N, X, O, Y, w)
+    return Net{T}(build_layers(specs, D), input, target; weights=weights, loss=get(options, "loss", "mse"),
+                  l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf), merge=merge,
+                  output_factor=number("output_factor", 1.0))
 end
+
+border_data(::Type{T}, D, N, X, O, Y, w) where {T} =
+    X == C_NULL ? (nothing, nothing, nothing) :
+    (array(T, X, D, N), O < 0 ? array(T, Y, N) : array(T, Y, O, N), w == C_NULL ? nothing : array(T, w, N))
+
+const EXPRESSIONS = Dict{String,Activation}()
+
+"Where users' expressions are evaluated: they see Base, and our activations by name."
+module Expressions
+import ..MLPGF: relu, softplus, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g
+end
+
+function parse_activation(text::String)
+    startswith(text, "poly ") && return Poly(parse.(Float64, split(text[6:end], ','))...)
+    startswith(text, "julia ") || return activation(text)
+    code = String(hex2bytes(text[7:end]))
+    return get!(() -> compile_activation(code), EXPRESSIONS, code)
+end
+
+"The function that a user's expression stands for, tried out on a number and on a `Jet`."
+function compile_activation(code::String)
+    complain(why) = throw(ArgumentError("the activation \"$code\" is not a scalar function of Julia, such as " *
+                                        "\"x -> x * exp(-x^2)\": $why"))
+    parsed = try
+        Meta.parse(code)
+    catch err
+        complain(sprint(showerror, err))
+    end
+    parsed isa Expr && parsed.head in (:error, :incomplete) && complain(parsed.args[1])
+    f = try
+        Core.eval(Expressions, parsed)
+    catch err
+        complain(sprint(showerror, err))
+    end
+    f isa Function || complain("it is a $(typeof(f))")
+    for x in (0.5, -0.5), y in (x, Jet(x, 1.0, 0.0))
+        value = try
+            Base.invokelatest(f, y)
+        catch err
+            complain(sprint(showerror, err))
+        end
+        value isa Real || complain("it gives a $(typeof(value))")
+    end
+    return Custom(f)
+end
+
+"The network, loss and regularisers of `net` on other data."
+c_with_data(net::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid}, w::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
+    other = Base.invokelatest(border_with_data, net_of(net), N, X, O, Y, w)
+    unsafe_store!(out, keep!(other))
+end
+function border_with_data(net::Net{T}, N, X, O, Y, w) where {T}
+    input, target, weights = border_data(T, n_features(net), N, X, O, Y, w)
+    return with_data(net, input, target; weights=weights)
+end
+
+const COMPUTATIONS = Dict{String,Function}("jacobian" => jacobian, "gauss_newton" => gauss_newton,
+    "hessian_blocks" => hessian_blocks, "tangent_kernel" => tangent_kernel, "data_terms" => data_terms)
+
+"A handle to what one of `COMPUTATIONS` makes of the net and its parameters."
+c_compute(net::Int64, x::Ptr{Cvoid}, what::Cstring, out::Ptr{Int64}) = @status begin
+    value = Base.invokelatest(border_compute, net_of(net), x, COMPUTATIONS[unsafe_string(what)])
+    unsafe_store!(out, keep!(value))
+end
+border_compute(net::AbstractNet, x, what) = what(net, copy(parameters(net, x)))
 
 c_loss(net::Int64, x::Ptr{Cvoid}, value::Ptr{Float64}) = @status border_loss(net_of(net), x, value)
 border_loss(net::AbstractNet, x, value) = unsafe_store!(value, Float64(loss(net, parameters(net, x))))
@@ -190,14 +267,15 @@ kind(::Array{Int64}) = 3
 kind(::Array{UInt8}) = 4
 
 """
-`path` names a field, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence. `info` receives kind (0 for `nothing`, 1 Float64, 2 Float32,
+`path` names a field, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence, a number\nafter a vector its element, and the empty path the object itself. `info` receives kind (0 for `nothing`, 1 Float64, 2 Float32,
 3 Int64, 4 UTF-8 bytes), number of dimensions, three extents, and the address, which stays good till the next call.
 """
 c_field(object::Int64, path::Cstring, info::Ptr{Int64}) = @status begin
     value = HANDLES[object]
     for name in split(unsafe_string(path), '.')
         value === nothing && break
-        value = value isa Stop.Reason ? Stop.advice(value) : getfield(value, Symbol(name))
+        value = isempty(name) ? value : value isa Stop.Reason ? Stop.advice(value) :
+                value isa Vector ? value[parse(Int, name)] : getfield(value, Symbol(name))
     end
     data = flat(value)
     SCRATCH[] = data
@@ -224,12 +302,14 @@ function c_table()
         append!(C_TABLE, Ptr{Cvoid}[
             @cfunction(c_last_error, Int64, (Ptr{UInt8}, Int64)),
             @cfunction(c_release, Int32, (Ptr{Int64}, Int64)),
-            @cfunction(c_net, Int32, (Int32, Cstring, Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_net, Int32, (Int32, Cstring, Cstring, Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_with_data, Int32, (Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_loss, Int32, (Int64, Ptr{Cvoid}, Ptr{Float64})),
             @cfunction(c_gradient, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Float64})),
             @cfunction(c_hessian, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid})),
             @cfunction(c_hvp, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Cvoid})),
             @cfunction(c_predict, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Int64, Ptr{Cvoid})),
+            @cfunction(c_compute, Int32, (Int64, Ptr{Cvoid}, Cstring, Ptr{Int64})),
             @cfunction(c_random_params, Int32, (Int64, UInt64, Cstring, Ptr{Cvoid})),
             @cfunction(c_solve, Int32, (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_field, Int32, (Int64, Cstring, Ptr{Int64})),

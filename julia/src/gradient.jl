@@ -82,6 +82,18 @@ function value_and_gradient!(g::Vector{T}, net::Net{T}, θ::Vector{T}) where {T}
 end
 
 """
+    data_terms(net, θ) -> [L, ‖∇L‖_∞]
+
+Loss and gradient norm without the regularisers.
+"""
+function data_terms(net::Net{T}, θ::Vector{T}) where {T}
+    g = similar(θ)
+    value_and_gradient!(g, net, θ)
+    minus = add_penalty_gradient!(zero(θ), net.regulariser, θ)
+    return Float64[data_loss(net, θ), maximum(abs, g - minus)]
+end
+
+"""
     gradient!(g, net, θ) -> g
 
 Overwrite `g` (length P) with ∇L(θ).

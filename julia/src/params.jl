@@ -80,17 +80,19 @@ glorot_uniform(rng, fan_in, fan_out) = sqrt(6 / (fan_in + fan_out)) * (2 * unifo
 const INITIALISERS = Dict{String,Function}("glorot_normal" => glorot_normal, "glorot_uniform" => glorot_uniform)
 
 """
-    random_params(seed, net; init = glorot_normal) -> θ
+    random_params(seed, net; init = glorot_normal, scales = 1) -> θ
 
-Initial parameters (length P): weights from `init`, biases zero. The same seed gives the same numbers on
-every Julia version and from Python.
+Initial parameters (length P): weights from `init(rng, fan_in, fan_out)`, biases zero. `scales`, a number or one for
+each layer, multiplies the weights. The same seed gives the same numbers on every Julia version and from Python.
 """
-random_params(seed::Integer, net::Net; init=glorot_normal) = random_params(Xoshiro256(seed), net; init=init)
+random_params(seed::Integer, net::Net; options...) = random_params(Xoshiro256(seed), net; options...)
 
-function random_params(rng::Xoshiro256, net::Net{T}; init=glorot_normal) where {T}
+function random_params(rng::Xoshiro256, net::Net{T}; init=glorot_normal, scales=1) where {T}
+    scales isa Real || length(scales) == length(net.layers) ||
+        throw(DimensionMismatch("scales has $(length(scales)) entries for $(length(net.layers)) layers"))
     θ = zeros(T, net.n_params)
-    for l in net.layers, i in l.offset+1:bias_offset(l)
-        θ[i] = T(init(rng, l.fan_in, l.width))
+    for (number, l) in enumerate(net.layers), i in l.offset+1:bias_offset(l)
+        θ[i] = T(init(rng, l.fan_in, l.width) * (scales isa Real ? scales : scales[number]))
     end
     return θ
 end

@@ -3,7 +3,7 @@
 # would be saved).
 if ccall(:jl_generating_output, Cint, ()) == 1
     let T = Float64, V = Vector{Float64}, N = Net{Float64}, P = Ptr{Cvoid}
-        precompile(border_net, (Type{T}, String, Int, Int, P, Int, P, P))
+        precompile(border_net, (Type{T}, String, Dict{String,Any}, Int, Int, P, Int, P, P))
         precompile(border_loss, (N, P, Ptr{T}))
         precompile(border_gradient, (N, P, P, Ptr{T}))
         precompile(border_hessian, (N, P, P))

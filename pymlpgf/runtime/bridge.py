@@ -29,12 +29,14 @@ ptr, text = ctypes.c_void_p, ctypes.c_char_p
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "last_error": (i64, (ptr, i64)),
     "release": (i32, (ptr, i64)),
-    "net": (i32, (i32, text, i64, i64, ptr, i64, ptr, ptr, ptr)),
+    "net": (i32, (i32, text, text, i64, i64, ptr, i64, ptr, ptr, ptr)),
+    "with_data": (i32, (i64, i64, ptr, i64, ptr, ptr, ptr)),
     "loss": (i32, (i64, ptr, ptr)),
     "gradient": (i32, (i64, ptr, ptr, ptr)),
     "hessian": (i32, (i64, ptr, ptr)),
     "hvp": (i32, (i64, ptr, ptr, ptr)),
     "predict": (i32, (i64, ptr, ptr, i64, ptr)),
+    "compute": (i32, (i64, ptr, text, ptr)),
     "random_params": (i32, (i64, u64, text, ptr)),
     "solve": (i32, (i64, ptr, text, text, ptr, ptr, ptr)),
     "field": (i32, (i64, text, ptr)),
@@ -43,6 +45,8 @@ REPORT = ctypes.CFUNCTYPE(i32, i32, i64, f64, f64, f64, ptr)
 KINDS: dict[int, np.dtype[Any]] = {1: np.dtype("f8"), 2: np.dtype("f4"), 3: np.dtype("i8"), 4: np.dtype("u1")}
 
 R = TypeVar("R")
+#: input (N, D), target (N, O) or labels from 1 on (N,), weights (N,) or None: contiguous and of the net's dtype
+Data = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
 #: report(phase, iteration, t, loss, gnorm): phase is "flow" or "minimize"
 Report = Callable[[str, int, float, float, float], None]
 PHASES = ("flow", "minimize")
@@ -133,17 +137,36 @@ class Bridge:
 
     # ---- nets ----------------------------------------------------------------------------------------------
 
-    def net(self, layers: list[tuple[int, str, bool]], X: np.ndarray, Y: np.ndarray, w: np.ndarray | None) -> int:
-        """A handle to a net. X (N, D), Y (N, O) and w (N,) share one dtype and are C-contiguous."""
+    def net(self, single: bool, layers: str, options: dict[str, object], n_features: int, data: Data | None) -> int:
+        """A handle to a net; ``layers`` as text, see julia/src/c_interface.jl."""
         self.enter()
         handle = i64()
-        lines = "\n".join(f"{width} {activation} {int(bias)}" for width, activation, bias in layers)
+        X, Y, w = data if data is not None else (None, None, None)
         status = self._call["net"](
-            int(X.dtype == np.float32), lines.encode(), X.shape[1], X.shape[0], X.ctypes.data, Y.shape[1],
-            Y.ctypes.data, None if w is None else w.ctypes.data, ctypes.addressof(handle),
+            int(single), layers.encode(), _lines(options), n_features, 0 if X is None else len(X), _pointer(X),
+            _outputs(Y), _pointer(Y), _pointer(w), ctypes.addressof(handle),
         )  # fmt: skip
         self._check(status)
         return handle.value
+
+    def with_data(self, net: int, data: Data) -> int:
+        """A handle to the same network, loss and regularisers on other data."""
+        self.enter()
+        handle = i64()
+        X, Y, w = data
+        address = ctypes.addressof(handle)
+        self._check(self._call["with_data"](net, len(X), _pointer(X), _outputs(Y), _pointer(Y), _pointer(w), address))
+        return handle.value
+
+    def compute(self, net: int, x: int, what: str, read: Callable[[int], R]) -> R:
+        """What ``read`` makes of the handle to "jacobian", "gauss_newton", … at the parameters at address ``x``."""
+        self.enter()
+        handle = i64()
+        self._check(self._call["compute"](net, x, what.encode(), ctypes.addressof(handle)))
+        try:
+            return read(handle.value)
+        finally:
+            self.release_later(handle.value)
 
     def loss(self, net: int, x: int) -> float:
         """L at the parameters at address ``x``."""
@@ -209,14 +232,13 @@ class Bridge:
             return int(interruptible.seen or bool(failure))
 
         handle = i64()
-        lines = "\n".join(f"{name}={_option(value)}" for name, value in options.items())
         address = None if tauinv is None else tauinv.ctypes.data
         try:
             self._busy = True
             with Interruptible() as interruptible, _unraisable(relay, failure):
                 callback = REPORT(relay)
                 status = self._call["solve"](
-                    net, x, what.encode(), lines.encode(), address, ctypes.cast(callback, ptr), ctypes.addressof(handle)
+                    net, x, what.encode(), _lines(options), address, ctypes.cast(callback, ptr), ctypes.addressof(handle)
                 )
                 self._busy = False
                 # One Ctrl-C has ended the solver, or an exception: another one must not cost the result.
@@ -250,8 +272,17 @@ class Bridge:
         return array if ndim else array.item()
 
 
-def _option(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _lines(options: dict[str, object]) -> bytes:
+    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in options.items()}
+    return "\n".join(f"{name}={value}" for name, value in values.items()).encode()
+
+
+def _pointer(array: np.ndarray | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def _outputs(Y: np.ndarray | None) -> int:
+    return 0 if Y is None else -1 if Y.ndim == 1 else Y.shape[1]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,100 @@
+"""Arrays from users: checked, and brought into the form that the Julia core takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+__all__ = ["common_dtype", "contiguous", "inputs", "numeric", "sample_weights", "targets"]
+
+
+def inputs(X: Any, n_features: int | None, dtype: np.dtype) -> np.ndarray:
+    """``X`` as (n_samples, n_features), with at least one of both."""
+    if X.ndim != 2:
+        hint = "; use input.reshape(-1, 1) for one feature" if X.ndim == 1 else ""
+        raise InputError(f"input has shape {X.shape}; (n_samples, n_features) is needed{hint}")
+    if n_features is not None and X.shape[1] != n_features:
+        raise InputError(f"input has shape {X.shape}; (n_samples, {n_features}) is needed")
+    if X.size == 0:
+        raise InputError(f"input is empty: shape {X.shape}")
+    return contiguous("input", X, dtype)
+
+
+def targets(Y: np.ndarray, samples: int, outputs: int, loss: str, dtype: np.dtype) -> np.ndarray:
+    """``Y`` as (n_samples, n_outputs); labels from 0 on as (n_samples,) from 1 on."""
+    if loss == "nll" and Y.ndim == 1:
+        if Y.shape != (samples,):
+            raise InputError(f"target has shape {Y.shape}; ({samples},) labels are needed")
+        labels = contiguous("target", Y, np.dtype(np.float64))
+        wrong = (labels != np.floor(labels)) | (labels < 0) | (labels >= outputs)
+        if wrong.any():
+            raise InputError(
+                f"target has the label {Y[wrong][0]}; labels are whole numbers from 0 to {outputs - 1}, the width of the "
+                f"output layer less one"
+            )
+        return np.ascontiguousarray(labels + 1, dtype)
+    shape = Y.shape
+    if Y.ndim == 1 and outputs == 1:
+        Y = Y.reshape(-1, 1)
+    if Y.shape != (samples, outputs):
+        raise InputError(
+            f"target has shape {shape}; {(samples, outputs)} is needed for {samples} samples and an output layer of "
+            f"width {outputs}"
+        )
+    if loss == "nll" and (Y < 0).any():
+        raise InputError("target holds negative probabilities")
+    return contiguous("target", Y, dtype)
+
+
+def sample_weights(weights: Any, samples: int, dtype: np.dtype) -> np.ndarray | None:
+    """``weights`` as (n_samples,), or None."""
+    if weights is None:
+        return None
+    w = contiguous("weights", numeric("weights", weights), dtype)
+    if w.shape != (samples,):
+        raise InputError(f"weights has shape {w.shape}; ({samples},) is needed, one for each sample")
+    if not (w >= 0).all():
+        raise InputError("weights must not be negative")
+    if not w.any():
+        raise InputError("weights are all zero: no sample counts")
+    return w
+
+
+def numeric(name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name} is not an array: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")
+    return array
+
+
+def common_dtype(dtype: Any, *arrays: np.ndarray) -> np.dtype:
+    """What the user asks for, else float32 where all ``arrays`` are, else float64."""
+    if dtype is None:
+        return np.dtype(np.float32 if arrays and all(a.dtype == np.float32 for a in arrays) else np.float64)
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted not in (np.float32, np.float64):
+        raise InputError(f"dtype is {dtype!r}; 'float64' or 'float32' is needed")
+    return wanted
+
+
+def contiguous(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """``array`` as contiguous finite numbers of ``dtype``."""
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        raise InputError(f"{name} has dtype {array.dtype}, which float64 cannot hold: convert it yourself")
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, dtype)
+    if array.dtype.kind in "iu" and not np.array_equal(converted.astype(array.dtype), array):
+        raise InputError(f"{name} holds whole numbers that {dtype} cannot represent")
+    bad = converted.size - np.count_nonzero(np.isfinite(converted))
+    if bad:
+        raise InputError(f"{name} contains {bad} NaN or infinite {'entry' if bad == 1 else 'entries'}")
+    return converted
