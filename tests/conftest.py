@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+# A test run in the background of a shell inherits that Ctrl-C is ignored, and children would inherit it from there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 240.0  # seconds; on a free machine the slowest takes ten
 
