@@ -186,9 +186,7 @@ class Net:
     # ---- parameters ----------------------------------------------------------------------------------------
 
     @suggest_keywords
-    def random_params(
-        self, seed: int = 0, init: str | Callable[..., Any] = "glorot_normal", scales: Any = 1
-    ) -> Params:
+    def random_params(self, seed: int = 0, init: str | Callable[..., Any] = "glorot_normal", scales: Any = 1) -> Params:
         """Initial parameters: Glorot weights, zero biases. The same seed gives the same numbers everywhere.
 
         Parameters

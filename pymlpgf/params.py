@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,41 @@ class Params(NDArrayOperatorsMixin):
         if not parts:
             raise InputError("layers is empty")
         return cls(np.concatenate(parts), shapes)
+
+    @classmethod
+    def from_peer(cls, x: Any, layers: Sequence[Layer]) -> Params:
+        """From MLPGradientFlow.jl's layout, in which a layer is one matrix ``[W b]`` with the bias as last column.
+
+        Parameters
+        ----------
+        x : mapping of ``w1``, ``w2``, … to arrays of shape (width, fan_in + bias), or its flat vector
+            As that package writes them; the vector runs through each matrix column by column.
+        layers : sequence of (fan_in, width, bias)
+        """
+        shapes = [(width, fan_in + bias) for fan_in, width, bias in layers]
+        if isinstance(x, Mapping):
+            blocks = [np.asarray(x[f"w{number}"]) for number in range(1, len(shapes) + 1)]
+        else:
+            flat = np.asarray(x)
+            ends = np.cumsum([width * columns for width, columns in shapes])
+            if flat.shape != (ends[-1],):
+                raise InputError(f"x has shape {flat.shape}; these layers have {ends[-1]} parameters")
+            parts = np.split(flat, ends[:-1])
+            blocks = [part.reshape(shape, order="F") for part, shape in zip(parts, shapes, strict=True)]
+        for number, (block, shape) in enumerate(zip(blocks, shapes, strict=True), 1):
+            if block.shape != shape:
+                raise InputError(f"w{number} has shape {block.shape}; {shape} is needed")
+        return cls.from_layers(
+            (block[:, :fan_in], block[:, fan_in] if bias else None)
+            for block, (fan_in, _, bias) in zip(blocks, layers, strict=True)
+        )
+
+    def to_peer(self) -> dict[str, np.ndarray]:
+        """MLPGradientFlow.jl's layout: ``w1``, ``w2``, … with the bias as last column of each."""
+        return {
+            f"w{number}": W.copy() if b is None else np.column_stack([W, b])
+            for number, (W, b) in enumerate(self._views(), 1)
+        }
 
     def _views(self) -> list[tuple[np.ndarray, np.ndarray | None]]:
         views, start = [], 0

@@ -23,13 +23,22 @@ TORCH = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "sigmoid2": lambda x: torch.erf(x / math.sqrt(2)),
+    "normal_cdf": lambda x: torch.special.ndtr(x),
+    "gelu": torch.nn.functional.gelu,
+    "silu": torch.nn.functional.silu,
+    "selu": torch.nn.functional.selu,
+    "square": lambda x: x**2 / 2,
+    "cube": lambda x: x**3,
+    "exp": torch.exp,
     "g": lambda x: torch.sigmoid(4 * x) + torch.nn.functional.softplus(x),
+    "softmax": lambda x: x,  # logits
 }
 
 
 def torch_loss(layers, X, Y, w):
     """The loss as a function of the flat parameters, written from the definition in plain torch."""
     X, Y, w = (torch.tensor(a) for a in (X, Y, w))
+    nll = layers[-1][1] == "softmax"
 
     def loss(theta):
         a, start = X, 0
@@ -42,6 +51,8 @@ def torch_loss(layers, X, Y, w):
                 start += width
             # torch's softplus is linear beyond its threshold of 20, an error of 2e-9: never reached here.
             a = TORCH[activation](h)
+        if nll:
+            return (w * torch.nn.functional.cross_entropy(a, Y, reduction="none")).mean()
         return (w * ((a - Y) ** 2).sum(1)).mean()
 
     return loss
@@ -98,14 +109,27 @@ def test_derivatives_agree_with_torch(N, D, layers):
     assert_close(net.hvp(p, v), hessian @ torch.tensor(v), 1e-12)
 
 
-@pytest.mark.parametrize("activation", sorted(mg.ACTIVATIONS))
-def test_every_activation(activation):
-    layers = stack([4, 3], activation, outputs=2)
-    net, X, Y, w = problem(50, 3, layers, seed=3)
-    loss = torch_loss(layers, X, Y, w)
-    p = np.random.default_rng(2).normal(size=net.n_params)
-    assert_close(net.gradient(p), torch.autograd.functional.jacobian(loss, torch.tensor(p)), 1e-12)
-    assert_close(net.hessian(p), torch.autograd.functional.hessian(loss, torch.tensor(p)), 1e-12)
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("loss", ["mse", "nll"])
+@pytest.mark.parametrize("activation", sorted(set(mg.ACTIVATIONS) - {"softmax"}))
+def test_every_activation_loss_and_depth(activation, loss, bias, depth):
+    rng = np.random.default_rng(depth)
+    outputs = 3 if loss == "nll" else 2
+    layers = [(4 - layer % 2, activation, bias) for layer in range(depth)]
+    layers.append((outputs, "softmax" if loss == "nll" else "identity", bias))
+    X = rng.normal(size=(35, 3))
+    Y = rng.integers(0, outputs, 35) if loss == "nll" else rng.normal(size=(35, outputs))
+    w = rng.uniform(0.5, 2, 35) if depth % 2 else np.ones(35)
+    net = mg.Net(layers=layers, input=X, target=Y, weights=w if depth % 2 else None, loss=loss)
+    p, v = rng.normal(size=(2, net.n_params)) / (6 if activation == "exp" else 2)  # towers of exp overflow
+    exact = torch_loss(layers, X, Y, w)
+    theta = torch.tensor(p)
+    hessian = torch.autograd.functional.hessian(exact, theta)
+    assert net.loss(p) == pytest.approx(exact(theta).item(), rel=1e-13)
+    assert_close(net.gradient(p), torch.autograd.functional.jacobian(exact, theta), 1e-11)
+    assert_close(net.hessian(p), hessian, 1e-11)
+    assert_close(net.hvp(p, v), hessian @ torch.tensor(v), 1e-11)
 
 
 def test_activations_are_those_of_julia():
@@ -268,6 +292,21 @@ def test_params_are_views_and_arrays():
     np.testing.assert_array_equal(np.asarray(q), np.asarray(p))
 
 
+def test_peers_layout_both_ways():
+    p = Params.from_layers([([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [7.0, 8.0, 9.0]), ([[10.0, 11.0, 12.0]], None)])
+    peer = p.to_peer()
+    np.testing.assert_array_equal(peer["w1"], [[1, 2, 7], [3, 4, 8], [5, 6, 9]])
+    np.testing.assert_array_equal(peer["w2"], [[10, 11, 12]])
+    flat = [1, 3, 5, 2, 4, 6, 7, 8, 9, 10, 11, 12]  # columns of [W b], one after another
+    for other in (Params.from_peer(peer, p.layers), Params.from_peer(np.array(flat, float), p.layers)):
+        np.testing.assert_array_equal(other.flat, p.flat)
+        assert other.layers == p.layers
+    with pytest.raises(InputError, match="12 parameters"):
+        Params.from_peer(flat[:-1], p.layers)
+    with pytest.raises(InputError, match="w2 has shape"):
+        Params.from_peer({"w1": peer["w1"], "w2": np.zeros((2, 2))}, p.layers)
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------
 
 X, Y = np.zeros((5, 2)), np.zeros(5)
@@ -299,6 +338,27 @@ GOOD = [(3, "tanh", True), (1, "identity", True)]
         ({"weights": np.zeros(5)}, "no sample counts"),
         ({"dtype": "float16"}, "'float64' or 'float32'"),
         ({"dtype": "flaot"}, "'float64' or 'float32'"),
+        ({"input": None}, "without input"),
+        ({"input": None, "target": None}, "n_features is None"),
+        ({"input": None, "target": None, "n_features": 0}, "n_features is 0"),
+        ({"target": None}, "without target"),
+        ({"n_features": 3}, r"\(n_samples, 3\) is needed"),
+        ({"loss": "mae"}, "unknown loss 'mae'"),
+        ({"loss": "nll"}, "go together"),
+        ({"layers": [(1, "softmax", True)]}, "go together"),
+        ({"layers": [(2, "softmax", True), (1, "identity", True)]}, "as a whole"),
+        ({"layers": [(2, ("tanh",), True), (1, "identity", True)]}, "1 activations for 2 units"),
+        ({"layers": [(2, ("tanh", "rellu"), True), (1, "identity", True)]}, "did you mean 'relu'"),
+        ({"layers": [(2, "x -> sin(", True), (1, "identity", True)]}, "not a scalar function"),
+        ({"layers": [(2, "x -> [x]", True), (1, "identity", True)]}, "it gives a"),
+        ({"layers": [(2, "x -> nosuch(x)", True), (1, "identity", True)]}, "nosuch not defined"),
+        ({"l2": -1}, "l2 is -1"),
+        ({"l2": "much"}, "l2 is 'much'"),
+        ({"maxnorm": math.nan}, "maxnorm is nan"),
+        ({"output_factor": 0}, "output_factor is 0"),
+        ({"merge": (5, 0, 1, 0.1)}, "layers 0 to 1"),
+        ({"merge": (0, 0, 3, 0.1)}, "units 0 to 2"),
+        ({"merge": [(0, 0)]}, r"\(layer, i, j, λ\) is needed"),
         ({"input": np.full((5, 2), 2**53 + 1)}, "cannot represent"),
         ({"input": X.astype(np.longdouble)}, "float64 cannot hold"),
         ({"input": np.full((5, 2), 1e39), "dtype": "float32"}, "infinite"),

@@ -238,7 +238,13 @@ class Bridge:
             with Interruptible() as interruptible, _unraisable(relay, failure):
                 callback = REPORT(relay)
                 status = self._call["solve"](
-                    net, x, what.encode(), _lines(options), address, ctypes.cast(callback, ptr), ctypes.addressof(handle)
+                    net,
+                    x,
+                    what.encode(),
+                    _lines(options),
+                    address,
+                    ctypes.cast(callback, ptr),
+                    ctypes.addressof(handle),
                 )
                 self._busy = False
                 # One Ctrl-C has ended the solver, or an exception: another one must not cost the result.

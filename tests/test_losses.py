@@ -1,0 +1,202 @@
+"""Losses, regularisers, activations of the user's, other data, Jacobians: against PyTorch and from first principles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pymlpgf as mg
+from pymlpgf import InputError, Poly
+
+torch = pytest.importorskip("torch", reason="PyTorch is the independent source of derivatives")
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(30, 3))
+Y = RNG.normal(size=(30, 2))
+LABELS = RNG.integers(0, 3, 30)
+TANH = [(4, "tanh", True), (2, "identity", True)]
+SOFTMAX = [(4, "tanh", True), (3, "softmax", True)]
+
+
+def derivatives_of(function, p):
+    theta = torch.tensor(p)
+    gradient = torch.autograd.functional.jacobian(function, theta)
+    hessian = torch.autograd.functional.hessian(function, theta)
+    return function(theta).item(), gradient.numpy(), hessian.numpy()
+
+
+def forward(theta, activation=torch.tanh, outputs=2):
+    W1, b1 = theta[:12].reshape(4, 3), theta[12:16]
+    W2, b2 = theta[16 : 16 + 4 * outputs].reshape(outputs, 4), theta[16 + 4 * outputs :]
+    return activation(torch.tensor(X) @ W1.T + b1) @ W2.T + b2
+
+
+def check(net, function, seed=1, scale=1.0):
+    p = scale * np.random.default_rng(seed).normal(size=net.n_params)
+    loss, gradient, hessian = derivatives_of(function, p)
+    assert net.loss(p) == pytest.approx(loss, rel=1e-13)
+    np.testing.assert_allclose(net.gradient(p), gradient, rtol=0, atol=1e-12 * np.abs(gradient).max())
+    np.testing.assert_allclose(net.hessian(p), hessian, rtol=0, atol=1e-12 * np.abs(hessian).max())
+    v = np.random.default_rng(2).normal(size=p.size)
+    np.testing.assert_allclose(net.hvp(p, v), hessian @ v, rtol=0, atol=1e-12 * np.abs(hessian @ v).max())
+    return p
+
+
+def mse(theta, factor=1.0):
+    return ((factor * forward(theta) - torch.tensor(Y)) ** 2).sum(1).mean()
+
+
+def test_probabilities_as_targets():
+    target = RNG.dirichlet(np.ones(3), 30)
+    net = mg.Net(layers=SOFTMAX, input=X, target=target, loss="nll")
+    p = check(net, lambda t: torch.nn.functional.cross_entropy(forward(t, outputs=3), torch.tensor(target)))
+    np.testing.assert_allclose(net(p).sum(1), 1)
+    np.testing.assert_allclose(-(target * np.log(net(p))).sum(1).mean(), net.loss(p))
+
+
+def test_labels_count_from_zero():
+    one_hot = np.eye(3)[LABELS]
+    nets = [mg.Net(layers=SOFTMAX, input=X, target=t, loss="nll") for t in (LABELS, one_hot, LABELS.astype(float))]
+    p = nets[0].random_params(seed=1)
+    assert nets[0].loss(p) == nets[1].loss(p) == nets[2].loss(p)
+    for wrong in (LABELS + 1, LABELS - 1, LABELS + 0.5):
+        with pytest.raises(InputError, match="labels are whole numbers from 0 to 2"):
+            mg.Net(layers=SOFTMAX, input=X, target=wrong, loss="nll")
+
+
+def test_training_a_classifier():
+    net = mg.Net(layers=SOFTMAX, input=X, target=LABELS, loss="nll", l2=0.01)
+    res = mg.train(net, net.random_params(seed=0), maxT=10, maxtime_optim=3)
+    assert res.gnorm < 1e-13
+    assert res.data_loss < res.loss
+    assert res.loss - res.data_loss == pytest.approx(0.005 * (res.x**2).sum(), rel=1e-10)
+    loss, gnorm = net.data_terms(res.x)
+    plain = mg.Net(layers=SOFTMAX, input=X, target=LABELS, loss="nll")
+    assert (loss, gnorm) == pytest.approx((plain.loss(res.x), np.abs(plain.gradient(res.x)).max()), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("options", "penalty"),
+    [
+        ({"l2": 0.3}, lambda t: 0.15 * (t**2).sum()),
+        ({"maxnorm": 0.2}, lambda t: torch.relu((t**2).sum() / (2 * len(t)) - 0.2) ** 3 / 3),
+        ({"maxnorm": 1e6}, lambda t: 0 * t.sum()),
+        ({"merge": (0, 1, 3, 0.7)}, lambda t: 0.35 * (((t[3:6] - t[9:12]) ** 2).sum() + (t[13] - t[15]) ** 2)),
+        (
+            {"l2": 0.1, "merge": [(0, 0, 1, 0.2), (1, 0, 1, 0.4)]},
+            lambda t: (
+                0.05 * (t**2).sum()
+                + 0.1 * (((t[0:3] - t[3:6]) ** 2).sum() + (t[12] - t[13]) ** 2)
+                + 0.2 * (((t[16:20] - t[20:24]) ** 2).sum() + (t[24] - t[25]) ** 2)
+            ),
+        ),
+    ],
+)
+def test_regularisers(options, penalty):
+    net = mg.Net(layers=TANH, input=X, target=Y, **options)
+    check(net, lambda t: mse(t) + penalty(t))
+
+
+def test_output_factor():
+    net = mg.Net(layers=TANH, input=X, target=Y, output_factor=0.25)
+    p = check(net, lambda t: mse(t, 0.25))
+    np.testing.assert_allclose(net(p), 0.25 * forward(torch.tensor(p)).numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [
+        ("x -> x * exp(-x^2)", lambda x: x * torch.exp(-(x**2))),
+        ("x -> x / (1 + abs(x))", lambda x: x / (1 + abs(x))),
+        ("x -> max(x, 0.1x)", lambda x: torch.nn.functional.leaky_relu(x, 0.1)),
+        ("x -> x > 0 ? sin(x) : tanh(x)", lambda x: torch.where(x > 0, torch.sin(x), torch.tanh(x))),
+        ("x -> x * sigmoid(2x)", lambda x: x * torch.sigmoid(2 * x)),
+        ("x -> log1p(x^2) - sqrt(1 + x^2)", lambda x: torch.log1p(x**2) - torch.sqrt(1 + x**2)),
+        (Poly(0.5, -1, 0.25, 0.125), lambda x: 0.5 - x + 0.25 * x**2 + 0.125 * x**3),
+    ],
+)
+def test_functions_of_the_user(activation, function):
+    net = mg.Net(layers=[(4, activation, True), (2, "identity", True)], input=X, target=Y)
+    check(net, lambda t: ((forward(t, function) - torch.tensor(Y)) ** 2).sum(1).mean())
+
+
+def test_one_activation_for_each_unit(tmp_path):
+    units = ("tanh", "relu", Poly(0, 1, 0.5), "x -> sin(x)")
+    functions = (torch.tanh, torch.relu, lambda x: x + 0.5 * x**2, torch.sin)
+
+    def activation(h):
+        return torch.stack([f(h[:, j]) for j, f in enumerate(functions)], 1)
+
+    net = mg.Net(layers=[(4, units, True), (2, "identity", True)], input=X, target=Y)
+    p = check(net, lambda t: ((forward(t, activation) - torch.tensor(Y)) ** 2).sum(1).mean())
+    res = mg.flow(net, p, maxT=0.1)
+    assert mg.load(res.save(tmp_path / "run")).layers == net.layers
+
+
+def test_a_net_without_data():
+    empty = mg.Net(layers=TANH, n_features=3, l2=0.2)
+    full = mg.Net(layers=TANH, input=X, target=Y, l2=0.2)
+    p = empty.random_params(seed=3)
+    np.testing.assert_array_equal(p.flat, full.random_params(seed=3).flat)
+    np.testing.assert_array_equal(empty(p, X), full(p))
+    assert empty.loss(p, input=X, target=Y) == full.loss(p)
+    np.testing.assert_array_equal(empty.gradient(p, input=X, target=Y), full.gradient(p))
+    np.testing.assert_array_equal(empty.hessian(p, input=X, target=Y), full.hessian(p))
+    other = full.on(X[:7], Y[:7], weights=np.arange(1, 8))
+    assert other.loss(p) == mg.Net(layers=TANH, input=X[:7], target=Y[:7], weights=np.arange(1, 8), l2=0.2).loss(p)
+    assert (other.n_samples, full.n_samples, empty.n_samples) == (7, 30, 0)
+    for call in (empty.loss, empty.gradient, empty.hessian, empty, empty.jacobian, lambda p: mg.flow(empty, p)):
+        with pytest.raises(InputError, match="no data"):
+            call(p)
+
+
+def test_jacobian_and_what_is_made_of_it():
+    net = mg.Net(layers=TANH, input=X, target=Y)
+    p = np.random.default_rng(4).normal(size=net.n_params)
+    J = torch.autograd.functional.jacobian(forward, torch.tensor(p)).numpy()
+    np.testing.assert_allclose(net.jacobian(p), J, rtol=0, atol=1e-13 * np.abs(J).max())
+    flat = J.reshape(-1, net.n_params)
+    np.testing.assert_allclose(net.tangent_kernel(p), flat @ flat.T, atol=1e-12 * np.abs(flat @ flat.T).max())
+    np.testing.assert_allclose(net.gauss_newton(p), 2 * flat.T @ flat / 30, atol=1e-12)
+    H = net.hessian(p)
+    first, second = net.hessian_blocks(p)
+    np.testing.assert_allclose(first, H[:16, :16], atol=1e-14)
+    np.testing.assert_allclose(second, H[16:, 16:], atol=1e-14)
+
+
+def test_matrix_free_spectrum():
+    net = mg.Net(layers=TANH, input=X, target=Y)
+    p = net.random_params(seed=0)
+    values = net.hessian_spectrum(p)[0]
+    np.testing.assert_allclose(net.extreme_eigenvalues(p, 3, "smallest"), values[:3], atol=1e-10)
+    np.testing.assert_allclose(net.extreme_eigenvalues(p, 4, "largest"), values[-4:], atol=1e-10)
+    np.testing.assert_allclose(net.extreme_eigenvalues(p, 2), values[[0, -1]], atol=1e-10)
+    v = np.ones(net.n_params)
+    np.testing.assert_allclose(net.linear_operator(p) @ v, net.hessian(p) @ v, rtol=1e-11)
+    with pytest.raises(InputError, match="k is 0"):
+        net.extreme_eigenvalues(p, 0)
+    with pytest.raises(InputError, match="did you mean 'smallest'"):
+        net.extreme_eigenvalues(p, 2, "small")
+
+
+def test_initial_scales_and_functions():
+    net = mg.Net(layers=TANH, n_features=3)
+    plain, scaled = net.random_params(seed=1), net.random_params(seed=1, scales=[2, 0.5])
+    np.testing.assert_allclose(scaled["w1"], 2 * plain["w1"])
+    np.testing.assert_allclose(scaled["w2"], 0.5 * plain["w2"])
+    own = net.random_params(seed=5, init=lambda shape, rng: rng.normal(size=shape))
+    rng = np.random.default_rng(5)
+    np.testing.assert_array_equal(own["w1"], rng.normal(size=(4, 3)))
+    np.testing.assert_array_equal(own["w2"], rng.normal(size=(2, 4)))
+    assert not own["b1"].any()
+    with pytest.raises(InputError, match="init returned shape"):
+        net.random_params(init=lambda shape, rng: np.zeros(3))
+    with pytest.raises(InputError, match="scales is"):
+        net.random_params(scales=[1, 2, 3])
+
+
+def test_teacher():
+    teacher = mg.TeacherNet(layers=TANH, params=np.arange(26.0) / 26, n_features=3)
+    np.testing.assert_allclose(teacher(X), forward(torch.arange(26.0, dtype=torch.float64) / 26).numpy(), rtol=1e-13)
+    with pytest.raises(InputError, match="26 parameters"):
+        mg.TeacherNet(layers=TANH, params=np.zeros(3), n_features=3)
