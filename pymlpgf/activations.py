@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class Poly:
 
 
 #: a name, a Poly, a Julia function as text, or one of these for each unit
-Activation = Union[str, Poly, tuple["str | Poly", ...]]
+Activation = str | Poly | tuple[str | Poly, ...]
 
 
 def check_activation(activation: object, where: str, width: int) -> Activation:

@@ -32,8 +32,8 @@ def targets(Y: np.ndarray, samples: int, outputs: int, loss: str, dtype: np.dtyp
         wrong = (labels != np.floor(labels)) | (labels < 0) | (labels >= outputs)
         if wrong.any():
             raise InputError(
-                f"target has the label {Y[wrong][0]}; labels are whole numbers from 0 to {outputs - 1}, one for each unit "
-                "of the output layer"
+                f"target has the label {Y[wrong][0]}; labels are whole numbers from 0 to {outputs - 1}, one for each "
+                "unit of the output layer"
             )
         return np.ascontiguousarray(labels + 1, dtype)
     shape = Y.shape
