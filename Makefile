@@ -21,7 +21,7 @@ test-python: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 test-julia: $(VENV)/.test
-	$(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl
+	PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl
 
 # `venv --without-pip` and `pip --python` need neither Debian's python3-venv nor root.
 $(VENV)/bin/python:

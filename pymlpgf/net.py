@@ -52,6 +52,9 @@ class Net:
         Outputs are multiplied by it: 1/k or 1/√k for lazy and rich regimes.
     dtype : "float64" or "float32", optional
         Number type of all computations; default float32 if input and target are float32, else float64.
+    threads : int, optional
+        How many of Julia's threads share the samples; default all of them (one, unless ``pymlpgf.init(threads=…)`` or
+        PYMLPGF_THREADS asked for more). Results depend on this number in the last digits, and on nothing else.
 
     Raises
     ------
@@ -87,6 +90,7 @@ class Net:
         merge: Any = None,
         output_factor: float = 1,
         dtype: Any = None,
+        threads: int | None = None,
     ) -> None:
         self._layers = check_layers(layers)
         if loss not in LOSSES:
@@ -117,8 +121,19 @@ class Net:
         options: dict[str, object] = {"loss": loss}
         options.update(l2=_not_negative("l2", l2), maxnorm=_not_negative("maxnorm", maxnorm, infinite=True))
         options.update(output_factor=_factor(output_factor), merge=self._merge(merge))
+        if threads is not None and (
+            not isinstance(threads, (int, np.integer)) or isinstance(threads, bool) or threads < 1
+        ):
+            raise InputError(f"threads is {threads!r}; a positive whole number is needed")
         lines = "\n".join(f"{width} {int(bias)} {border_text(f)}" for width, f, bias in self._layers)
         self._bridge = runtime.start()
+        available = runtime.info()["threads"]
+        if threads is not None and threads > available:
+            raise InputError(
+                f"threads is {threads}, but Julia runs with {available}: call pymlpgf.init(threads={threads}) before "
+                "the first use, or set PYMLPGF_THREADS"
+            )
+        options["threads"] = available if threads is None else threads
         self._handle = self._bridge.net(self._dtype == np.float32, lines, options, self._n_features, data)
         weakref.finalize(self, self._bridge.release_later, self._handle)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -193,6 +197,30 @@ def test_initial_scales_and_functions():
         net.random_params(init=lambda shape, rng: np.zeros(3))
     with pytest.raises(InputError, match="scales is"):
         net.random_params(scales=[1, 2, 3])
+
+
+THREADS = """
+import numpy as np, pymlpgf as mg
+X = np.random.default_rng(0).normal(size=(3000, 3))
+layers = [(5, "tanh", True), (2, "identity", True)]
+nets = [mg.Net(layers=layers, input=X, target=X[:, :2], threads=n) for n in (1, 2, None)]
+p = nets[0].random_params(seed=0)
+for f in ("loss", "gradient", "hessian"):
+    one, two, default = (getattr(net, f)(p) for net in nets)
+    np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-15)
+    assert np.array_equal(two, default) and np.array_equal(two, getattr(nets[1], f)(p))
+print(mg.train(nets[1], p, maxT=1, maxiterations_optim=5).loss < nets[0].loss(p))
+"""
+
+
+def test_threads():
+    environment = {**os.environ, "PYMLPGF_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, timeout=240)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+    with pytest.raises(InputError, match="Julia runs with"):
+        mg.Net(layers=TANH, input=X, target=Y, threads=1000)
+    with pytest.raises(InputError, match="threads is 0"):
+        mg.Net(layers=TANH, input=X, target=Y, threads=0)
 
 
 def test_teacher():

@@ -84,7 +84,7 @@ function border_net(::Type{T}, layers, options, D, N, X, O, Y, w) where {T}
     input, target, weights = border_data(T, D, N, X, O, Y, w)
     return Net{T}(build_layers(specs, D), input, target; weights=weights, loss=get(options, "loss", "mse"),
                   l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf), merge=merge,
-                  output_factor=number("output_factor", 1.0))
+                  output_factor=number("output_factor", 1.0), threads=Int(number("threads", 1.0)))
 end
 
 border_data(::Type{T}, D, N, X, O, Y, w) where {T} =

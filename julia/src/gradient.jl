@@ -44,13 +44,22 @@ The loss without regularisers.
 function data_loss(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
-    s = zero(T)
-    for block in net.blocks
-        heartbeat(net.monitor)
-        forward!(net.workspace, net, θ, block, 0)
-        s += block_loss(net.objective, net.workspace, block)::T
+    length(net.shares) == 1 && return share_loss(net.shares[1], net, θ) / net.n_samples
+    each_share(net) do share
+        share.value = share_loss(share, net, θ)
     end
-    return s / net.n_samples
+    return sum(share.value for share in net.shares) / net.n_samples
+end
+
+"Sum over the samples of one share."
+function share_loss(share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
+    s = zero(T)
+    for b in share.blocks
+        beat(share, net)
+        forward!(share.workspace, net, θ, net.blocks[b], 0)
+        s += block_loss(net.objective, share.workspace, net.blocks[b])::T
+    end
+    return s
 end
 
 """
@@ -62,12 +71,30 @@ function value_and_gradient!(g::Vector{T}, net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_params(net, g)
     check_data(net)
-    ws, layers = net.workspace, net.layers
     fill!(g, 0)
+    if length(net.shares) == 1
+        s = share_gradient!(g, net.shares[1], net, θ)
+    else
+        each_share(net) do share
+            share.value = share_gradient!(fill!(share.gradient, 0), share, net, θ)
+        end
+        s = zero(T)
+        for share in net.shares
+            s += share.value
+            g .+= share.gradient
+        end
+    end
+    add_penalty_gradient!(g, net.regulariser, θ)
+    return s / net.n_samples + penalty(net.regulariser, θ)
+end
+
+function share_gradient!(g::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
+    ws, layers = share.workspace, net.layers
     s = zero(T)
     scale = one(T) / net.n_samples
-    for block in net.blocks
-        heartbeat(net.monitor)
+    for b in share.blocks
+        beat(share, net)
+        block = net.blocks[b]
         n = block.n
         forward!(ws, net, θ, block, 1)
         s += block_loss!(net.objective, last(ws.Δ), ws, block, scale)::T
@@ -77,8 +104,7 @@ function value_and_gradient!(g::Vector{T}, net::Net{T}, θ::Vector{T}) where {T}
             l > 1 && pullback!(ws.Δ[l-1], ws.Δ[l], θ, layers[l], n)
         end
     end
-    add_penalty_gradient!(g, net.regulariser, θ)
-    return s / net.n_samples + penalty(net.regulariser, θ)
+    return s
 end
 
 """
@@ -142,13 +168,14 @@ function predict(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
     out = Matrix{T}(undef, n_outputs(net), n_samples(net))
+    ws = net.shares[1].workspace
     i = 0
     for block in net.blocks
         heartbeat(net.monitor)
-        forward!(net.workspace, net, θ, block, 0)
-        finish_outputs!(last(net.layers).activation, net.workspace, block.n, n_outputs(net))
+        forward!(ws, net, θ, block, 0)
+        finish_outputs!(last(net.layers).activation, ws, block.n, n_outputs(net))
         m = min(block.n, n_samples(net) - i)
-        out[:, i+1:i+m] = transpose(last(net.workspace.A)[1:m, 1:n_outputs(net)])
+        out[:, i+1:i+m] = transpose(last(ws.A)[1:m, 1:n_outputs(net)])
         i += m
     end
     return out

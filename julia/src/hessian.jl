@@ -1,9 +1,9 @@
-function hessian_buffers(net::Net{T}) where {T}
-    if net.hessian_buffers === nothing
-        net.hessian_buffers = single_hidden_layer(net) ? HessianBuffers{T}(zeros(T, first(net.blocks).n, net.n_params),
-                                                                           zeros(T, 0, 0)) : general_buffers(net)
+function hessian_buffers(share::Share{T}, net::Net{T}) where {T}
+    if share.buffers === nothing
+        share.buffers = single_hidden_layer(net) ? HessianBuffers{T}(zeros(T, first(net.blocks).n, net.n_params),
+                                                                     zeros(T, 0, 0)) : general_buffers(net)
     end
-    return net.hessian_buffers::HessianBuffers{T}
+    return share.buffers::HessianBuffers{T}
 end
 
 function general_buffers(net::Net{T}) where {T}
@@ -29,26 +29,43 @@ function hessian!(H::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
     size(H) == (net.n_params, net.n_params) ||
         throw(DimensionMismatch("H is $(size(H)), this net has $(net.n_params) parameters"))
     check_data(net)
-    buffers = hessian_buffers(net)
-    scale = one(T) / net.n_samples
     fill!(H, 0)
-    for block in net.blocks
-        heartbeat(net.monitor)
-        second_order_pass!(net.workspace, net, θ, block, scale)
-        if single_hidden_layer(net)
-            add_gauss_newton!(H, buffers, net, θ, block, scale)
-            add_curvature!(H, buffers, net, block)
-        else
-            for l in eachindex(net.layers), j in 1:net.layers[l].width
-                unit_tangent!(net.workspace, net, θ, block, scale, l, j)
-                for m in l:length(net.layers)
-                    add_block!(H, 0, buffers, net.workspace, net.layers, block, l, j, m)
-                end
-            end
+    if length(net.shares) == 1
+        share_hessian!(H, net.shares[1], net, θ)
+    else
+        each_share(net) do share
+            isempty(share.hessian) && (share.hessian = similar(H))
+            share_hessian!(fill!(share.hessian, 0), share, net, θ)
+        end
+        for share in net.shares
+            H .+= share.hessian
         end
     end
     add_penalty_hessian!(H, net.regulariser, θ)
     return mirror!(H)
+end
+
+"Add the lower triangle of the Hessian over the samples of one share."
+function share_hessian!(H::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
+    ws, buffers, layers = share.workspace, hessian_buffers(share, net), net.layers
+    scale = one(T) / net.n_samples
+    for b in share.blocks
+        beat(share, net)
+        block = net.blocks[b]
+        second_order_pass!(ws, net, θ, block, scale)
+        if single_hidden_layer(net)
+            add_gauss_newton!(H, buffers, ws, net, θ, block, scale)
+            add_curvature!(H, buffers, ws, net, block)
+        else
+            for l in eachindex(layers), j in 1:layers[l].width
+                unit_tangent!(ws, net, θ, block, scale, l, j)
+                for m in l:length(layers)
+                    add_block!(H, 0, buffers, ws, layers, block, l, j, m)
+                end
+            end
+        end
+    end
+    return H
 end
 
 """
@@ -60,7 +77,7 @@ function gauss_newton(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
     G = zeros(T, net.n_params, net.n_params)
-    buffers, ws, layers = general_buffers(net), net.workspace, net.layers
+    buffers, ws, layers = general_buffers(net), net.shares[1].workspace, net.layers
     scale = one(T) / net.n_samples
     for block in net.blocks
         heartbeat(net.monitor)
@@ -87,7 +104,7 @@ The diagonal blocks of ∇²L(θ) that belong to one layer each, without the res
 function hessian_blocks(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
-    buffers, ws, layers = general_buffers(net), net.workspace, net.layers
+    buffers, ws, layers = general_buffers(net), net.shares[1].workspace, net.layers
     Hs = [zeros(T, n_params(l), n_params(l)) for l in layers]
     scale = one(T) / net.n_samples
     for block in net.blocks
@@ -113,7 +130,7 @@ Derivatives of the outputs on the net's data by the parameters, O × N × P: bef
 function jacobian(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
-    ws, layers, O = net.workspace, net.layers, n_outputs(net)
+    ws, layers, O = net.shares[1].workspace, net.layers, n_outputs(net)
     J = zeros(T, O, net.n_samples, net.n_params)
     first_sample = 0
     for block in net.blocks
@@ -262,9 +279,10 @@ end
 
 # One hidden layer, one linear output: H = Σ (2w/N) J Jᵀ + Σ Δ ∂²f with J = ∂f/∂θ.
 
-function add_gauss_newton!(H::Matrix{T}, buffers::HessianBuffers{T}, net::Net{T}, θ, block::Block{T}, scale::T) where {T}
+function add_gauss_newton!(H::Matrix{T}, buffers::HessianBuffers{T}, ws::Workspace{T}, net::Net{T}, θ, block::Block{T},
+                           scale::T) where {T}
     hidden, out = net.layers
-    ws, Z, n, X = net.workspace, buffers.Z, block.n, block.X
+    Z, n, X = buffers.Z, block.n, block.X
     root, D, A, s, factor = ws.Ḣ[2], ws.D[1], ws.A[1], ws.Ḣ[1], net.output_factor
     @inbounds @lanes r n root[r, 1] = factor * sqrt(2scale * block.w[r])
     @inbounds for j in 1:hidden.width
@@ -282,9 +300,9 @@ function add_gauss_newton!(H::Matrix{T}, buffers::HessianBuffers{T}, net::Net{T}
     return nothing
 end
 
-function add_curvature!(H::Matrix{T}, buffers::HessianBuffers{T}, net::Net{T}, block::Block{T}) where {T}
+function add_curvature!(H::Matrix{T}, buffers::HessianBuffers{T}, ws::Workspace{T}, net::Net{T}, block::Block{T}) where {T}
     hidden, out = net.layers
-    ws, n, X, k = net.workspace, block.n, block.X, hidden.fan_in
+    n, X, k = block.n, block.X, hidden.fan_in
     u, Z = ws.Ȧ[1], buffers.Z
     columns = k + hidden.bias
     @inbounds for j in 1:hidden.width

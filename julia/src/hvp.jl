@@ -29,12 +29,27 @@ the backward pass (Pearlmutter, Neural Computation 6, 1994). Costs about three g
 function hvp!(y::Vector{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
     foreach(a -> check_params(net, a), (y, θ, v))
     check_data(net)
-    ws, layers = net.workspace, net.layers
-    L = length(layers)
     fill!(y, 0)
+    if length(net.shares) == 1
+        share_hvp!(y, net.shares[1], net, θ, v)
+    else
+        each_share(net) do share
+            share_hvp!(fill!(share.gradient, 0), share, net, θ, v)
+        end
+        for share in net.shares
+            y .+= share.gradient
+        end
+    end
+    return add_penalty_hvp!(y, net.regulariser, θ, v)
+end
+
+function share_hvp!(y::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
+    ws, layers = share.workspace, net.layers
+    L = length(layers)
     scale = one(T) / net.n_samples
-    for block in net.blocks
-        heartbeat(net.monitor)
+    for b in share.blocks
+        beat(share, net)
+        block = net.blocks[b]
         n = block.n
         second_order_pass!(ws, net, θ, block, scale)
         for l in 1:L
@@ -59,7 +74,7 @@ function hvp!(y::Vector{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
             end
         end
     end
-    return add_penalty_hvp!(y, net.regulariser, θ, v)
+    return y
 end
 
 "H = A Wᵀ, without the bias"

@@ -18,8 +18,48 @@ struct HessianBuffers{T}
 end
 
 """
+    Share{T}
+
+The blocks that one thread works on, and all that it writes to. With several shares each has a gradient and a Hessian of
+its own, which are added up in the order of the shares: the result depends on their number only.
+"""
+mutable struct Share{T}
+    blocks::UnitRange{Int}
+    alone::Bool
+    workspace::Workspace{T}
+    value::T
+    gradient::Vector{T}
+    hessian::Matrix{T}
+    buffers::Union{Nothing,HessianBuffers{T}}
+end
+
+function make_shares(::Type{T}, layers, blocks, threads::Int) where {T}
+    1 <= threads <= Threads.nthreads() ||
+        throw(ArgumentError("threads is $threads; Julia runs with $(Threads.nthreads())"))
+    n, P = clamp(length(blocks), 1, threads), sum(n_params, layers)
+    rows = isempty(blocks) ? LANES : first(blocks).n
+    return map(1:n) do i
+        own = div((i - 1) * length(blocks), n)+1:div(i * length(blocks), n)
+        Share{T}(own, n == 1, Workspace{T}(layers, rows), zero(T), zeros(T, n == 1 ? 0 : P), zeros(T, 0, 0), nothing)
+    end
+end
+
+"""
+    each_share(f, net)
+
+`f(share)` for every share, in parallel if there are several. Threads must not call out, so only a share that is alone
+lets the monitor beat.
+"""
+function each_share(f::F, net) where {F}
+    Threads.@threads for share in net.shares
+        f(share)
+    end
+end
+beat(share::Share, net) = share.alone ? heartbeat(net.monitor) : nothing
+
+"""
     Net(; layers, input, target, weights = nothing, loss = "mse", l2 = 0, maxnorm = Inf, merge = nothing,
-        output_factor = 1, n_features = nothing, T = promoted from input and target)
+        output_factor = 1, n_features = nothing, threads = 1, T = promoted from input and target)
 
 A multilayer perceptron with its data and the loss
 
@@ -29,7 +69,8 @@ A multilayer perceptron with its data and the loss
 vector of length N for one output; for `loss = "nll"` also N labels from 1 to O. `weights`: one per sample, default 1.
 `loss`: "mse", ‖f − y‖², or "nll", −Σₒ yₒ log fₒ with a softmax output. `l2`, `maxnorm`, `merge`: see
 [`Regulariser`](@ref). `output_factor`: outputs are multiplied by it. The data are copied once, into blocks; a net
-without data (`n_features` in place of `input`) has outputs, and a loss on other data.
+without data (`n_features` in place of `input`) has outputs, and a loss on other data. `threads`: how many of Julia's
+threads share the samples.
 
 A net owns the buffers its functions work in: use one net per task.
 
@@ -46,8 +87,7 @@ mutable struct Net{T} <: AbstractNet{T}
     objective::Loss
     regulariser::Regulariser{T}
     output_factor::T
-    workspace::Workspace{T}
-    hessian_buffers::Union{Nothing,HessianBuffers{T}}
+    shares::Vector{Share{T}}
     monitor::Union{Nothing,Monitor}
 end
 
@@ -66,7 +106,7 @@ function Net(; layers, input=nothing, target=nothing, n_features=nothing, T=noth
 end
 
 function Net{T}(layers::Vector{Layer}, input, target; weights=nothing, loss="mse", l2=0, maxnorm=Inf, merge=nothing,
-                output_factor=1) where {T}
+                output_factor=1, threads=1) where {T}
     objective = loss_by_name(loss)
     fits(objective, last(layers).activation)
     0 < abs(output_factor) < Inf || throw(ArgumentError("output_factor is $output_factor; finite and not 0 is needed"))
@@ -76,9 +116,8 @@ function Net{T}(layers::Vector{Layer}, input, target; weights=nothing, loss="mse
     else
         bs, N = data_blocks(T, layers, objective, input, target, weights), size(input, 2)
     end
-    rows = isempty(bs) ? LANES : first(bs).n
     return Net{T}(layers, bs, N, sum(n_params, layers), objective, regulariser, T(output_factor),
-                  Workspace{T}(layers, rows), nothing, nothing)
+                  make_shares(T, layers, bs, threads), nothing)
 end
 
 function data_blocks(::Type{T}, layers, objective::Loss, X, target, weights) where {T}
@@ -106,7 +145,7 @@ The same network, loss and regularisers on other data.
 function with_data(net::Net{T}, input, target; weights=nothing) where {T}
     bs = data_blocks(T, net.layers, net.objective, input, target, weights)
     return Net{T}(net.layers, bs, size(input, 2), net.n_params, net.objective, net.regulariser, net.output_factor,
-                  Workspace{T}(net.layers, first(bs).n), nothing, net.monitor)
+                  make_shares(T, net.layers, bs, length(net.shares)), net.monitor)
 end
 
 function check_data(net::Net)

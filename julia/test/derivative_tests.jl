@@ -75,3 +75,26 @@ end
         @test allocated(hessian!, H, net, θ) == 0
     end
 end
+
+@testset "threads" begin
+    p = problem(Float64, 3000, 3, (5, 4), "tanh"; O = 2)
+    single = problem(Float64, 3000, 2, (6,), "softplus")
+    for q in (p, single)
+        one = Net(; q...)
+        θ, v = randn(MersenneTwister(1), n_params(one)), randn(MersenneTwister(2), n_params(one))
+        for threads in 1:Threads.nthreads()
+            net = Net(; q..., threads = threads)
+            @test length(net.shares) == threads
+            @test loss(net, θ) ≈ loss(one, θ) rtol = 1e-13
+            @test relative(gradient(net, θ), gradient(one, θ)) < 1e-13
+            @test relative(hessian(net, θ), hessian(one, θ)) < 1e-13
+            @test relative(hvp(net, θ, v), hvp(one, θ, v)) < 1e-13
+            for f in (loss, gradient, hessian)
+                @test all(f(net, θ) == f(net, θ) for _ in 1:20)
+            end
+        end
+    end
+    @test length(Net(; problem(Float64, 3, 2, (6,), "softplus")..., threads = Threads.nthreads()).shares) == 1
+    @test_throws ArgumentError Net(; p..., threads = Threads.nthreads() + 1)
+    @test_throws ArgumentError Net(; p..., threads = 0)
+end
