@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
 
-__all__ = ["common_dtype", "contiguous", "inputs", "numeric", "sample_weights", "targets"]
+__all__ = ["common_dtype", "contiguous", "inputs", "numeric", "real_number", "sample_weights", "targets"]
+
+
+def real_number(value: object) -> float:
+    """``value`` if it is a real number, else NaN: no text, no truth value, no array."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
 
 
 def inputs(X: Any, n_features: int | None, dtype: np.dtype) -> np.ndarray:
@@ -66,7 +77,7 @@ def sample_weights(weights: Any, samples: int, dtype: np.dtype) -> np.ndarray | 
 def numeric(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{name} is not an array: {error}") from None
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")
@@ -79,7 +90,7 @@ def common_dtype(dtype: Any, *arrays: np.ndarray) -> np.dtype:
         return np.dtype(np.float32 if arrays and all(a.dtype == np.float32 for a in arrays) else np.float64)
     try:
         wanted = np.dtype(dtype)
-    except TypeError:
+    except Exception:  # what NumPy raises depends on how little it can make of it
         wanted = None
     if wanted not in (np.float32, np.float64):
         raise InputError(f"dtype is {dtype!r}; 'float64' or 'float32' is needed")

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import runtime
 from .activations import Activation, border_text, check_layers
-from .data import common_dtype, contiguous, inputs, numeric, sample_weights, targets
+from .data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
 from .errors import InputError
 from .params import Params
 from .suggest import nearest, suggest_keywords
@@ -93,7 +93,7 @@ class Net:
         threads: int | None = None,
     ) -> None:
         self._layers = check_layers(layers)
-        if loss not in LOSSES:
+        if not isinstance(loss, str) or loss not in LOSSES:
             raise InputError(f"unknown loss {loss!r}{nearest(str(loss), LOSSES)}")
         softmax = self._layers[-1][1] == "softmax"
         if softmax != (loss == "nll"):
@@ -104,7 +104,7 @@ class Net:
         if input is None:
             if target is not None or weights is not None:
                 raise InputError("target or weights are given without input")
-            if not isinstance(n_features, (int, np.integer)) or isinstance(n_features, bool) or n_features < 1:
+            if n_features is None or not _is_whole(n_features) or n_features < 1:
                 raise InputError(f"n_features is {n_features!r}; a net without input needs it, a positive whole number")
             self._dtype = common_dtype(dtype)
             self._n_samples, self._n_features = 0, int(n_features)
@@ -146,14 +146,12 @@ class Net:
         """One-based, as Julia counts."""
         if merge is None:
             return ""
-        entries = [merge] if len(merge) == 4 and not hasattr(merge[0], "__len__") else list(merge)
+        entries = merge if isinstance(merge, list) else [merge]
         parts = []
         for entry in entries:
-            try:
-                layer, i, j = (int(k) for k in entry[:3])
-                (strength,) = entry[3:]
-            except (TypeError, ValueError):
-                raise InputError(f"merge has the entry {entry!r}; (layer, i, j, λ) is needed") from None
+            if not isinstance(entry, tuple) or len(entry) != 4 or not all(map(_is_whole, entry[:3])):
+                raise InputError(f"merge has the entry {entry!r}; a tuple (layer, i, j, λ) is needed")
+            layer, i, j, strength = entry
             if not 0 <= layer < len(self._layers):
                 raise InputError(f"merge names layer {layer}; this net has layers 0 to {len(self._layers) - 1}")
             width = self._layers[layer][0]
@@ -213,7 +211,7 @@ class Net:
         scales : float or sequence of floats, one for each layer
             Multiplies the weights.
         """
-        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        if not _is_whole(seed) or not 0 <= seed < 2**64:
             raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
         flat = np.zeros(self._n_params, self._dtype)
         p = self.params(flat)
@@ -224,11 +222,11 @@ class Net:
                 if drawn.shape != W.shape:
                     raise InputError(f"init returned shape {drawn.shape} for weights of shape {W.shape}")
                 W[:] = drawn
-        elif init in INITS:
+        elif isinstance(init, str) and init in INITS:
             self._bridge.random_params(self._handle, int(seed), init, flat.ctypes.data)
         else:
             raise InputError(f"unknown init {init!r}{nearest(str(init), INITS)}")
-        factors = np.asarray(scales, float)
+        factors = numeric("scales", scales)
         if factors.shape not in ((), (len(self._layers),)) or not np.isfinite(factors).all():
             raise InputError(f"scales is {scales!r}; a finite number, or one for each of {len(self._layers)} layers")
         for W, factor in zip(p.weights, np.broadcast_to(factors, len(self._layers)), strict=True):
@@ -392,20 +390,18 @@ def _address(array: np.ndarray) -> int:
 
 
 def _not_negative(name: str, value: Any, infinite: bool = False) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = real_number(value)
     if not number >= 0 or (math.isinf(number) and not infinite):
         raise InputError(f"{name} is {value!r}; a{'' if infinite else ' finite'} number that is not negative is needed")
     return number
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def _factor(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = real_number(value)
     if not math.isfinite(number) or number == 0:
         raise InputError(f"output_factor is {value!r}; a finite number other than 0 is needed")
     return number

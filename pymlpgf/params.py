@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from .data import numeric
 from .errors import InputError
 
 __all__ = ["Layer", "Params"]
@@ -45,7 +46,7 @@ class Params(NDArrayOperatorsMixin):
     __slots__ = ("flat", "layers")
 
     def __init__(self, flat: Any, layers: Sequence[Layer]) -> None:
-        flat = np.ascontiguousarray(flat)
+        flat = np.ascontiguousarray(numeric("flat", flat))
         if flat.dtype not in (np.float32, np.float64):
             flat = flat.astype(np.float64)
         size = sum(width * (fan_in + bias) for fan_in, width, bias in layers)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .data import numeric, real_number
 from .errors import InputError
 from .net import Net
 from .progress import ProgressLine
@@ -220,7 +221,7 @@ def _solve(
     if rates is None:
         options["tauinv"] = constants
     interval = _number("progress_interval", progress_interval, positive=True)
-    if verbosity not in (0, 1, 2):
+    if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     bridge = net._bridge
     with ProgressLine(verbosity, interval) as line:
@@ -275,16 +276,13 @@ def _goals(min_gnorm: float, minloss: float) -> dict[str, object]:
 
 
 def _name(argument: str, value: object, known: tuple[str, ...]) -> str:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InputError(f"unknown {argument} {value!r}{nearest(str(value), known)}")
     return str(value)
 
 
 def _number(argument: str, value: Any, *, finite: bool = False, positive: bool = False) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = real_number(value)
     if not number >= 0 or (positive and number == 0) or (finite and math.isinf(number)):
         kind = "a positive" if positive else "a non-negative"
         raise InputError(f"{argument} is {value!r}; {kind}{' finite' if finite else ''} number is needed")
@@ -292,8 +290,8 @@ def _number(argument: str, value: Any, *, finite: bool = False, positive: bool =
 
 
 def _tauinv(value: Any, size: int) -> float | np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub" or array.shape not in ((), (size,)):
+    array = numeric("tauinv", value)
+    if array.shape not in ((), (size,)):
         raise InputError(f"tauinv has shape {array.shape}; a number or shape ({size},) is needed")
     array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
     if not (np.isfinite(array).all() and (array >= 0).all()):

@@ -129,7 +129,8 @@ end
 
 @inline function derivatives(::Gelu, x)
     c, d = normal_cdf_pdf(x)
-    return (x * c, muladd(x, d, c), d * (2 - x * x))
+    y = ifelse(abs(x) > 40, oftype(x, 40), x)        # where d is zero, x² may overflow
+    return (x * c, muladd(x, d, c), d * (2 - y * y))
 end
 
 @inline function derivatives(::Silu, x)

@@ -45,7 +45,8 @@ for (T, I, magic, bias, bits, lo, hi, ln2lo, coefs) in (
         end
         @inline function fast_exp(x::$T)
             r, scale = reduce_exp(ifelse(x > $hi, $hi, x))
-            return ifelse(x > $hi, $(T(Inf)), evalpoly(r, $coefs) * scale)
+            y = ifelse(x > $hi, $(T(Inf)), evalpoly(r, $coefs) * scale)
+            return ifelse(x < $lo, $(zero(T)), y)
         end
         @inline function exp_expm1(x::$T)
             r, scale = reduce_exp(x)
@@ -58,8 +59,7 @@ end
 """
     fast_exp(x)
 
-eˣ to 2 ulp for x >= log(floatmin); below that it stays at floatmin, which no sum can tell from zero. NaN
-stays NaN, overflow is Inf.
+eˣ to 2 ulp for x >= log(floatmin), zero below (no subnormal numbers). NaN stays NaN, overflow is Inf.
 """
 fast_exp(x) = exp(x)
 

@@ -145,6 +145,40 @@ end
     @test relative(gauss_newton(soft, θ), sum(J[:, n, :]' * (Diagonal(p[:, n]) - p[:, n] * p[:, n]') * J[:, n, :] / 21 for n in 1:21)) < 1e-12
 end
 
+@testset "extreme inputs" begin
+    xs = [s * x for s in (-1, 1) for x in (0.0, 1e-300, 1e-8, 30.0, 40.0, 709.0, 746.0, 800.0, 1e4, 1e8, 1e100, 1e160, 1e300)]
+    for (name, a) in MLPGF.ACTIVATIONS, x in xs, T in (Float64, Float32)
+        isfinite(T(x)) || continue
+        for (y, exact) in zip(MLPGF.derivatives(a, T(x)), MLPGF.derivatives(a, big(T(x))))
+            isfinite(T(exact)) && @test isfinite(y) && abs(y - exact) <= 1e2 * eps(T) * max(abs(exact), 1)
+        end
+    end
+    # Weights of 1e±8: what is finite in exact arithmetic is finite here.
+    for name in sort!(collect(keys(MLPGF.ACTIVATIONS))), nll in (false, true), big_first in (false, true)
+        (name == "softmax" || name == "exp" && big_first) && continue      # exp(1e8) itself is no float
+        out = nll ? (3, "softmax", true) : (2, "identity", true)
+        p = (layers = ((3, name, true), out), input = X, target = nll ? LABELS : Y, loss = nll ? "nll" : "mse")
+        net, exact = Net(; p...), Net(; p..., T = BigFloat)
+        θ = randn(MersenneTwister(9), n_params(net))
+        θ[1:12] .*= big_first ? 1e8 : 1e-8
+        θ[13:end] .*= big_first ? 1e-8 : 1e8
+        for f in (loss, gradient, hessian)
+            @test all(!isfinite(Float64(e)) || isfinite(y) for (y, e) in zip(f(net, θ), f(exact, big.(θ))))
+        end
+    end
+end
+
+@testset "the order of the samples" begin
+    order = randperm(MersenneTwister(5), 21)
+    p = (layers = ((4, tanh, true), (2, identity, true)),)
+    a = Net(; p..., input = X, target = Y, weights = W)
+    b = Net(; p..., input = X[:, order], target = Y[:, order], weights = W[order])
+    θ = randn(MersenneTwister(1), n_params(a))
+    @test loss(a, θ) ≈ loss(b, θ) rtol = 1e-14
+    @test gradient(a, θ) ≈ gradient(b, θ) rtol = 1e-13
+    @test hessian(a, θ) ≈ hessian(b, θ) rtol = 1e-13
+end
+
 @testset "nets without data, and other data" begin
     layers = ((3, tanh, true), (1, identity, true))
     empty = Net(layers = layers, n_features = 3)
