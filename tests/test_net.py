@@ -132,9 +132,8 @@ def test_every_activation_loss_and_depth(activation, loss, weighted, bias, depth
     assert_close(net.gradient(p), torch.autograd.functional.jacobian(exact, theta), 1e-11)
     assert_close(net.hessian(p), hessian, 1e-11)
     assert_close(net.hvp(p, v), hessian @ torch.tensor(v), 1e-11)
-    if not 1e-20 < hessian.abs().max() < 1e20:
-        assert (activation, depth) == ("cube", 4)  # x^81 leaves the range of float32
-        return
+    if activation == "cube" and depth >= 3 and not 1e-20 < hessian.abs().max() < 1e20:
+        return  # x^27 and x^81 leave the range of float32
     single = mg.Net(layers=layers, input=X, target=Y, weights=w if weighted else None, loss=loss, dtype="float32")
     assert_close(single.gradient(p), torch.autograd.functional.jacobian(exact, theta), 1e-4)
     assert_close(single.hessian(p), hessian, 1e-4)
