@@ -1,16 +1,6 @@
 using MLPGF, LinearAlgebra, Random, Test
 
-"Central differences in 256-bit arithmetic: the gradient from the loss, then the Hessian from the gradient so checked."
-function finite_differences(net, θ)
-    h = big(10.0)^-25
-    P = length(θ)
-    e(i) = [j == i ? h : zero(h) for j in 1:P]
-    g = [(loss(net, θ + e(i)) - loss(net, θ - e(i))) / 2h for i in 1:P]
-    H = reduce(hcat, [(gradient(net, θ + e(i)) - gradient(net, θ - e(i))) / 2h for i in 1:P])
-    return g, H
-end
-
-relative(a, b) = maximum(abs.(a .- b)) / maximum(abs, b)
+Base.include(@__MODULE__, joinpath(@__DIR__, "finite_differences.jl"))
 
 const SHAPES = [(1, 1, (1,)), (7, 3, (5, 4, 2)), (33, 2, (8,)), (17, 2, (3, 3, 3)), (20, 1, (4,)), (9, 18, (3,))]
 const NAMES = ["softplus", "sigmoid", "tanh", "sigmoid2", "g", "identity", "relu"]
