@@ -7,11 +7,12 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from types import ModuleType
 
 from ..errors import JuliaError, RuntimeUnavailable
+from .environment import temporary
 from .find import Julia
 from .signals import preserved
 
@@ -31,7 +32,7 @@ class EmbeddedHost:
                 "juliacall has already started another Julia in this process, and two do not fit into one: "
                 "start pymlpgf first, or let it use juliacall's Julia (PYMLPGF_JULIA=full)"
             )
-        with preserved(), _environment(environment):
+        with preserved(), temporary(environment):
             # libgcc_s first: libunwind, which libjulia brings along, exports _Unwind_Resume as well, and the C++
             # libraries loaded later (matplotlib's, torch's) would unwind with it, which ends in a segmentation fault.
             if sys.platform == "linux":
@@ -91,17 +92,3 @@ class _NoSecondJulia(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             f"pymlpgf has started {self._running} in this process, and juliacall's would be a second one, which does "
             "not fit: import juliacall before the first use of pymlpgf, which then shares its Julia"
         )
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import SettingError
@@ -58,3 +60,18 @@ def variables(julia: Julia, cache: Path, threads: int | None, *, session: bool =
     if julia.version < OLD_OPENBLAS and (coretype := cpu.openblas_coretype()):
         values["OPENBLAS_CORETYPE"] = coretype
     return values
+
+
+@contextmanager
+def temporary(values: Mapping[str, str]) -> Iterator[None]:
+    """``os.environ`` with ``values`` for the body; afterwards as before, so that children do not inherit them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

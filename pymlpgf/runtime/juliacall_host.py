@@ -7,6 +7,7 @@ import sys
 import warnings
 
 from ..errors import JuliaError, RuntimeUnavailable
+from .environment import temporary
 from .find import Julia
 from .signals import preserved
 
@@ -18,14 +19,15 @@ class JuliacallHost:
 
     def __init__(self, julia: Julia, threads: int) -> None:
         """``julia`` and ``threads`` count only where juliacall has not started Julia already."""
+        values = {"THREADS": str(threads)}
         # Setting both keeps juliacall from resolving packages, and so from the network.
         if julia.project is not None:
-            os.environ.setdefault("PYTHON_JULIACALL_EXE", str(julia.executable))
-            os.environ.setdefault("PYTHON_JULIACALL_PROJECT", str(julia.project))
-        os.environ.setdefault("PYTHON_JULIACALL_THREADS", str(threads))
+            values.update(EXE=str(julia.executable), PROJECT=str(julia.project))
         if threads > 1:  # Julia stops its threads for garbage collection by signals
-            os.environ.setdefault("PYTHON_JULIACALL_HANDLE_SIGNALS", "yes")
-        with preserved(), warnings.catch_warnings():
+            values["HANDLE_SIGNALS"] = "yes"
+        named = {f"PYTHON_JULIACALL_{name}": value for name, value in values.items()}
+        unset = {name: value for name, value in named.items() if name not in os.environ}  # the user's own go first
+        with preserved(), temporary(unset), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch was imported before juliacall")
             try:
                 import juliacall
