@@ -4,7 +4,7 @@ Gradient flow and minima of multilayer perceptrons: `Net`, `loss`, `gradient!`, 
 """
 module MLPGF
 
-using LinearAlgebra, Printf
+using LinearAlgebra, Random
 
 include("stops.jl")
 include("elementary.jl")

@@ -69,6 +69,9 @@ function normal!(rng::Xoshiro256)
     end
 end
 
+uniform!(rng::AbstractRNG) = rand(rng)
+normal!(rng::AbstractRNG) = randn(rng)
+
 """
     glorot_normal(rng, fan_in, fan_out), glorot_uniform(rng, fan_in, fan_out)
 
@@ -81,13 +84,15 @@ const INITIALISERS = Dict{String,Function}("glorot_normal" => glorot_normal, "gl
 
 """
     random_params(seed, net; init = glorot_normal, scales = 1) -> θ
+    random_params(rng, net; init = glorot_normal, scales = 1) -> θ
 
 Initial parameters (length P): weights from `init(rng, fan_in, fan_out)`, biases zero. `scales`, a number or one for
-each layer, multiplies the weights. The same seed gives the same numbers on every Julia version and from Python.
+each layer, multiplies the weights. The same seed gives the same numbers on every Julia version and from Python; an
+`AbstractRNG` gives what it gives.
 """
 random_params(seed::Integer, net::Net; options...) = random_params(Xoshiro256(seed), net; options...)
 
-function random_params(rng::Xoshiro256, net::Net{T}; init=glorot_normal, scales=1) where {T}
+function random_params(rng, net::Net{T}; init=glorot_normal, scales=1) where {T}
     scales isa Real || length(scales) == length(net.layers) ||
         throw(DimensionMismatch("scales has $(length(scales)) entries for $(length(net.layers)) layers"))
     θ = zeros(T, net.n_params)
