@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `pymlpgf doctor | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a folder that cannot be written, a full disk
+        print(f"pymlpgf: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("pymlpgf: interrupted", file=sys.stderr)
         return 130

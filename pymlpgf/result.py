@@ -161,7 +161,10 @@ class TrainResult:
         return {**dataclasses.asdict(self), "converged": self.converged, "success": self.success}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write an .npz file with a JSON header; it appears whole or not at all. Returns its path."""
+        """Write an .npz file with a JSON header; it appears whole or not at all. Returns its path.
+
+        Folders that are missing are made.
+        """
         path = Path(path)
         if path.suffix != ".npz":
             path = path.with_name(path.name + ".npz")
@@ -178,6 +181,7 @@ class TrainResult:
                 header[field.name] = value
         header["layers"] = [(width, activation_to_json(f), bias) for width, f, bias in self.layers]
         arrays["header"] = np.array(json.dumps(header))
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             with open(temporary, "xb") as file:

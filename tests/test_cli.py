@@ -192,3 +192,10 @@ def test_uuids_of_packages_on_request() -> None:
     for name, uuid, _ in cli.ON_REQUEST.values():
         if name in text:
             assert f'{name} = "{uuid}"' in text
+
+
+def test_a_folder_that_cannot_be_written_gives_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert cli.main(["demo", "--quick", "--output", str(blocked / "out")]) == 1
+    assert str(blocked) in capsys.readouterr().err

@@ -210,9 +210,9 @@ def test_trajectory_is_bounded_and_keeps_both_ends(net, start):
 
 def test_save_and_load(net, start, tmp_path):
     res = mg.train(net, start, maxT=5, maxtime_optim=0.2, dense=True)
-    path = res.save(tmp_path / "run")
-    assert path == tmp_path / "run.npz"
-    assert [f.name for f in tmp_path.iterdir()] == ["run.npz"]
+    path = res.save(tmp_path / "new" / "run")
+    assert path == tmp_path / "new" / "run.npz"
+    assert [f.name for f in path.parent.iterdir()] == ["run.npz"]
     for other in (mg.load(path), pickle.loads(pickle.dumps(res))):
         assert repr(other) == repr(res)
         assert other.layers == res.layers
