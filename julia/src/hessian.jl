@@ -47,7 +47,7 @@ end
 
 "Add the lower triangle of the Hessian over the samples of one share."
 function share_hessian!(H::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
-    ws, buffers, layers = share.workspace, hessian_buffers(share, net), net.layers
+    ws, buffers = share.workspace, hessian_buffers(share, net)
     scale = one(T) / net.n_samples
     for b in share.blocks
         beat(share, net)
@@ -57,12 +57,7 @@ function share_hessian!(H::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T
             add_gauss_newton!(H, buffers, ws, net, θ, block, scale)
             add_curvature!(H, buffers, ws, net, block)
         else
-            for l in eachindex(layers), j in 1:layers[l].width
-                unit_tangent!(ws, net, θ, block, scale, l, j)
-                for m in l:length(layers)
-                    add_block!(H, 0, buffers, ws, layers, block, l, j, m)
-                end
-            end
+            add_blocks!(H, buffers, ws, net, θ, block, scale)
         end
     end
     return H
@@ -86,12 +81,7 @@ function gauss_newton(net::Net{T}, θ::Vector{T}) where {T}
             fill!(ws.S[l], 0)
             fill!(ws.Δ[l], 0)
         end
-        for l in eachindex(layers), j in 1:layers[l].width
-            unit_tangent!(ws, net, θ, block, scale, l, j)
-            for m in l:length(layers)
-                add_block!(G, 0, buffers, ws, layers, block, l, j, m)
-            end
-        end
+        add_blocks!(G, buffers, ws, net, θ, block, scale)
     end
     return mirror!(G)
 end
@@ -189,6 +179,18 @@ end
 # Δ̇ backwards as in a Hessian-vector product. As ∂h_l[j]/∂W_l[j, i] = a_{l-1}[i],
 #     ∂²ℓ/∂W_m[p, q] ∂W_l[j, i] = (Δ̇_m[p] a_{m-1}[q] + Δ_m[p] Ȧ_{m-1}[q]) a_{l-1}[i],      m >= l,
 # which summed over samples is a matrix product. Only pairs with m > l, or m = l and p >= j, are computed.
+
+"Add every block of the lower triangle for one block of samples."
+function add_blocks!(H, buffers::HessianBuffers{T}, ws::Workspace{T}, net, θ, block::Block{T}, scale::T) where {T}
+    layers = net.layers
+    for l in eachindex(layers), j in 1:layers[l].width
+        unit_tangent!(ws, net, θ, block, scale, l, j)
+        for m in l:length(layers)
+            add_block!(H, 0, buffers, ws, layers, block, l, j, m)
+        end
+    end
+    return H
+end
 
 function unit_tangent!(ws::Workspace{T}, net, θ, block::Block{T}, scale::T, l::Int, j::Int) where {T}
     layers = net.layers
