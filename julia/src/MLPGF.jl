@@ -7,6 +7,7 @@ module MLPGF
 using LinearAlgebra, Random
 
 include("stops.jl")
+include("vectors.jl")
 include("elementary.jl")
 include("activations.jl")
 include("jets.jl")

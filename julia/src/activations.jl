@@ -86,65 +86,77 @@ Base.show(io::IO, a::Poly) = print(io, "Poly(", join(a.coefficients, ", "), ")")
 
 Branch-free in Float32 and Float64; what a caller does not use, the compiler removes.
 At its kink relu has derivative 0, as in PyTorch and JAX.
+
+    derivatives(a::Activation, x, exponentials(a, x))
+
+The same in two stages, for activations that need an exponential. Each stage is short enough for a processor to work on
+several vectors at once; as one chain of dependent operations softplus took twice the time (2.6 against 1.3 ns).
 """
+@inline derivatives(a::Activation, x) = derivatives(a, x, exponentials(a, x))
+@inline derivatives(a::Activation, x, ::Tuple{}) = derivatives(a, x)
+
+"One or two numbers for the second stage of `derivatives`, none where one stage does."
+@inline exponentials(::Activation, x) = ()
+
 @inline derivatives(::Identity, x) = (x, one(x), zero(x))
 
-@inline derivatives(::Relu, x) = (ifelse(x < 0, zero(x), x), ifelse(x > 0, one(x), zero(x)), zero(x))
+@inline derivatives(::Relu, x) = (select(x < 0, zero(x), x), select(x > 0, one(x), zero(x)), zero(x))
 
-@inline function derivatives(::Softplus, x)
-    e = fast_exp(-abs(x))
+@inline exponentials(::Union{Softplus,Sigmoid,Silu}, x) = (fast_exp(-abs(x)),)
+
+@inline function derivatives(::Softplus, x, (e,)::Tuple{Any})
     l, v = log1p_inv1p(e)
     d = e * v                                        # sigmoid(-|x|), without cancellation
-    return (ifelse(x < 0, zero(x), x) + l, ifelse(x < 0, d, v), d * v)
+    return (select(x < 0, zero(x), x) + l, select(x < 0, d, v), d * v)
 end
 
-@inline function derivatives(::Sigmoid, x)
-    e = fast_exp(-abs(x))
+@inline function derivatives(::Sigmoid, x, (e,)::Tuple{Any})
     v = 1 / (1 + e)
     d = e * v
     s = d * v
-    return (ifelse(x < 0, d, v), s, ifelse(x < 0, s, -s) * ((1 - e) * v))
+    return (select(x < 0, d, v), s, select(x < 0, s, -s) * ((1 - e) * v))
 end
 
-@inline function derivatives(::Tanh, x)
-    y = abs(x)
-    e, m = exp_expm1(-2y)
+@inline exponentials(::Tanh, x) = exp_expm1(-2 * abs(x))
+@inline function derivatives(::Tanh, x, (e, m)::Tuple{Any,Any})
     v = 1 / (1 + e)
     f = -m * v
     d = 4 * e * v * v                                # 1 - tanh², without cancellation
-    f = ifelse(x < 0, -f, f)
+    f = select(x < 0, -f, f)
     return (f, d, -2 * f * d)
 end
 
-@inline function derivatives(::Sigmoid2, x)
-    T = typeof(x)
-    d = sqrt(2 / T(pi)) * fast_exp(-x * x / 2)
-    return (fast_erf(x * sqrt(T(0.5))), d, -x * d)
+@inline exponentials(::Sigmoid2, x) = (fast_exp(-x * x / 2),)
+@inline function derivatives(::Sigmoid2, x, (gauss,)::Tuple{Any})
+    T = eltype(x)
+    d = sqrt(2 / T(pi)) * gauss
+    return (fast_erf(x * sqrt(T(0.5)), gauss), d, -x * d)
 end
 
-@inline function derivatives(::NormalCdf, x)
-    f, d = normal_cdf_pdf(x)
+@inline exponentials(::Union{NormalCdf,Gelu}, x) = (half_gauss(x),)
+@inline function derivatives(::NormalCdf, x, (gauss,)::Tuple{Any})
+    f, d = normal_cdf_pdf(x, gauss)
     return (f, d, -x * d)
 end
 
-@inline function derivatives(::Gelu, x)
-    c, d = normal_cdf_pdf(x)
-    y = ifelse(abs(x) > 40, oftype(x, 40), x)        # where d is zero, x² may overflow
+@inline function derivatives(::Gelu, x, (gauss,)::Tuple{Any})
+    c, d = normal_cdf_pdf(x, gauss)
+    y = select(abs(x) > 40, oftype(x, 40), x)        # where d is zero, x² may overflow
     return (x * c, muladd(x, d, c), d * (2 - y * y))
 end
 
-@inline function derivatives(::Silu, x)
-    f, d, s = derivatives(sigmoid, x)
-    return (x * f, muladd(x, d, f), muladd(x, s, 2d))
+@inline function derivatives(::Silu, x, e::Tuple{Any})
+    f, d, s = derivatives(sigmoid, x, e)
+    return (x * f, muladd(x, d, f), muladd(x, s, 2 * d))
 end
 
 # Klambauer et al., arXiv 1706.02515, equation 2 and the constants of its section 1.
-@inline function derivatives(::Selu, x)
-    T = typeof(x)
+@inline exponentials(::Selu, x) = exp_expm1(select(x > 0, zero(x), x))
+@inline function derivatives(::Selu, x, (e, m)::Tuple{Any,Any})
+    T = eltype(x)
     λ, α = T(1.0507009873554804934193349852946), T(1.6732632423543772848170429916717)
-    e, m = exp_expm1(ifelse(x > 0, zero(x), x))
     below = x <= 0
-    return (λ * ifelse(below, α * m, x), λ * ifelse(below, α * e, one(x)), λ * ifelse(below, α * e, zero(x)))
+    return (λ * select(below, α * m, x), λ * select(below, α * e, one(x)), λ * select(below, α * e, zero(x)))
 end
 
 @inline derivatives(::Square, x) = (x * x / 2, x, one(x))
@@ -162,16 +174,17 @@ end
         d = muladd(d, x, f)
         f = muladd(f, x, oftype(x, p.coefficients[i]))
     end
-    return (f, d, 2s)
+    return (f, d, 2 * s)
 end
 
 # The logits: outputs become probabilities only in the loss and in `predict`.
 @inline derivatives(::Softmax, x) = (x, one(x), zero(x))
 
-@inline function derivatives(::GFunction, x)
-    f1, d1, s1 = derivatives(softplus, x)
-    f2, d2, s2 = derivatives(sigmoid, 4x)
-    return (f1 + f2, d1 + 4d2, s1 + 16s2)
+@inline exponentials(::GFunction, x) = (fast_exp(-abs(x)), fast_exp(-abs(4 * x)))
+@inline function derivatives(::GFunction, x, (e, e4)::Tuple{Any,Any})
+    f1, d1, s1 = derivatives(softplus, x, (e,))
+    f2, d2, s2 = derivatives(sigmoid, 4 * x, (e4,))
+    return (f1 + f2, d1 + 4 * d2, s1 + 16 * s2)
 end
 
 """
@@ -201,36 +214,38 @@ mutable struct Columns
 end
 
 """
-    activate!(a, A, n, columns)
-    activate!(a, A, D, n, columns)
-    activate!(a, A, D, S, n, columns)
+    activate!(a, Val(order), A, D, S, n, j)
 
-Replace the pre-activations in `columns` of `A` (first `n` rows) by f; fill `D` with f', `S` with f''.
+Replace the pre-activations in column `j` of `A` (first `n` rows) by f; for `order` 1 fill `D` with f', for `order` 2 also
+`S` with f''. What `D` and `S` hold otherwise is lost.
 """
-function activate!(a::Activation, A, n::Int, columns::Columns)
-    @inbounds for j in columns.first:columns.last
-        @lanes r n begin
-            f, _, _ = derivatives(a, A[r, j])
-            A[r, j] = f
+@inline function activate!(a::Activation, ::Val{order}, A::Matrix{T}, D::Matrix{T}, S::Matrix{T}, n::Int, j::Int) where {order,T}
+    V = lanes(T)
+    rows = (j-1)*size(A, 1)+1:width(V):(j-1)*size(A, 1)+n
+    GC.@preserve A D S begin
+        kept = exponentials(a, zero(V))
+        for i in rows
+            length(kept) >= 1 || break
+            e = exponentials(a, load(V, A, i))
+            store!(D, i, e[1])
+            length(kept) >= 2 && store!(S, i, e[2])
+        end
+        for i in rows
+            e = length(kept) == 0 ? () : length(kept) == 1 ? (load(V, D, i),) : (load(V, D, i), load(V, S, i))
+            f, d, s = derivatives(a, load(V, A, i), e)
+            store!(A, i, f)
+            order >= 1 && store!(D, i, d)
+            order >= 2 && store!(S, i, s)
         end
     end
+    return nothing
 end
-function activate!(a::Activation, A, D, n::Int, columns::Columns)
-    @inbounds for j in columns.first:columns.last
-        @lanes r n begin
-            f, d, _ = derivatives(a, A[r, j])
-            A[r, j] = f
-            D[r, j] = d
-        end
+@inline function activate!(a::Custom, ::Val{order}, A::Matrix{T}, D::Matrix{T}, S::Matrix{T}, n::Int, j::Int) where {order,T}
+    @inbounds @lanes r n begin
+        f, d, s = derivatives(a, A[r, j])
+        A[r, j] = f
+        order >= 1 && (D[r, j] = d)
+        order >= 2 && (S[r, j] = s)
     end
-end
-function activate!(a::Activation, A, D, S, n::Int, columns::Columns)
-    @inbounds for j in columns.first:columns.last
-        @lanes r n begin
-            f, d, s = derivatives(a, A[r, j])
-            A[r, j] = f
-            D[r, j] = d
-            S[r, j] = s
-        end
-    end
+    return nothing
 end

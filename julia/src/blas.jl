@@ -3,7 +3,6 @@
 
 const libblas = isdefined(LinearAlgebra.BLAS, :libblastrampoline) ? LinearAlgebra.BLAS.libblastrampoline :
                 Base.libblas_name
-const BlasReal = Union{Float32,Float64}
 
 for (T, gemm, syrk) in ((Float64, :dgemm_, :dsyrk_), (Float32, :sgemm_, :ssyrk_))
     gemm, syrk = (:(LinearAlgebra.BLAS.@blasfunc($f)) for f in (gemm, syrk))

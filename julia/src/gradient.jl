@@ -2,20 +2,30 @@ layer_input(ws::Workspace, block::Block, l::Int) = l == 1 ? block.X : ws.A[l-1]
 
 "Activations of all layers for one block; f' too for `order` 1, f'' too for `order` 2."
 function forward!(ws::Workspace, net, θ, block::Block, order::Int)
-    n, layers = block.n, net.layers
-    for (l, layer) in enumerate(layers)
-        A = linear!(ws.A[l], layer_input(ws, block, l), θ, layer, n)
+    n = block.n
+    for (l, layer) in enumerate(net.layers)
+        A, D, S, X = ws.A[l], ws.D[l], ws.S[l], layer_input(ws, block, l)
+        by_blas(layer) && linear!(A, X, θ, layer, n)
         for columns in layer.columns
             if order == 0
-                activate!(columns.activation, A, n, columns)
+                forward_columns!(columns.activation, Val(0), A, D, S, X, θ, layer, n, columns)
             elseif order == 1
-                activate!(columns.activation, A, ws.D[l], n, columns)
+                forward_columns!(columns.activation, Val(1), A, D, S, X, θ, layer, n, columns)
             else
-                activate!(columns.activation, A, ws.D[l], ws.S[l], n, columns)
+                forward_columns!(columns.activation, Val(2), A, D, S, X, θ, layer, n, columns)
             end
         end
     end
-    net.output_factor == 1 || scale_outputs!(ws, net.output_factor, n, last(layers).width, order)
+    net.output_factor == 1 || scale_outputs!(ws, net.output_factor, n, last(net.layers).width, order)
+    return nothing
+end
+
+# Column by column, so that the pre-activations are still in the first-level cache.
+function forward_columns!(a::Activation, order::Val, A, D, S, X, θ, layer::Layer, n::Int, columns::Columns)
+    for j in columns.first:columns.last
+        by_blas(layer) || linear_column!(A, j, X, θ, layer, n)
+        activate!(a, order, A, D, S, n, j)
+    end
     return nothing
 end
 
@@ -99,12 +109,39 @@ function share_gradient!(g::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{
         forward!(ws, net, θ, block, 1)
         s += block_loss!(net.objective, last(ws.Δ), ws, block, scale)::T
         for l in length(layers):-1:1
-            hadamard!(ws.Δ[l], ws.D[l], ws.Δ[l], n, layers[l].width)
-            accumulate!(g, ws.Δ[l], layer_input(ws, block, l), layers[l], n)
-            l > 1 && pullback!(ws.Δ[l-1], ws.Δ[l], θ, layers[l], n)
+            backward!(g, ws, θ, block, layers, l)
         end
     end
     return s
+end
+
+"""
+Δ of layer `l` and its share of the gradient `g`. Column by column as in `forward!`, but for the products that are left to
+BLAS.
+"""
+function backward!(g, ws::Workspace{T}, θ, block::Block, layers, l::Int) where {T}
+    n, layer, Δ, A = block.n, layers[l], ws.Δ[l], layer_input(ws, block, l)
+    direct = l < length(layers) && layers[l+1].width == 1        # E is a multiple of the one column that follows
+    l == length(layers) || direct || pullback!(Δ, ws.Δ[l+1], θ, layers[l+1], n)
+    blas = by_blas(layer)
+    @inbounds for j in 1:layer.width
+        E, c, w = direct ? (ws.Δ[l+1], 1, θ[layers[l+1].offset+j]) : (Δ, j, one(T))
+        o = layer.offset + (j - 1) * layer.fan_in
+        if blas
+            total, = backpropagate!(Val(0), Δ, j, ws.D[l], E, c, w, A, n)
+        elseif layer.fan_in == 1
+            total, s1 = backpropagate!(Val(1), Δ, j, ws.D[l], E, c, w, A, n)
+            g[o+1] += s1
+        else
+            total, s1, s2 = backpropagate!(Val(2), Δ, j, ws.D[l], E, c, w, A, n)
+            g[o+1] += s1
+            g[o+2] += s2
+            accumulate_weights!(g, Δ, j, A, layer, 3, n)
+        end
+        layer.bias && (g[bias_offset(layer)+j] += total)
+    end
+    blas && accumulate_weights!(g, Δ, A, layer, n)
+    return nothing
 end
 
 """

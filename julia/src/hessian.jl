@@ -311,7 +311,7 @@ function add_curvature!(H::Matrix{T}, buffers::HessianBuffers{T}, ws::Workspace{
         @lanes r n u[r, j] = ws.Δ[2][r, 1] * ws.D[1][r, j]              # ∂²f/∂v_j ∂h_j
         row = out.offset + j
         for i in 1:k
-            H[row, (j-1)*k+i] += column_dots(u, j, X, i, n)
+            H[row, (j-1)*k+i] += column_dot(u, j, X, i, n)
         end
         hidden.bias && (H[row, bias_offset(hidden)+j] += column_sum(u, j, n))
         @lanes r n u[r, j] = ws.S[1][r, j] * ws.E[1][r, j]              # ∂²f/∂h_j²
@@ -321,7 +321,7 @@ function add_curvature!(H::Matrix{T}, buffers::HessianBuffers{T}, ws::Workspace{
         for i in 1:k
             col = (j - 1) * k + i
             for q in i:k
-                H[(j-1)*k+q, col] += column_dots(Z, i, X, q, n)
+                H[(j-1)*k+q, col] += column_dot(Z, i, X, q, n)
             end
             hidden.bias && (H[bias_offset(hidden)+j, col] += column_sum(Z, i, n))
         end

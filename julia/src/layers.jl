@@ -22,9 +22,10 @@ end
     Layer
 
 One fully connected layer, a = f(W x + b), and where its parameters lie in θ: `offset` entries come before
-W (`width` rows of `fan_in` entries each), which is followed by b if `bias`.
+W (`width` rows of `fan_in` entries each), which is followed by b if `bias`. Mutable, so that passing it on does not
+allocate.
 """
-struct Layer
+mutable struct Layer
     fan_in::Int
     width::Int
     activation::Activation

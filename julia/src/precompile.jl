@@ -13,9 +13,10 @@ if ccall(:jl_generating_output, Cint, ()) == 1
         precompile(foreign_monitor, (P,))
         precompile(value_and_gradient!, (V, N, V))
         for A in (Identity, Softplus, Tanh, Sigmoid, Relu, Sigmoid2, GFunction)
-            precompile(activate!, (A, Matrix{T}, Int, Columns))
-            precompile(activate!, (A, Matrix{T}, Matrix{T}, Int, Columns))
-            precompile(activate!, (A, Matrix{T}, Matrix{T}, Matrix{T}, Int, Columns))
+            for order in 0:2
+                M = Matrix{T}
+                precompile(forward_columns!, (A, Val{order}, M, M, M, M, V, Layer, Int, Columns))
+            end
         end
     end
 end

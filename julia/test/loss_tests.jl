@@ -93,6 +93,16 @@ end
             @test worst < 6
         end
     end
+    @testset "vectors compute what numbers compute" begin
+        for (name, a) in MLPGF.ACTIVATIONS, T in (Float64, Float32)
+            h = T.(range(-40, 40, length = 48))
+            A, D, S = reshape(copy(h), :, 1), zeros(T, 48, 1), zeros(T, 48, 1)
+            MLPGF.activate!(a, Val(2), A, D, S, 48, 1)
+            for (r, x) in enumerate(h), (y, z) in zip((A[r], D[r], S[r]), MLPGF.derivatives(a, x))
+                @test y == z || abs(y - z) <= 2 * eps(T) * abs(z)      # fused or not, where the compiler has the choice
+            end
+        end
+    end
     @testset "relative accuracy in the tails" begin
         for x in range(-37.0, -1.0, length = 500)
             Φ, φ = MLPGF.normal_cdf_pdf(big(x))
