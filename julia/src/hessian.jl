@@ -1,23 +1,18 @@
 function hessian_buffers(share::Share{T}, net::Net{T}) where {T}
-    if share.buffers === nothing
-        share.buffers = single_hidden_layer(net) ? HessianBuffers{T}(zeros(T, first(net.blocks).n, net.n_params),
-                                                                     zeros(T, 0, 0)) : general_buffers(net)
-    end
-    return share.buffers::HessianBuffers{T}
+    share.buffers === nothing &&
+        (share.buffers = single_hidden_layer(net) ? SingleLayerBuffers(net) : BlockBuffers(net))
+    return share.buffers
 end
 
-function general_buffers(net::Net{T}) where {T}
+"`Z` holds a block's weighted derivatives, a column per parameter; `product` one block of the Hessian."
+struct BlockBuffers{T} <: HessianBuffers{T}
+    Z::Matrix{T}
+    product::Matrix{T}
+end
+function BlockBuffers(net::Net{T}) where {T}
     columns, fan_in = maximum(n_params, net.layers), maximum(l.fan_in for l in net.layers)
-    return HessianBuffers{T}(zeros(T, first(net.blocks).n, columns), zeros(T, columns, fan_in + 1))
+    return BlockBuffers{T}(zeros(T, first(net.blocks).n, columns), zeros(T, columns, fan_in + 1))
 end
-
-"""
-One hidden layer and one linear output: the Gauss–Newton part is a single symmetric rank-n update, and the rest
-is one small block per unit (by loops, hence the bound on the number of features).
-"""
-single_hidden_layer(net::Net) =
-    length(net.layers) == 2 && n_outputs(net) == 1 && net.objective isa MeanSquared &&
-    last(net.layers).activation isa Identity && n_features(net) <= 16
 
 """
     hessian!(H, net, θ) -> H
@@ -46,19 +41,16 @@ function hessian!(H::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
 end
 
 "Add the lower triangle of the Hessian over the samples of one share."
-function share_hessian!(H::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
-    ws, buffers = share.workspace, hessian_buffers(share, net)
+share_hessian!(H::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T} =
+    share_hessian!(H, hessian_buffers(share, net), share, net, θ)
+
+function share_hessian!(H::Matrix{T}, buffers::BlockBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
     scale = one(T) / net.n_samples
     for b in share.blocks
         beat(share, net)
         block = net.blocks[b]
-        second_order_pass!(ws, net, θ, block, scale)
-        if single_hidden_layer(net)
-            add_gauss_newton!(H, buffers, ws, net, θ, block, scale)
-            add_curvature!(H, buffers, ws, net, block)
-        else
-            add_blocks!(H, buffers, ws, net, θ, block, scale)
-        end
+        second_order_pass!(share.workspace, net, θ, block, scale)
+        add_blocks!(H, buffers, share.workspace, net, θ, block, scale)
     end
     return H
 end
@@ -72,7 +64,7 @@ function gauss_newton(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
     G = zeros(T, net.n_params, net.n_params)
-    buffers, ws, layers = general_buffers(net), net.shares[1].workspace, net.layers
+    buffers, ws, layers = BlockBuffers(net), net.shares[1].workspace, net.layers
     scale = one(T) / net.n_samples
     for block in net.blocks
         heartbeat(net.monitor)
@@ -94,7 +86,7 @@ The diagonal blocks of ∇²L(θ) that belong to one layer each, without the res
 function hessian_blocks(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
-    buffers, ws, layers = general_buffers(net), net.shares[1].workspace, net.layers
+    buffers, ws, layers = BlockBuffers(net), net.shares[1].workspace, net.layers
     Hs = [zeros(T, n_params(l), n_params(l)) for l in layers]
     scale = one(T) / net.n_samples
     for block in net.blocks
@@ -181,7 +173,7 @@ end
 # which summed over samples is a matrix product. Only pairs with m > l, or m = l and p >= j, are computed.
 
 "Add every block of the lower triangle for one block of samples."
-function add_blocks!(H, buffers::HessianBuffers{T}, ws::Workspace{T}, net, θ, block::Block{T}, scale::T) where {T}
+function add_blocks!(H, buffers::BlockBuffers{T}, ws::Workspace{T}, net, θ, block::Block{T}, scale::T) where {T}
     layers = net.layers
     for l in eachindex(layers), j in 1:layers[l].width
         unit_tangent!(ws, net, θ, block, scale, l, j)
@@ -224,7 +216,7 @@ function unit_tangent!(ws::Workspace{T}, net, θ, block::Block{T}, scale::T, l::
 end
 
 "Add the rows of layer m ≥ l, columns of unit j of layer l; `H` begins after `shift` parameters."
-function add_block!(H::Matrix{T}, shift::Int, buffers::HessianBuffers{T}, ws::Workspace{T}, layers, block::Block{T},
+function add_block!(H::Matrix{T}, shift::Int, buffers::BlockBuffers{T}, ws::Workspace{T}, layers, block::Block{T},
                     l::Int, j::Int, m::Int) where {T}
     n, lower, upper = block.n, layers[l], layers[m]
     Z, product, Δ̇, Δ = buffers.Z, buffers.product, ws.Δ̇[m], ws.Δ[m]
@@ -275,57 +267,6 @@ function add_block!(H::Matrix{T}, shift::Int, buffers::HessianBuffers{T}, ws::Wo
     end
     @inbounds for c in weights+1:rows
         H[b0+c-weights, col] += product[c, i]
-    end
-    return nothing
-end
-
-# One hidden layer, one linear output: H = Σ (2w/N) J Jᵀ + Σ Δ ∂²f with J = ∂f/∂θ.
-
-function add_gauss_newton!(H::Matrix{T}, buffers::HessianBuffers{T}, ws::Workspace{T}, net::Net{T}, θ, block::Block{T},
-                           scale::T) where {T}
-    hidden, out = net.layers
-    Z, n, X = buffers.Z, block.n, block.X
-    root, D, A, s, factor = ws.Ḣ[2], ws.D[1], ws.A[1], ws.Ḣ[1], net.output_factor
-    @inbounds @lanes r n root[r, 1] = factor * sqrt(2scale * block.w[r])
-    @inbounds for j in 1:hidden.width
-        v = θ[out.offset+j]
-        @lanes r n s[r, j] = v * root[r, 1] * D[r, j]
-        for i in 1:hidden.fan_in
-            c = (j - 1) * hidden.fan_in + i
-            @lanes r n Z[r, c] = s[r, j] * X[r, i]
-        end
-        hidden.bias && @lanes r n Z[r, bias_offset(hidden)+j] = s[r, j]
-        @lanes r n Z[r, out.offset+j] = root[r, 1] * A[r, j]
-    end
-    out.bias && @inbounds @lanes r n Z[r, bias_offset(out)+1] = root[r, 1]
-    syrk!(net.n_params, n, one(T), Z, size(Z, 1), H, size(H, 1))
-    return nothing
-end
-
-function add_curvature!(H::Matrix{T}, buffers::HessianBuffers{T}, ws::Workspace{T}, net::Net{T}, block::Block{T}) where {T}
-    hidden, out = net.layers
-    n, X, k = block.n, block.X, hidden.fan_in
-    u, Z = ws.Ȧ[1], buffers.Z
-    columns = k + hidden.bias
-    @inbounds for j in 1:hidden.width
-        @lanes r n u[r, j] = ws.Δ[2][r, 1] * ws.D[1][r, j]              # ∂²f/∂v_j ∂h_j
-        row = out.offset + j
-        for i in 1:k
-            H[row, (j-1)*k+i] += column_dot(u, j, X, i, n)
-        end
-        hidden.bias && (H[row, bias_offset(hidden)+j] += column_sum(u, j, n))
-        @lanes r n u[r, j] = ws.S[1][r, j] * ws.E[1][r, j]              # ∂²f/∂h_j²
-        for i in 1:k
-            @lanes r n Z[r, i] = u[r, j] * X[r, i]
-        end
-        for i in 1:k
-            col = (j - 1) * k + i
-            for q in i:k
-                H[(j-1)*k+q, col] += column_dot(Z, i, X, q, n)
-            end
-            hidden.bias && (H[bias_offset(hidden)+j, col] += column_sum(Z, i, n))
-        end
-        hidden.bias && (H[bias_offset(hidden)+j, bias_offset(hidden)+j] += column_sum(u, j, n))
     end
     return nothing
 end

@@ -6,16 +6,8 @@ Anything with a loss on a flat parameter vector of number type `T`. It has `n_pa
 """
 abstract type AbstractNet{T<:AbstractFloat} end
 
-"""
-    HessianBuffers{T}
-
-Made at the first Hessian of a net: `Z` holds a block's weighted derivatives, a column per parameter;
-`product` one block of the Hessian before it is added to its place.
-"""
-struct HessianBuffers{T}
-    Z::Matrix{T}
-    product::Matrix{T}
-end
+"What a Hessian works in, made at the first one of a net: see hessian.jl and single_hidden_layer.jl."
+abstract type HessianBuffers{T} end
 
 """
     Share{T}

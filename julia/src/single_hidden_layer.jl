@@ -1,0 +1,103 @@
+# The Hessian of a net with one hidden layer and one linear output,
+#
+#     H = Σ (2w/N) J Jᵀ + Σ Δ ∂²f,        J = ∂f/∂θ,  Δ = ∂L/∂f.
+#
+# The first part is a symmetric product over samples. In the second, ∂²f/∂v_j ∂h_j = f'_j and ∂²f/∂h_j² = v_j f''_j, so
+# that it needs the sums of Δ f'_j and Δ v_j f''_j times the monomials of the inputs: two more such products.
+
+"""
+The rest of the Hessian needs one column for each product of two inputs, hence the bound on their number.
+"""
+single_hidden_layer(net::Net) =
+    length(net.layers) == 2 && n_outputs(net) == 1 && net.objective isa MeanSquared &&
+    last(net.layers).activation isa Identity && n_features(net) <= 16
+
+"""
+    SingleLayerBuffers(net)
+
+For one block: `J`, √(2w/N) ∂f/∂θ, a column per parameter; `first` and `second`, Δ f'_j and Δ v_j f''_j, a column per hidden
+unit j; `monomials`, x_i x_q for i ≤ q, x_0 = 1 the last factor. Over all blocks: `slopes` and `curvatures`, the sums of
+`first` with inputs and one, and of `second` with the monomials.
+"""
+struct SingleLayerBuffers{T} <: HessianBuffers{T}
+    J::Matrix{T}
+    first::Matrix{T}
+    second::Matrix{T}
+    monomials::Matrix{T}
+    slopes::Matrix{T}
+    curvatures::Matrix{T}
+end
+function SingleLayerBuffers(net::Net{T}) where {T}
+    n, k, d = first(net.blocks).n, first(net.layers).width, n_features(net) + 1
+    monomials = div(d * (d + 1), 2)
+    return SingleLayerBuffers{T}(zeros(T, n, columns_for(net.n_params)), zeros(T, n, columns_for(k)),
+                                 zeros(T, n, columns_for(k)), zeros(T, n, monomials), zeros(T, k, d),
+                                 zeros(T, k, monomials))
+end
+
+function share_hessian!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
+    ws, scale = share.workspace, one(T) / net.n_samples
+    fill!(buffers.slopes, 0)
+    fill!(buffers.curvatures, 0)
+    for b in share.blocks
+        beat(share, net)
+        block = net.blocks[b]
+        forward!(ws, net, θ, block, 2)
+        block_loss!(net.objective, ws.E[2], ws, block, scale)
+        hadamard!(ws.Δ[2], ws.D[2], ws.E[2], block.n, 1)
+        fill_columns!(buffers, ws, net, θ, block, scale)
+        gram!(H, buffers.J, block.n)
+        gram!(buffers.slopes, buffers.first, block.X, block.n)
+        gram!(buffers.curvatures, buffers.second, buffers.monomials, block.n)
+    end
+    return scatter!(H, buffers, net)
+end
+
+function fill_columns!(buffers::SingleLayerBuffers{T}, ws::Workspace{T}, net::Net{T}, θ, block::Block{T}, scale::T) where {T}
+    hidden, out = net.layers
+    n, X, k, d = block.n, block.X, hidden.width, hidden.fan_in
+    J, first, second, monomials = buffers.J, buffers.first, buffers.second, buffers.monomials
+    A, D, S, Δ, root, slope, factor = ws.A[1], ws.D[1], ws.S[1], ws.Δ[2], ws.Ḣ[2], ws.Ḣ[1], net.output_factor
+    @inbounds @lanes r n root[r, 1] = factor * sqrt(2scale * block.w[r])
+    @inbounds for j in 1:k
+        v, o = θ[out.offset+j], out.offset + j
+        @lanes r n begin
+            slope[r, j] = v * root[r, 1] * D[r, j]
+            J[r, o] = root[r, 1] * A[r, j]
+            first[r, j] = Δ[r, 1] * D[r, j]
+            second[r, j] = v * Δ[r, 1] * S[r, j]
+        end
+        for i in 1:d
+            c = (j - 1) * d + i
+            @lanes r n J[r, c] = slope[r, j] * X[r, i]
+        end
+        c = bias_offset(hidden) + j
+        hidden.bias && @lanes r n J[r, c] = slope[r, j]
+    end
+    @inbounds out.bias && @lanes r n J[r, net.n_params] = root[r, 1]
+    c = 0
+    @inbounds for i in 1:d+1, q in i:d+1
+        c += 1
+        @lanes r n monomials[r, c] = X[r, i] * X[r, q]
+    end
+    return nothing
+end
+
+"The sums of `buffers` at their places in the lower triangle of `H`."
+function scatter!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, net::Net{T}) where {T}
+    hidden, out = net.layers
+    d, slopes, curvatures = hidden.fan_in, buffers.slopes, buffers.curvatures
+    @inbounds for j in 1:hidden.width
+        w0, b, c = (j - 1) * d, bias_offset(hidden) + j, 0
+        for i in 1:d+hidden.bias
+            column = i <= d ? w0 + i : b
+            H[out.offset+j, column] += slopes[j, i]
+        end
+        for i in 1:d+1, q in i:d+1
+            c += 1
+            q > d && !hidden.bias && continue
+            H[q <= d ? w0 + q : b, i <= d ? w0 + i : b] += curvatures[j, c]
+        end
+    end
+    return H
+end
