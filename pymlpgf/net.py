@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -385,8 +386,10 @@ class Net:
 
 
 def _address(array: np.ndarray) -> int:
-    # Half the price of array.ctypes.data.
-    return array.__array_interface__["data"][0]
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # 0.4 µs, array.ctypes.data 1.4 µs
+    except (TypeError, ValueError):  # read-only, or empty
+        return array.__array_interface__["data"][0]
 
 
 def _not_negative(name: str, value: Any, infinite: bool = False) -> float:
