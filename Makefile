@@ -1,12 +1,16 @@
 # Two commands do everything: `make demo` runs the main job, `make test` all tests.
+# `make bench` times derivatives against PyTorch and JAX; BENCH=--quick makes it short.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types test-python test-julia clean
+.PHONY: demo bench test lint types test-python test-julia clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
+
+bench: $(VENV)/.bench
+	$(BIN)/pymlpgf bench $(BENCH)
 
 test: lint types test-python test-julia
 
@@ -33,6 +37,10 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/bin/python pyproject.toml
+	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[bench]'
 	touch $@
 
 clean:

@@ -387,7 +387,7 @@ class Net:
 
 def _address(array: np.ndarray) -> int:
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # 0.4 µs, array.ctypes.data 1.4 µs
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))  # 0.4 µs, array.ctypes.data 1.4 µs
     except (TypeError, ValueError):  # read-only, or empty
         return array.__array_interface__["data"][0]
 
