@@ -17,7 +17,7 @@ from .suggest import nearest, suggest_keywords
 __all__ = ["FLOW_ALGORITHMS", "OPTIM_SOLVERS", "flow", "minimize", "train"]
 
 FLOW_ALGORITHMS = ("auto", "Tsit5", "Rodas5P")
-OPTIM_SOLVERS = ("NewtonTrustRegion", "BFGS")
+OPTIM_SOLVERS = ("NewtonTrustRegion", "Newton", "LevenbergMarquardt", "NewtonKrylov", "BFGS", "LBFGS")
 
 
 @suggest_keywords
@@ -121,7 +121,8 @@ def minimize(
     net : Net
     p : array of shape (n_params,) or Params
         Where to start; not changed.
-    optim_solver : "NewtonTrustRegion" or "BFGS"
+    optim_solver : "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS", "LBFGS" or "NewtonKrylov"
+        The last two need memory for some vectors of length n_params only, the others for matrices.
     maxtime_optim : float
         Seconds.
     maxiterations_optim : float

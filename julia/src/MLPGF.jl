@@ -36,7 +36,13 @@ include("minimize/subproblem.jl")
 include("minimize/minimize.jl")
 include("minimize/trust_region.jl")
 include("minimize/linesearch.jl")
+include("minimize/quasi_newton.jl")
 include("minimize/bfgs.jl")
+include("minimize/lbfgs.jl")
+include("minimize/indefinite.jl")
+include("minimize/newton.jl")
+include("minimize/levenberg_marquardt.jl")
+include("minimize/newton_krylov.jl")
 include("train.jl")
 include("c_interface.jl")
 
@@ -45,7 +51,7 @@ include("precompile.jl")
 
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
-export minimize, NewtonTrustRegion, BFGS, train
+export minimize, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
 export flow, Tsit5, Rodas5P, Auto, Stop, Monitor
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel

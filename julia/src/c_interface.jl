@@ -211,7 +211,8 @@ function parse_options(text::Cstring)
 end
 
 const FLOW_METHODS = Dict{String,FlowMethod}("auto" => Auto(), "Tsit5" => Tsit5(), "Rodas5P" => Rodas5P())
-const MINIMIZE_METHODS = Dict{String,MinimizeMethod}("NewtonTrustRegion" => NewtonTrustRegion(), "BFGS" => BFGS())
+const MINIMIZE_METHODS = Dict{String,MinimizeMethod}("NewtonTrustRegion" => NewtonTrustRegion(), "Newton" => Newton(),
+    "LevenbergMarquardt" => LevenbergMarquardt(), "NewtonKrylov" => NewtonKrylov(), "BFGS" => BFGS(), "LBFGS" => LBFGS())
 
 method_by_name(table, kind, name) = haskey(table, name) ? table[name] :
     throw(ArgumentError("unknown $kind \"$name\"; known are $(join(sort!(collect(keys(table))), ", "))"))
