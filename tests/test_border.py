@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pymlpgf as mg
+from pymlpgf.training import OPTIM_SOLVERS
 
 N, D, P = 5, 2, 13
 X, Y = np.linspace(-1, 1, N * D).reshape(N, D), np.linspace(0, 1, N)
@@ -137,7 +138,7 @@ calls = st.one_of(
     bad_number(zero_allowed=False, infinite_allowed=True).map(lambda v: run("minimize", patience=v)),
     bad_number(zero_allowed=False, infinite_allowed=True).map(lambda v: run("train", progress_interval=v)),
     unknown({"auto", "Tsit5", "Rodas5P"}).map(lambda v: run("flow", alg=v)),
-    unknown({"NewtonTrustRegion", "BFGS"}).map(lambda v: run("minimize", optim_solver=v)),
+    unknown(set(OPTIM_SOLVERS)).map(lambda v: run("minimize", optim_solver=v)),
     words.filter(str.isidentifier).map(lambda w: run("train", **{w + "_": 1})),
     st.one_of(st.integers().filter(lambda v: v not in (0, 1, 2)), words, nonsense).map(lambda v: run("flow", verbosity=v)),
     bad_seed.map(lambda v: lambda: NET.random_params(seed=v)),
