@@ -60,7 +60,8 @@ end
 
 make_cache(::Rodas5P, ::Type{T}, n::Int) where {T} = Rodas5PCache(T, n)
 method_name(::Rodas5PCache) = "Rodas5P"
-controller(::Rodas5PCache) = Controller(true)
+controller(::Rodas5PCache) = Controller(true, 5)
+interpolant_degree(::Rodas5PCache) = 4
 
 # A fit to the error of log R(z) / z, 1e-6 at z = 0.6, 8.5e-4 at 1.5, above which it grows fast.
 escape_limit(::Rodas5PCache, reltol::Float64) = clamp((reltol / 3.6e-5)^(1 / 7), 0.05, 1.5)
