@@ -204,7 +204,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 control = controller(cache)::Controller
                 auto = false
             else
-                factor = next_factor!(cache, control, state, failures == 0, indefinite)::Float64
+                factor = next_factor!(cache, control, state, problem, failures == 0, indefinite)::Float64
                 state.h = min(state.h * factor, state.longest, 1e300)
             end
             failures = 0

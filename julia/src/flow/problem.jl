@@ -17,13 +17,13 @@ The buffers of one method. A method implements
 - `interpolant!(coefficients, offset, cache, problem, state)`: write the polynomial of the step, `n × (d + 1)`
   numbers, where `interpolant_degree(cache)` is d.
 - `measure!(cache, state)`: `state.stiffness` and `state.longest` after a good step.
-- `next_factor!(cache, control, state, clean, indefinite)`: what to multiply `state.h` with after an accepted step;
-  by default what the controller says.
+- `next_factor!(cache, control, state, problem, clean, indefinite)`: what to multiply `state.h` with after an accepted
+  step; by default what the controller says.
 - `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`, `method_name(cache)`.
 """
 abstract type StepCache{T} end
 
-next_factor!(::StepCache, control, state, clean::Bool, indefinite::Bool) =
+next_factor!(::StepCache, control, state, problem, clean::Bool, indefinite::Bool) =
     accept_factor!(control, state.error, state.h, clean, indefinite)
 
 """
