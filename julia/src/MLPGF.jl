@@ -51,7 +51,7 @@ include("precompile.jl")
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
 export minimize, NewtonTrustRegion, BFGS, train
-export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb43, Auto, Stop, Monitor
+export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

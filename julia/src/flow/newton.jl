@@ -33,7 +33,7 @@ price in gradients. Products are always taken at the current point.
 """
 too_old(newton::Newton, problem::FlowProblem) =
     newton.age < 0 || newton.age > 0 && (newton.system isa KrylovSystem || newton.age > 50 ||
-                                         newton.extra >= 3 + problem.n ÷ 15)
+                                         newton.extra >= 3 + problem.n ÷ 60)
 
 "After a step that failed: whether Newton's method did not converge, with a Hessian that is not of this point."
 blames_hessian(newton::Newton) = newton.age > 0 && newton.h > 0
