@@ -144,6 +144,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     indefinite = false
     wall = -WINDOW       # the accepted steps before the last trial that was not finite
     reason = Stop.running
+    state.exact = limits.save_everystep || watch !== nothing
     try
         value_and_gradient_at!(state.g, problem, state.y)
         state.loss, state.gnorm = problem.value[], problem.gnorm
@@ -163,7 +164,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             remaining = (limits.maxT - state.t) - state.t_low
             last = state.h >= 0.99 * remaining
             last && (state.h = remaining)
-            verdict = try_step!(cache, problem, state, failures)
+            verdict = try_step!(cache, problem, state, limits, failures)
             if verdict != 0
                 rejected += 1
                 failures += 1
@@ -215,23 +216,45 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         reason = interruption.reason
         recorder.count == 0 && record!(recorder, 0.0, x, state.loss, state.gnorm)
     end
+    state.modelled && settle!(recorder, problem, state)
     return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected, problem.nfev,
                          problem.njev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
                          limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp)
 end
 
 "One trial step: 0 if it is good, else why not; its error norm goes to `state.error`."
-function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state::FlowState, failures::Int)
+function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state::FlowState, limits::FlowLimits,
+                   failures::Int)
+    state.estimated = false
     attempt!(cache, problem, state)::Bool || return NO_STEP
     state.error = error_norm(problem, state)
     isfinite(state.error) || return NOT_FINITE
     state.error > 1 && return TOO_WRONG
+    state.estimated && !good_enough(state, limits) && (state.evaluated = false)
     evaluate_trial!(problem, state)
     (isfinite(state.lossnew) && isfinite(state.gnormnew)) || return NOT_FINITE
     state.lossnew <= state.loss + loss_slack(state) || return UPHILL
     failures < 3 && watch_escape(cache)::Bool && escapes_too_fast(state) && return TOO_FAST
     return 0
 end
+
+# The true loss and gradient at the point where the flow ends, unless it was interrupted.
+function settle!(recorder::Recorder, problem::FlowProblem, state::FlowState)
+    try
+        value_and_gradient_at!(state.g, problem, state.y)
+    catch interruption
+        interruption isa Interrupted || rethrow()
+        return nothing
+    end
+    state.loss, state.gnorm = problem.value[], problem.gnorm
+    recorder.loss[recorder.count], recorder.gnorm[recorder.count] = state.loss, state.gnorm
+    return nothing
+end
+
+# Where the goal is near, or progress is not plain to see, loss and gradient must be the true ones.
+good_enough(state::FlowState, limits::FlowLimits) =
+    state.gnormnew > 2 * limits.min_gnorm && state.lossnew > 2 * limits.minloss &&
+    state.loss - state.lossnew > 1e-6 * abs(state.loss)
 
 # A gradient that grows by more than e^escape in a step belongs to an unstable direction that the step does
 # not resolve, however small it still is; except where the gradient is round-off.

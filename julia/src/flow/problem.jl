@@ -176,6 +176,9 @@ mutable struct FlowState{T<:AbstractFloat}
     gnorm::Float64
     gnormnew::Float64
     evaluated::Bool
+    estimated::Bool         # loss and gradient at the trial point are those of a model
+    modelled::Bool          # so are those at the last accepted point
+    exact::Bool             # a model's are not wanted
     error::Float64          # norm of err, relative to the tolerance
     stiffness::Float64      # h times the curvature of the step, where the method has a limit of stability
     longest::Float64        # the longest step that limit allows
@@ -190,12 +193,13 @@ end
 function FlowState(problem::FlowProblem{T}, abstol, reltol) where {T}
     n = problem.n
     return FlowState{T}(zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), T(NaN), zero(T),
-                        one(T), NaN, NaN, false, 0.0, 0.0, Inf, 0.0, 0.0, 0.0, abstol, reltol, 1.0)
+                        one(T), NaN, NaN, false, false, false, false, 0.0, 0.0, Inf, 0.0, 0.0, 0.0, abstol, reltol, 1.0)
 end
 
 "Loss and gradient at the trial point, unless the method has them already."
 function evaluate_trial!(problem::FlowProblem, state::FlowState)
     state.evaluated && return nothing
+    state.estimated = false
     value_and_gradient_at!(state.gnew, problem, state.ynew)
     state.lossnew = problem.value[]
     state.gnormnew = problem.gnorm
@@ -212,6 +216,7 @@ function advance!(state::FlowState)
     state.g, state.gnew = state.gnew, state.g
     state.loss = state.lossnew
     state.gnorm = state.gnormnew
+    state.modelled = state.estimated
     step = state.h + state.t_low
     t = state.t + step
     rest = t - state.t
