@@ -145,6 +145,8 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     wall = -WINDOW       # the accepted steps before the last trial that was not finite
     reason = Stop.running
     state.exact = limits.save_everystep || watch !== nothing
+    state.goal_gnorm, state.goal_loss = limits.min_gnorm, limits.minloss
+    state.continuous = limits.dense || watch !== nothing
     try
         value_and_gradient_at!(state.g, problem, state.y)
         state.loss, state.gnorm = problem.value[], problem.gnorm
@@ -164,7 +166,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             remaining = (limits.maxT - state.t) - state.t_low
             last = state.h >= 0.99 * remaining
             last && (state.h = remaining)
-            verdict = try_step!(cache, problem, state, limits, failures)
+            verdict = try_step!(cache, problem, state, failures)
             if verdict != 0
                 rejected += 1
                 failures += 1
@@ -205,8 +207,8 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 control = controller(cache)::Controller
                 auto = false
             else
-                factor = next_factor!(cache, control, state, problem, failures == 0, indefinite)::Float64
-                state.h = min(state.h * factor, state.longest, 1e300)
+                next_factor!(cache, control, state, problem, failures == 0, indefinite)
+                state.h = min(state.h * state.factor, state.longest, 1e300)
             end
             failures = 0
             indefinite = false
@@ -223,14 +225,13 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
 end
 
 "One trial step: 0 if it is good, else why not; its error norm goes to `state.error`."
-function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state::FlowState, limits::FlowLimits,
-                   failures::Int)
+function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state::FlowState, failures::Int)
     state.estimated = false
     attempt!(cache, problem, state)::Bool || return NO_STEP
     state.error = error_norm(problem, state)
     isfinite(state.error) || return NOT_FINITE
     state.error > 1 && return TOO_WRONG
-    state.estimated && !good_enough(state, limits) && (state.evaluated = false)
+    state.estimated && !good_enough(state) && (state.evaluated = false)
     evaluate_trial!(problem, state)
     (isfinite(state.lossnew) && isfinite(state.gnormnew)) || return NOT_FINITE
     state.lossnew <= state.loss + loss_slack(state) || return UPHILL
@@ -252,8 +253,8 @@ function settle!(recorder::Recorder, problem::FlowProblem, state::FlowState)
 end
 
 # Where the goal is near, or progress is not plain to see, loss and gradient must be the true ones.
-good_enough(state::FlowState, limits::FlowLimits) =
-    state.gnormnew > 2 * limits.min_gnorm && state.lossnew > 2 * limits.minloss &&
+good_enough(state::FlowState) =
+    state.gnormnew > 2 * state.goal_gnorm && state.lossnew > 2 * state.goal_loss &&
     state.loss - state.lossnew > 1e-6 * abs(state.loss)
 
 # A gradient that grows by more than e^escape in a step belongs to an unstable direction that the step does
