@@ -7,6 +7,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import pymlpgf as mg
+from pymlpgf.training import FLOW_ALGORITHMS
 
 TIMES = (1.0, 10.0, 100.0)
 
@@ -63,7 +64,7 @@ def test_stiff_methods_at_1e8(problem, alg, T):
     assert distance(problem, alg, 1e-8, T) < 1e-6
 
 
-@pytest.mark.parametrize("alg", mg.training.FLOW_ALGORITHMS)
+@pytest.mark.parametrize("alg", FLOW_ALGORITHMS)
 def test_dense_output_and_what_ran(problem, alg):
     net, start, reference = problem
     res = mg.flow(net, start, alg=alg, maxT=10, abstol=1e-7, reltol=1e-7, dense=True)
