@@ -13,6 +13,7 @@ import argparse
 import csv
 import importlib.util
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,10 +94,10 @@ def measure(Ns, tolerances, repeats):
     for N in Ns:
         net, p, X, y = problem(N)
         reference = scipy_solver(net, p, "Radau", 1e-12)()
-        solvers = [("pymlpgf", name, lambda tol, name=name: ours(net, p, name, tol)) for name in OURS]
-        solvers += [("scipy", name, lambda tol, name=name: scipy_solver(net, p, name, tol)) for name in SCIPY]
+        solvers = [("pymlpgf", name, partial(ours, net, p, name)) for name in OURS]
+        solvers += [("scipy", name, partial(scipy_solver, net, p, name)) for name in SCIPY]
         if importlib.util.find_spec("diffrax"):
-            solvers += [("diffrax", n, lambda tol, n=n: diffrax_solver(p, X, y, n, tol)) for n in DIFFRAX]
+            solvers += [("diffrax", name, partial(diffrax_solver, p, X, y, name)) for name in DIFFRAX]
         for package, name, make in solvers:
             for tol in tolerances:
                 run = make(tol)
@@ -135,9 +136,8 @@ def ratios(rows, N):
         times = {name: seconds_at(rows, N, name, distance) for name in solvers}
         mine = min((t, name) for name, t in times.items() if name.startswith("pymlpgf"))
         others = "  ".join(f"{name.split()[1]} {t / mine[0]:.1f}" for name, t in times.items() if "pymlpgf" not in name)
-        print(
-            f"N = {N:6d} at {distance:.0e}: {mine[1]} {mine[0]:.5f} s, auto {times['pymlpgf auto'] / mine[0]:.1f}; {others}"
-        )
+        mark = f"{mine[1]} {mine[0]:.5f} s, auto {times['pymlpgf auto'] / mine[0]:.1f}"
+        print(f"N = {N:6d} at {distance:.0e}: {mark}; {others}")
 
 
 def draw(rows, path):
