@@ -26,9 +26,18 @@ include("params.jl")
 include("flow/problem.jl")
 include("flow/controller.jl")
 include("flow/trajectory.jl")
+include("flow/events.jl")
 include("flow/cholesky.jl")
+include("flow/shifted.jl")
+include("flow/newton.jl")
+include("flow/rk4.jl")
 include("flow/tsit5.jl")
 include("flow/rodas5p.jl")
+include("flow/trbdf2.jl")
+include("flow/qndf.jl")
+include("flow/eigen.jl")
+include("flow/exponential.jl")
+include("flow/auto.jl")
 include("flow/flow.jl")
 include("minimize/problem.jl")
 include("minimize/shifted_solver.jl")
@@ -52,7 +61,7 @@ include("precompile.jl")
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
 export minimize, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
-export flow, Tsit5, Rodas5P, Auto, Stop, Monitor
+export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

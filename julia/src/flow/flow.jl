@@ -1,17 +1,4 @@
 """
-    Auto()
-
-[`Tsit5`](@ref) until its step has been held down by stability, then [`Rodas5P`](@ref), for nets of up to
-`AUTO_LIMIT` parameters. The rule counts steps and knows no clock, so that a run can be repeated.
-"""
-struct Auto <: FlowMethod end
-
-# Measured: 33 parameters (2 inputs, 8 softplus units, a teacher of 4), N = 1000, to T = 300 at 1e-6: Tsit5 1195
-# steps and 0.44 s, Rodas5P 40 steps and 0.030 s, Auto 61 steps (38 of them Tsit5) and 0.028 s.
-
-const AUTO_LIMIT = 1500
-
-"""
     FlowResult{T}
 
 What [`flow`](@ref) found.
@@ -19,7 +6,7 @@ What [`flow`](@ref) found.
 - `x`, `loss`, `gnorm`, `t`: the last accepted point, its loss, ‖∇L‖_∞ of the parameters that move, its time
 - `stopped_by`: a `Stop.Reason`; `alg`: the methods that ran, as in "Tsit5" or "Tsit5+Rodas5P"
 - `iterations`, `rejected`: accepted and rejected steps; `nfev`, `njev`: gradients and Hessians; `time_run`:
-  seconds
+  seconds; `nhvp`: Hessian-vector products
 - `trajectory`: a [`Trajectory`](@ref); `dense`: a [`DenseOutput`](@ref) or `nothing`
 """
 struct FlowResult{T<:AbstractFloat}
@@ -36,6 +23,7 @@ struct FlowResult{T<:AbstractFloat}
     alg::String
     trajectory::Trajectory{T}
     dense::Union{Nothing,DenseOutput{T}}
+    nhvp::Int
 end
 
 Base.show(io::IO, r::FlowResult) =
@@ -58,11 +46,12 @@ end
 """
     flow(net, x0; alg = Auto(), maxT = Inf, abstol = 1e-6, reltol = 1e-6, maxtime = Inf,
          maxiterations = typemax(Int), min_gnorm = 0, minloss = 0, tauinv = 1, dt = nothing, dense = false,
-         save_everystep = false, n_samples_trajectory = 100, monitor = Monitor()) -> FlowResult
+         save_everystep = false, n_samples_trajectory = 100, event = nothing, observables = (),
+         monitor = Monitor()) -> FlowResult
 
 Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`.
 
-- `alg`: `Auto()`, `Tsit5()` or `Rodas5P()`
+- `alg`: `Auto()`, `Tsit5()`, `RK4()`, `Rodas5P()`, `TRBDF2()`, `QNDF()` or `Exprb53s3()`
 - `abstol`, `reltol`: bounds on the root mean square over parameters of the error of a step relative to
   `abstol + reltol * |x|`. A `reltol` below `10 eps(T)` is raised to that.
 - `maxtime`: seconds; `maxiterations`: accepted steps
@@ -73,6 +62,11 @@ Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at
 - `dense`: keep the whole flow as a [`DenseOutput`](@ref)
 - `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many, spaced evenly in
   log(t + 1), the first and last among them
+- `event`: a function of `(t, x)` or of `(t, x, loss, gnorm)` that ends the flow, with `Stop.event`, at the time when it
+  becomes true, or, if it returns a number, when that reaches zero or changes its sign. It is looked at after every
+  step and located on the interpolant; `x` is only lent.
+- `observables`: pairs `name => f`, such as `["test loss" => x -> loss(test_net, x)]`, each `f` a function of x that
+  returns a number: recorded at the points of the trajectory, `res.trajectory["test loss"]`
 - `monitor`: polled at every step
 
 The flow also ends, with `Stop.roundoff`, when loss and gradient cannot be lowered any more in this number
@@ -86,7 +80,7 @@ function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), m
               abstol::Real=1e-6, reltol::Real=1e-6, maxtime::Real=Inf, maxiterations::Real=typemax(Int),
               min_gnorm::Real=0, minloss::Real=0, tauinv=1, dt=nothing, dense::Bool=false,
               save_everystep::Bool=false, n_samples_trajectory::Integer=100,
-              monitor::Monitor=Monitor()) where {T}
+              event=nothing, observables=(), monitor::Monitor=Monitor()) where {T}
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has length $(length(x0)), the net has $(n_params(net)) parameters."))
     check_setting("maxT", maxT, maxT >= 0)
@@ -103,7 +97,11 @@ function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), m
     problem = FlowProblem(net, tauinv)
     state = FlowState(problem, max(Float64(abstol), Float64(max(floatmin(T), T(1e-30)))),
                       max(Float64(reltol), 10 * Float64(eps(T))))
-    return integrate(problem, state, convert(Vector{T}, x0), alg, limits, monitor)
+    start = convert(Vector{T}, x0)
+    for (name, f) in observables         # one that fails does so before the work is done
+        f(copy(start)) isa Real || throw(ArgumentError("the observable $name must return a real number."))
+    end
+    return integrate(problem, state, start, alg, limits, monitor, event, observables)
 end
 
 check_setting(name, value, good) =
@@ -114,10 +112,15 @@ const NO_STEP, NOT_FINITE, TOO_WRONG, UPHILL, TOO_FAST = 1, 2, 3, 4, 5
 
 "The loop, compiled once for a number type: method and net are reached by dynamic calls that do not allocate."
 function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
-                   @nospecialize(alg::FlowMethod), limits::FlowLimits, monitor::Monitor) where {T}
+                   @nospecialize(alg::FlowMethod), limits::FlowLimits, monitor::Monitor,
+                   @nospecialize(event), @nospecialize(observables)) where {T}
     n = problem.n
     start!(monitor)
     auto = alg isa Auto
+    stiff_alg = stiff_method(n, sample_count(problem.net)::Int)
+    if auto && stiff_alg isa Exprb53s3
+        alg, auto = stiff_alg, false
+    end
     cache::StepCache{T} = make_cache(auto ? Tsit5() : alg, T, n)
     alg_name = method_name(cache)::String
     state.escape = escape_limit(cache, state.reltol)::Float64
@@ -125,11 +128,17 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     scale!(state.y, problem, x0)
     x = copy(x0)
     recorder = Recorder(T, n, limits.save_everystep ? 0 : limits.samples)
-    dense = DenseRecorder{T}(Float64[0.0], T[])
+    degree = interpolant_degree(cache)::Int
+    auto && !(stiff_alg isa Rodas5P) && (degree = 5)
+    dense = DenseRecorder{T}(Float64[0.0], degree, T[])
+    watch = event === nothing ? nothing : EventWatch(event, T, n, degree)::EventWatch{T}
     iterations, rejected, failures, stiff = 0, 0, 0, 0
     indefinite = false
     wall = -WINDOW       # the accepted steps before the last trial that was not finite
     reason = Stop.running
+    state.exact = limits.save_everystep || watch !== nothing
+    state.goal_gnorm, state.goal_loss = limits.min_gnorm, limits.minloss
+    state.continuous = limits.dense || watch !== nothing
     try
         value_and_gradient_at!(state.g, problem, state.y)
         state.loss, state.gnorm = problem.value[], problem.gnorm
@@ -142,7 +151,8 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         end
         if reason == Stop.running
             reason = poll!(monitor, :flow, 0, 0.0, Float64(state.loss), state.gnorm, x)
-            state.h = limits.dt > 0 ? limits.dt : initial_step!(problem, state, limits.maxT)
+            watch !== nothing && holds_at_start!(watch, x, state.loss, state.gnorm) && (reason = Stop.event)
+            state.h = limits.dt > 0 ? limits.dt : initial_step!(problem, state, limits.maxT, control.order)
         end
         while reason == Stop.running
             remaining = (limits.maxT - state.t) - state.t_low
@@ -155,7 +165,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 indefinite |= verdict == NO_STEP
                 verdict == NOT_FINITE && (wall = iterations)
                 reason = hopeless(problem, state, verdict, failures)
-                state.h *= verdict == TOO_WRONG ? reject_factor(state.error) : verdict == NOT_FINITE ? 0.1 :
+                state.h *= verdict == TOO_WRONG ? reject_factor(control, state.error) : verdict == NOT_FINITE ? 0.1 :
                            verdict == NO_STEP ? 0.6 : 0.3
                 reason == Stop.running && elapsed(monitor) >= limits.maxtime && (reason = Stop.maxtime)
                 reason == Stop.running &&
@@ -163,30 +173,34 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 continue
             end
             iterations += 1
-            limits.dense && record_step!(dense, cache, problem, state)
+            cut = watch === nothing ? 0.0 :
+                  occurs!(watch, cache, problem, state, last ? limits.maxT : state.t + state.h)::Float64
+            if limits.dense
+                cut > 0 ? record_cut_step!(dense, watch.step, n, cut) : record_step!(dense, cache, problem, state)
+            end
             measure!(cache, state)
             stiff = state.stiffness > 2.5 ? stiff + 1 : max(stiff - 2, 0)
             advance!(state)
-            last && (state.t = limits.maxT; state.t_low = 0.0)
+            last && !(0 < cut < 1) && (state.t = limits.maxT; state.t_low = 0.0)
             accepted!(cache)
             limits.dense && push!(dense.t, state.t)
             problem.scaled ? unscale_free!(x, problem, state.y) : copyto!(x, state.y)
             record!(recorder, state.t, x, state.loss, state.gnorm)
-            reason = flow_finished(state, limits, iterations, monitor)
+            reason = cut > 0 ? Stop.event : flow_finished(state, limits, iterations, monitor)
             if reason == Stop.running && stagnates!(stagnation, state, limits.maxT)
                 reason = iterations - wall < WINDOW ? Stop.diverged : Stop.roundoff
             end
             reason == Stop.running &&
                 (reason = poll!(monitor, :flow, iterations, state.t, Float64(state.loss), state.gnorm, x))
-            if auto && n <= AUTO_LIMIT && stiff >= 15 + n ÷ 20
-                cache = make_cache(Rodas5P(), T, n)
+            if auto && stiff >= switch_after(n)
+                cache = make_cache(stiff_alg, T, n)
                 alg_name *= "+" * (method_name(cache)::String)
                 state.escape = escape_limit(cache, state.reltol)::Float64
                 control = controller(cache)::Controller
                 auto = false
             else
-                factor = accept_factor!(control, state.error, state.h, failures == 0, indefinite)
-                state.h = min(state.h * factor, state.longest, 1e300)
+                next_factor!(cache, control, state, problem, failures == 0, indefinite)
+                state.h = min(state.h * state.factor, state.longest, 1e300)
             end
             failures = 0
             indefinite = false
@@ -196,23 +210,44 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         reason = interruption.reason
         recorder.count == 0 && record!(recorder, 0.0, x, state.loss, state.gnorm)
     end
+    state.modelled && settle!(recorder, problem, state)
     return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected, problem.nfev,
-                         problem.njev, elapsed(monitor), alg_name, Trajectory(recorder),
-                         limits.dense ? DenseOutput(dense, x0) : nothing)
+                         problem.njev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
+                         limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp)
 end
 
 "One trial step: 0 if it is good, else why not; its error norm goes to `state.error`."
 function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state::FlowState, failures::Int)
+    state.estimated = false
     attempt!(cache, problem, state)::Bool || return NO_STEP
     state.error = error_norm(problem, state)
     isfinite(state.error) || return NOT_FINITE
     state.error > 1 && return TOO_WRONG
+    state.estimated && !good_enough(state) && (state.evaluated = false)
     evaluate_trial!(problem, state)
     (isfinite(state.lossnew) && isfinite(state.gnormnew)) || return NOT_FINITE
     state.lossnew <= state.loss + loss_slack(state) || return UPHILL
     failures < 3 && watch_escape(cache)::Bool && escapes_too_fast(state) && return TOO_FAST
     return 0
 end
+
+# The true loss and gradient at the point where the flow ends, unless it was interrupted.
+function settle!(recorder::Recorder, problem::FlowProblem, state::FlowState)
+    try
+        value_and_gradient_at!(state.g, problem, state.y)
+    catch interruption
+        interruption isa Interrupted || rethrow()
+        return nothing
+    end
+    state.loss, state.gnorm = problem.value[], problem.gnorm
+    recorder.loss[recorder.count], recorder.gnorm[recorder.count] = state.loss, state.gnorm
+    return nothing
+end
+
+# Where the goal is near, or progress is not plain to see, loss and gradient must be the true ones.
+good_enough(state::FlowState) =
+    state.gnormnew > 2 * state.goal_gnorm && state.lossnew > 2 * state.goal_loss &&
+    state.loss - state.lossnew > 1e-6 * abs(state.loss)
 
 # A gradient that grows by more than e^escape in a step belongs to an unstable direction that the step does
 # not resolve, however small it still is; except where the gradient is round-off.

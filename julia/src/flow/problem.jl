@@ -1,7 +1,7 @@
 """
     FlowMethod
 
-What a user chooses to integrate the flow with: `Tsit5()`, `Rodas5P()` or `Auto()`.
+What a user chooses to integrate the flow with, such as `Rodas5P()`.
 """
 abstract type FlowMethod end
 
@@ -14,12 +14,19 @@ The buffers of one method. A method implements
   `state.ynew` with the error estimate in `state.err`; `false` if no step of that length can be made. A
   method that has evaluated the gradient at `ynew` leaves it in `state.gnew` and sets `state.evaluated`.
 - `accepted!(cache)`: the trial step was accepted.
-- `interpolant!(coefficients, offset, cache, problem, state)`: write the polynomial of the step, `n × 5`
-  numbers.
+- `interpolant!(coefficients, offset, cache, problem, state)`: write the polynomial of the step, `n × (d + 1)`
+  numbers, where `interpolant_degree(cache)` is d.
 - `measure!(cache, state)`: `state.stiffness` and `state.longest` after a good step.
+- `next_factor!(cache, control, state, problem, clean, indefinite)`: `state.factor`, what to multiply `state.h` with after
+  an accepted step; by default what the controller says.
 - `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`, `method_name(cache)`.
 """
 abstract type StepCache{T} end
+
+function next_factor!(::StepCache, control, state, problem, clean::Bool, indefinite::Bool)
+    state.factor = accept_factor!(control, state.error, state.h, clean, indefinite)
+    return nothing
+end
 
 """
     FlowProblem(net, tauinv)
@@ -38,10 +45,12 @@ mutable struct FlowProblem{T<:AbstractFloat}
     scaled::Bool
     root::Vector{T}
     x::Vector{T}
+    v::Vector{T}
     value::Base.RefValue{T}
     gnorm::Float64
     nfev::Int
     njev::Int
+    nhvp::Int
 end
 
 function FlowProblem(net::AbstractNet{T}, tauinv) where {T}
@@ -55,7 +64,7 @@ function FlowProblem(net::AbstractNet{T}, tauinv) where {T}
         map!(τ -> sqrt(T(τ)), root, tauinv)
     end
     return FlowProblem{T}(net, n, count(>(zero(T)), root), any(!=(one(T)), root), root, zeros(T, n),
-                          Ref(zero(T)), 0.0, 0, 0)
+                          zeros(T, n), Ref(zero(T)), 0.0, 0, 0, 0)
 end
 
 # A method of its own, reached by one dynamic call, so that the loss comes back unboxed.
@@ -117,6 +126,20 @@ function hessian_at!(H, problem::FlowProblem, y)
     return nothing
 end
 
+"The product of the scaled Hessian at `y` with `v`."
+function hvp_at!(out, problem::FlowProblem, y, v)
+    problem.nhvp += 1
+    if !problem.scaled
+        hvp!(out, problem.net, y, v)
+        return nothing
+    end
+    root = problem.root
+    @. problem.v = root * v
+    hvp!(out, problem.net, unscale!(problem.x, problem, y), problem.v)
+    scale_gradient!(out, root)
+    return nothing
+end
+
 # A frozen parameter's gradient is set, not multiplied, to zero: it may be infinite.
 function scale_gradient!(g, root)
     @inbounds @simd for i in eachindex(g)
@@ -155,10 +178,17 @@ mutable struct FlowState{T<:AbstractFloat}
     gnorm::Float64
     gnormnew::Float64
     evaluated::Bool
+    estimated::Bool         # loss and gradient at the trial point are those of a model
+    modelled::Bool          # so are those at the last accepted point
+    exact::Bool             # a model's are not wanted
+    goal_gnorm::Float64     # near these they must be the true ones
+    goal_loss::Float64
+    continuous::Bool        # the solution is wanted between the points too
     error::Float64          # norm of err, relative to the tolerance
     stiffness::Float64      # h times the curvature of the step, where the method has a limit of stability
     longest::Float64        # the longest step that limit allows
     h::Float64
+    factor::Float64         # to the next step
     t::Float64
     t_low::Float64
     abstol::Float64
@@ -169,12 +199,13 @@ end
 function FlowState(problem::FlowProblem{T}, abstol, reltol) where {T}
     n = problem.n
     return FlowState{T}(zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), T(NaN), zero(T),
-                        one(T), NaN, NaN, false, 0.0, 0.0, Inf, 0.0, 0.0, 0.0, abstol, reltol, 1.0)
+                        one(T), NaN, NaN, false, false, false, false, 0.0, 0.0, false, 0.0, 0.0, Inf, 0.0, 1.0, 0.0, 0.0, abstol, reltol, 1.0)
 end
 
 "Loss and gradient at the trial point, unless the method has them already."
 function evaluate_trial!(problem::FlowProblem, state::FlowState)
     state.evaluated && return nothing
+    state.estimated = false
     value_and_gradient_at!(state.gnew, problem, state.ynew)
     state.lossnew = problem.value[]
     state.gnormnew = problem.gnorm
@@ -191,6 +222,7 @@ function advance!(state::FlowState)
     state.g, state.gnew = state.gnew, state.g
     state.loss = state.lossnew
     state.gnorm = state.gnormnew
+    state.modelled = state.estimated
     step = state.h + state.t_low
     t = state.t + step
     rest = t - state.t
