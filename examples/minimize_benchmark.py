@@ -150,7 +150,7 @@ def well_posed(shape, seed):
     return net, truth + 0.1 * rng.normal(size=truth.size)
 
 
-def measure_well_posed(writer, seeds, repeats, ours=OURS):
+def measure_well_posed(writer, seeds, repeats, ours):
     for shape in SHAPES:
         ratios, default_ratios, ends = [], [], []
         for seed in range(seeds):
@@ -226,7 +226,7 @@ def main():
         writer.writerow(["problem", "shape", "seed", "method", "cpu_seconds", "gnorm", "loss", "gradients", "hessians"])
         for part in args.parts.split(","):
             if part == "well-posed":
-                measure_well_posed(writer, 2 if args.quick else 2 * seeds, 3)
+                measure_well_posed(writer, 2 if args.quick else 2 * seeds, 3, args.ours.split(","))
             else:
                 # compiled before it is timed
                 net, start = teacher_student(4, 0, 100)
