@@ -15,7 +15,7 @@ if ccall(:jl_generating_output, Cint, ()) == 1
         for A in (Identity, Softplus, Tanh, Sigmoid, Relu, Sigmoid2, GFunction)
             for order in 0:2
                 M = Matrix{T}
-                precompile(forward_columns!, (A, Val{order}, M, M, M, M, V, Layer, Int, Columns))
+                precompile(forward_columns!, (A, Val{order}, M, M, M, M, V, Layer, Int, Columns, Bool))
             end
         end
     end
