@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .activations import ACTIVATIONS, Poly
+    from .checkpoint import resume
     from .errors import InputError, JuliaError, KeywordError, MLPGFError, RuntimeUnavailable, ThreadError
     from .fixed_points import Classification, classify, polish
     from .landscape import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .params import Params
     from .result import TrainResult, load
     from .subspace import LinearSubspace, loss_grid, subspace_grid, subspace_minloss
+    from .sweeps import sweep
     from .training import flow, minimize, train
 
 __version__ = "0.1.0"
@@ -66,6 +68,8 @@ _HOMES = {
     "loss_grid": "subspace",
     "subspace_grid": "subspace",
     "subspace_minloss": "subspace",
+    "sweep": "sweeps",
+    "resume": "checkpoint",
 }
 
 __all__ = [
@@ -96,6 +100,7 @@ __all__ = [
     "match_neurons",
     "minimize",
     "polish",
+    "resume",
     "runtime_info",
     "saddle_passages",
     "shrink_net",
@@ -103,6 +108,7 @@ __all__ = [
     "split_neuron",
     "subspace_grid",
     "subspace_minloss",
+    "sweep",
     "train",
 ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .checkpoint import Checkpointer
 from .data import numeric, real_number
 from .errors import InputError
 from .net import Net
@@ -40,6 +41,8 @@ def flow(
     n_samples_trajectory: int = 100,
     verbosity: int = 1,
     progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     """Integrate the gradient flow dθ/dt = −tauinv ∘ ∇L(θ) from ``p``.
 
@@ -74,6 +77,11 @@ def flow(
         No progress line, one on terminals after a second, or always.
     progress_interval : float
         Seconds between updates of the progress line.
+    checkpoint : path, optional
+        An .npz file that holds the state of the run while it lasts, with the net and its data, for ``pymlpgf.resume``,
+        and its result afterwards; ``pymlpgf.load`` reads both.
+    checkpoint_interval : float
+        Seconds between checkpoints.
 
     Returns
     -------
@@ -97,7 +105,7 @@ def flow(
         alg, maxT, abstol, reltol, maxtime_ode, maxiterations_ode, dt, dense, save_everystep, n_samples_trajectory
     )
     options.update(_goals(min_gnorm, minloss))
-    return _solve("flow", net, p, options, tauinv, verbosity, progress_interval)
+    return _solve("flow", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval)
 
 
 @suggest_keywords
@@ -113,6 +121,8 @@ def minimize(
     patience: float = 10_000,
     verbosity: int = 1,
     progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     """Find the nearest minimum of the loss, down to round-off.
 
@@ -131,7 +141,7 @@ def minimize(
         Stop when the loss is at most this, if positive.
     patience : float
         Stop after so many iterations without progress.
-    verbosity, progress_interval
+    verbosity, progress_interval, checkpoint, checkpoint_interval
         As for ``flow``.
 
     Returns
@@ -153,7 +163,7 @@ def minimize(
     """
     options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience)
     options.update(_goals(min_gnorm, minloss))
-    return _solve("minimize", net, p, options, 1, verbosity, progress_interval)
+    return _solve("minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval)
 
 
 @suggest_keywords
@@ -180,6 +190,8 @@ def train(
     minloss: float = 0,
     verbosity: int = 1,
     progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     """``flow``, then ``minimize`` from where it ended; the keywords are theirs.
 
@@ -197,7 +209,7 @@ def train(
     )
     options.update(_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience))
     options.update(_goals(min_gnorm, minloss))
-    return _solve("train", net, p, options, tauinv, verbosity, progress_interval)
+    return _solve("train", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval)
 
 
 def _solve(
@@ -208,6 +220,8 @@ def _solve(
     tauinv: Any,
     verbosity: int,
     progress_interval: float,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     if not isinstance(net, Net):
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
@@ -224,11 +238,15 @@ def _solve(
     if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     bridge = net._bridge
+    writer = None
+    if checkpoint is not None:
+        writer = Checkpointer.of(checkpoint, checkpoint_interval, net, what, x, options, rates)
     with ProgressLine(verbosity, interval) as line:
-        return bridge.solve(
-            net._handle, x.ctypes.data, what, options, rates, line.update,
+        result = bridge.solve(
+            net._handle, x.ctypes.data, what, options, rates, line.update if writer is None else writer.after(line),
             lambda handle: read_result(bridge, handle, what, x.copy(), net),
         )  # fmt: skip
+    return result if writer is None else writer.finish(result)
 
 
 def _flow_options(

@@ -48,8 +48,8 @@ KINDS: dict[int, np.dtype[Any]] = {1: np.dtype("f8"), 2: np.dtype("f4"), 3: np.d
 R = TypeVar("R")
 #: input (N, D), target (N, O) or labels from 1 on (N,), weights (N,) or None: contiguous and of the net's dtype
 Data = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
-#: report(phase, iteration, t, loss, gnorm): phase is "flow" or "minimize"
-Report = Callable[[str, int, float, float, float], None]
+#: report(phase, iteration, t, loss, gnorm, address of the point): phase is "flow" or "minimize"
+Report = Callable[[str, int, float, float, float, "int | None"], None]
 PHASES = ("flow", "minimize")
 
 
@@ -238,12 +238,12 @@ class Bridge:
         self.enter()
         failure: list[BaseException] = []
 
-        def relay(phase: int, iteration: int, t: float, loss: float, gnorm: float, _x: int) -> int:
+        def relay(phase: int, iteration: int, t: float, loss: float, gnorm: float, x: int | None) -> int:
             try:
                 if self._keeper is not None:
                     self._keeper.check()
                 if phase < len(PHASES):  # else between blocks of samples: only a chance to interrupt
-                    report(PHASES[phase], iteration, t, loss, gnorm)
+                    report(PHASES[phase], iteration, t, loss, gnorm, x)
             except BaseException as error:
                 failure.append(error)
             interruptible.seen = interruptible.interrupted
