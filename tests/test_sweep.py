@@ -1,0 +1,219 @@
+"""Many runs: the same results however they are spread, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pymlpgf as mg
+from pymlpgf import InputError, KeywordError
+from pymlpgf.workers import run_in_processes
+
+OPTIONS = {"maxT": 5, "maxiterations_optim": 200}
+SEEDS = range(6)
+
+PROBLEM = """
+def make_problem():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 2))
+    y = np.tanh(X[:, 0]) - 0.7 * np.tanh(X[:, 1] + 0.5) + 0.1 * rng.normal(size=100)
+    return mg.Net(layers=[(2, "tanh", True), (1, "identity", True)], input=X, target=y)
+"""
+exec(PROBLEM)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return make_problem()  # noqa: F821
+
+
+@pytest.fixture(scope="module")
+def expected(net):
+    """The results without a sweep."""
+    return [mg.train(net, net.random_params(seed=seed), **OPTIONS) for seed in SEEDS]
+
+
+def agree(runs, expected, seeds=SEEDS):
+    assert [run.seed for run in runs] == list(seeds)
+    for run, seed in zip(runs, seeds, strict=True):
+        assert run.error is None, run.traceback
+        assert run.result.seed == seed
+        np.testing.assert_array_equal(run.result.x, expected[seed].x)
+        assert run.result.loss == expected[seed].loss
+
+
+def factory(seed):
+    """Fails for seed 1, ends its process at the first try of seed 2 and at every try of seed 3."""
+    if seed == 1:
+        raise ValueError("no net for seed 1")
+    marker = Path(os.environ["SWEEP_MARKER"])
+    if seed in (2, 3):
+        if seed == 2 and marker.exists():
+            raise ValueError("the second try of seed 2")
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    net = make_problem()  # noqa: F821
+    return (net, net.random_params(seed=seed)) if seed % 2 else net
+
+
+def test_failures_and_deaths_do_not_sink_a_sweep(net, expected, tmp_path, monkeypatch):
+    # The runs that need a compiled solver come last, and one process compiles it.
+    monkeypatch.setenv("SWEEP_MARKER", str(tmp_path / "marker"))
+    with mg.sweep(factory, [3, 2, 1, 5, 4], max_workers=1, **OPTIONS) as sweep:
+        finished = list(sweep)
+        assert sorted(run.index for run in finished) == [0, 1, 2, 3, 4]
+        runs = sweep.runs
+    assert "died twice" in runs[0].error
+    assert "second try of seed 2" in runs[1].error
+    assert "no net for seed 1" in runs[2].error
+    assert "ValueError" in runs[2].traceback
+    assert [run.seed for run in sweep.failures] == [3, 2, 1]
+    agree(runs[3:], expected, seeds=(5, 4))
+    assert repr(sweep) == "Sweep(5 of 5 runs finished, 3 failed)"
+    table = sweep.table()
+    assert [row["seed"] for row in table] == [3, 2, 1, 5, 4]
+    assert table[3]["loss"] == expected[5].loss
+    assert (table[1]["loss"], table[1]["error"]) == (None, runs[1].error)
+    assert sweep.best.result.loss == min(expected[5].loss, expected[4].loss)
+    with pytest.raises(InputError, match="net is needed"):
+        sweep.distinct_minima()
+    groups = sweep.distinct_minima(net)
+    assert len(groups.labels) == 2
+    pd = pytest.importorskip("pandas")
+    frame = sweep.to_frame()
+    assert isinstance(frame, pd.DataFrame)
+    assert frame.loc[3, "gnorm"] == expected[5].gnorm
+
+
+PARENT = """
+if __name__ == "__main__":
+    with mg.sweep(make_problem(), range(6), directory={directory!r}, max_workers=1, **{options!r}) as sweep:
+        for count, run in enumerate(sweep):
+            print(os.getpid(), flush=True)
+            if count == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def children_of(pid):
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[1]) == pid:
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_killed_parent_goes_on(start_python, net, expected, tmp_path):
+    child = start_python(PROBLEM + PARENT.format(directory=str(tmp_path), options=OPTIONS))
+    parent = int(child.line())
+    workers = children_of(parent)
+    child.finish(rc=-9, stderr=None)
+    end = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}/stat").exists() for pid in workers) and time.monotonic() < end:
+        time.sleep(0.05)
+    # Its processes do not outlive it (zombies, which wait for an init that reaps them, do nothing any more).
+    assert not any(
+        Path(f"/proc/{pid}/stat").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text() for pid in workers
+    )
+    before = {f.name: f.stat().st_mtime_ns for f in tmp_path.glob("seed-*.npz")}
+    assert 2 <= len(before) < 6
+    sweep = mg.sweep(net, SEEDS, directory=tmp_path, max_workers=1, **OPTIONS)
+    agree(sweep.runs, expected)
+    assert sum(run.resumed for run in sweep.runs) == len(before)
+    after = {f.name: f.stat().st_mtime_ns for f in tmp_path.glob("seed-*.npz")}
+    assert len(after) == 6
+    assert before.items() <= after.items()
+    # All there: no process is needed, for these seeds or for some of them.
+    begin = time.monotonic()
+    agree(mg.sweep(net, [4, 2], directory=tmp_path, **OPTIONS).runs, expected, seeds=[4, 2])
+    assert time.monotonic() - begin < 1
+    with pytest.raises(InputError, match="other options"):
+        mg.sweep(net, SEEDS, directory=tmp_path, maxT=6)
+    with pytest.raises(InputError, match="other net"):
+        mg.sweep(net.on(np.zeros((1, 2)), [1.0]), SEEDS, directory=tmp_path, **OPTIONS)
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        mg.sweep(net, SEEDS, directory=tmp_path, **OPTIONS)
+
+
+def test_on_a_dask_cluster(net, expected, tmp_path):
+    """The road past one machine: the workers of a cluster (here one), with one thread each."""
+    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    quiet = {"distributed.worker.memory.terminate": False, "distributed.comm.timeouts.connect": "60s"}
+    import dask
+
+    with (
+        dask.config.set(quiet),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        client.get_executor() as executor,
+        mg.sweep(net, [0, 1, 5], executor, directory=tmp_path, **OPTIONS) as sweep,
+    ):
+        agree(sweep.runs, expected, seeds=[0, 1, 5])
+    assert len(list(tmp_path.glob("seed-*.npz"))) == 3
+
+
+def test_parameters_instead_of_seeds(net, expected):
+    starts = [net.random_params(seed=seed) for seed in SEEDS[:2]]
+    with ThreadPoolExecutor(1) as executor:  # Julia lives in this thread: refused there, with a sentence
+        runs = mg.sweep(net, starts, executor, **OPTIONS).runs
+    assert [run.seed for run in runs] == [None, None]
+    assert all("Julia was started in another thread" in run.error for run in runs)
+    with ThreadPoolExecutor(1) as executor, pytest.raises(InputError, match="every run failed"):
+        _ = mg.sweep(net, starts, executor, **OPTIONS).best
+
+
+def broken(seed):
+    raise RuntimeError("the net cannot be made")
+
+
+def test_streaming_closing_and_the_progress_line(capfd):
+    sweep = mg.sweep(broken, range(40), max_workers=1, verbosity=2)
+    first = next(iter(sweep))
+    assert "cannot be made" in first.error
+    again = next(iter(sweep))
+    assert again is first
+    sweep.close()
+    assert 1 <= len(sweep.runs) < 40
+    assert "runs, 1 failed" in capfd.readouterr().err
+    assert len(sweep) == 40
+
+
+def test_unpicklable_and_a_script_without_guard(run_python):
+    with pytest.raises(InputError, match="cannot be sent"):
+        mg.sweep(lambda seed: None, range(3))
+    assert list(run_in_processes(b"", [], 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda net: mg.sweep(net, 50), InputError, "range"),
+        (lambda net: mg.sweep(net, []), InputError, "is empty"),
+        (lambda net: mg.sweep(net, [1, 2, 1]), InputError, "entries 0 and 2"),
+        (lambda net: mg.sweep(net, [-1]), InputError, "seed -1"),
+        (lambda net: mg.sweep(net, [[1.0]]), InputError, "entry 0 of seeds_or_params has shape"),
+        (lambda net: mg.sweep(net, [np.full(9, np.nan)]), InputError, "NaN"),
+        (lambda net: mg.sweep(factory, [np.ones(9)]), InputError, "give it seeds"),
+        (lambda net: mg.sweep("net", [1]), InputError, "a Net or a function"),
+        (lambda net: mg.sweep(net, [1], max_workers=0), InputError, "max_workers is 0"),
+        (lambda net: mg.sweep(net, [1], maxtime=3), KeywordError, "did you mean 'maxtime_o"),
+        (lambda net: mg.sweep(net, [1], checkpoint="a"), KeywordError, "no keyword 'checkpoint'"),
+    ],
+)
+def test_bad_input(net, call, error, message):
+    with pytest.raises(error, match=message):
+        call(net)
