@@ -26,7 +26,12 @@ include("flow/trajectory.jl")
 include("flow/cholesky.jl")
 include("flow/tsit5.jl")
 include("flow/rodas5p.jl")
+include("discrete/method.jl")
+include("discrete/momentum.jl")
+include("discrete/adaptive.jl")
+include("discrete/batches.jl")
 include("flow/flow.jl")
+include("discrete/descent.jl")
 include("minimize/problem.jl")
 include("minimize/shifted_solver.jl")
 include("minimize/subproblem.jl")
@@ -44,6 +49,7 @@ export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, h
     unpack, n_params
 export minimize, NewtonTrustRegion, BFGS, train
 export flow, Tsit5, Rodas5P, Auto, Stop, Monitor
+export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

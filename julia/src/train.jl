@@ -45,6 +45,9 @@ function train(net::AbstractNet{T}, x0, flow_options::NamedTuple, minimize_optio
     ode = flow(net, x0; flow_options..., monitor=monitor)
     goes_on = !(ode.stopped_by in (Stop.interrupted, Stop.callback, Stop.diverged))
     optim = goes_on ? minimize(net, ode.x; minimize_options..., monitor=monitor) : nothing
-    last = optim === nothing ? ode : optim
-    return TrainResult(last.x, last.loss, Float64(last.gnorm), convert(Vector{T}, x0), ode, optim, seconds() - start)
+    best = lowest(optim === nothing ? ode : optim, ode.best)
+    return TrainResult(best.x, best.loss, Float64(best.gnorm), convert(Vector{T}, x0), ode, optim, seconds() - start)
 end
+
+lowest(a, ::Nothing) = a
+lowest(a, b) = a.loss <= b.loss ? a : b

@@ -12,6 +12,17 @@ struct Auto <: FlowMethod end
 const AUTO_LIMIT = 1500
 
 """
+    LowestPoint{T}
+
+The point `x` of lowest `loss` of a descent, and ‖∇L‖_∞ there as `gnorm`.
+"""
+struct LowestPoint{T<:AbstractFloat}
+    x::Vector{T}
+    loss::T
+    gnorm::Float64
+end
+
+"""
     FlowResult{T}
 
 What [`flow`](@ref) found.
@@ -21,6 +32,7 @@ What [`flow`](@ref) found.
 - `iterations`, `rejected`: accepted and rejected steps; `nfev`, `njev`: gradients and Hessians; `time_run`:
   seconds
 - `trajectory`: a [`Trajectory`](@ref); `dense`: a [`DenseOutput`](@ref) or `nothing`
+- `best`: of a discrete method, whose loss may rise, the [`LowestPoint`](@ref); of a flow `nothing`, as it is the last
 """
 struct FlowResult{T<:AbstractFloat}
     x::Vector{T}
@@ -36,6 +48,7 @@ struct FlowResult{T<:AbstractFloat}
     alg::String
     trajectory::Trajectory{T}
     dense::Union{Nothing,DenseOutput{T}}
+    best::Union{Nothing,LowestPoint{T}}
 end
 
 Base.show(io::IO, r::FlowResult) =
@@ -58,11 +71,13 @@ end
 """
     flow(net, x0; alg = Auto(), maxT = Inf, abstol = 1e-6, reltol = 1e-6, maxtime = Inf,
          maxiterations = typemax(Int), min_gnorm = 0, minloss = 0, tauinv = 1, dt = nothing, dense = false,
-         save_everystep = false, n_samples_trajectory = 100, monitor = Monitor()) -> FlowResult
+         save_everystep = false, n_samples_trajectory = 100, batchsize = nothing, seed = 0,
+         monitor = Monitor()) -> FlowResult
 
 Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`.
 
-- `alg`: `Auto()`, `Tsit5()` or `Rodas5P()`
+- `alg`: `Auto()`, `Tsit5()` or `Rodas5P()`; or a discrete method: [`GradientDescent`](@ref), [`Momentum`](@ref),
+  [`Nesterov`](@ref), [`RMSprop`](@ref), [`Adam`](@ref), [`AdamW`](@ref), whose docstrings say what their time is
 - `abstol`, `reltol`: bounds on the root mean square over parameters of the error of a step relative to
   `abstol + reltol * |x|`. A `reltol` below `10 eps(T)` is raised to that.
 - `maxtime`: seconds; `maxiterations`: accepted steps
@@ -73,6 +88,9 @@ Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at
 - `dense`: keep the whole flow as a [`DenseOutput`](@ref)
 - `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many, spaced evenly in
   log(t + 1), the first and last among them
+- `batchsize`, `seed`: a discrete method sees so many samples a step, in an order that is drawn anew each epoch, or all
+  of them (the default). Loss and gradient norm of all samples are known, and points recorded, about once an epoch;
+  with `save_everystep` at every step
 - `monitor`: polled at every step
 
 The flow also ends, with `Stop.roundoff`, when loss and gradient cannot be lowered any more in this number
@@ -85,7 +103,7 @@ type, and with `Stop.diverged` when no step leads to finite numbers.
 function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), maxT::Real=Inf,
               abstol::Real=1e-6, reltol::Real=1e-6, maxtime::Real=Inf, maxiterations::Real=typemax(Int),
               min_gnorm::Real=0, minloss::Real=0, tauinv=1, dt=nothing, dense::Bool=false,
-              save_everystep::Bool=false, n_samples_trajectory::Integer=100,
+              save_everystep::Bool=false, n_samples_trajectory::Integer=100, batchsize=nothing, seed::Integer=0,
               monitor::Monitor=Monitor()) where {T}
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has length $(length(x0)), the net has $(n_params(net)) parameters."))
@@ -100,10 +118,17 @@ function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), m
     most = maxiterations >= typemax(Int) ? typemax(Int) : floor(Int, maxiterations)
     limits = FlowLimits(maxT, maxtime, most, min_gnorm, minloss, dt === nothing ? 0.0 : dt, save_everystep,
                         max(2, n_samples_trajectory), dense)
+    if alg isa DiscreteMethod
+        dense && throw(ArgumentError("a discrete method has no dense output"))
+        descent = Descent(net, alg, convert(Vector{T}, x0), tauinv, batchsize, seed)
+        return watching(() -> descend(descent, alg, limits, monitor)::FlowResult{T}, net, monitor)
+    end
+    batchsize === nothing || throw(ArgumentError("batchsize is for discrete methods such as Adam; a flow sees all samples"))
     problem = FlowProblem(net, tauinv)
     state = FlowState(problem, max(Float64(abstol), Float64(max(floatmin(T), T(1e-30)))),
                       max(Float64(reltol), 10 * Float64(eps(T))))
-    return integrate(problem, state, convert(Vector{T}, x0), alg, limits, monitor)
+    start = convert(Vector{T}, x0)
+    return watching(() -> integrate(problem, state, start, alg, limits, monitor), net, monitor)
 end
 
 check_setting(name, value, good) =
@@ -116,7 +141,7 @@ const NO_STEP, NOT_FINITE, TOO_WRONG, UPHILL, TOO_FAST = 1, 2, 3, 4, 5
 function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                    @nospecialize(alg::FlowMethod), limits::FlowLimits, monitor::Monitor) where {T}
     n = problem.n
-    start!(monitor)
+    start!(monitor, limits.maxtime)
     auto = alg isa Auto
     cache::StepCache{T} = make_cache(auto ? Tsit5() : alg, T, n)
     alg_name = method_name(cache)::String
@@ -198,7 +223,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     end
     return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected, problem.nfev,
                          problem.njev, elapsed(monitor), alg_name, Trajectory(recorder),
-                         limits.dense ? DenseOutput(dense, x0) : nothing)
+                         limits.dense ? DenseOutput(dense, x0) : nothing, nothing)
 end
 
 "One trial step: 0 if it is good, else why not; its error norm goes to `state.error`."
