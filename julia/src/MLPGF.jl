@@ -23,9 +23,16 @@ include("params.jl")
 include("flow/problem.jl")
 include("flow/controller.jl")
 include("flow/trajectory.jl")
+include("flow/events.jl")
 include("flow/cholesky.jl")
+include("flow/shifted.jl")
+include("flow/newton.jl")
+include("flow/rk4.jl")
 include("flow/tsit5.jl")
 include("flow/rodas5p.jl")
+include("flow/trbdf2.jl")
+include("flow/qndf.jl")
+include("flow/exponential.jl")
 include("discrete/method.jl")
 include("discrete/momentum.jl")
 include("discrete/adaptive.jl")
@@ -48,7 +55,7 @@ include("precompile.jl")
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
 export minimize, NewtonTrustRegion, BFGS, train
-export flow, Tsit5, Rodas5P, Auto, Stop, Monitor
+export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb43, Auto, Stop, Monitor
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel

@@ -7,7 +7,7 @@ what it means and what to do about it.
 module Stop
 
 @enum(Reason, running, min_gnorm, minloss, roundoff, patience, maxtime, maxiterations, maxT, interrupted,
-      diverged, callback)
+      diverged, callback, event)
 
 const ADVICE = Dict(
     running => "The solver has not stopped.",
@@ -22,6 +22,7 @@ const ADVICE = Dict(
     diverged => "The loss or a parameter is no longer finite, or the step size fell below the resolution of t: " *
                 "the last good point is returned; try a smaller tolerance or other initial parameters.",
     callback => "The callback asked to stop.",
+    event => "The event happened: the result is the point of the flow where it did.",
 )
 
 """

@@ -172,6 +172,14 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
         @test_throws ArgumentError bowl(dense=true)
         @test_throws ArgumentError flow(net, random_params(0, net); batchsize=4)
         @test_throws ArgumentError flow(net, random_params(0, net); alg=Adam(), batchsize=0)
+        # An event by a truth, by a sign, at the start
+        @test bowl(event=(t, x) -> x[1] < 0.5).x[1] ≈ 0.9^7
+        @test bowl(event=(t, x) -> x[1] < 0.5).stopped_by == Stop.event
+        @test bowl(event=(t, x) -> x[2] - 0.5).iterations == 7
+        @test bowl(event=(t, x, l, gn) -> l < 0.25, maxiterations=100).iterations == 7
+        @test bowl(event=(t, x) -> true).iterations == 0
+        seen = bowl(observables=["first" => x -> x[1], "sum" => sum], maxiterations=5, save_everystep=true).trajectory
+        @test seen["first"] == seen.x[1, :] && seen["sum"] == vec(sum(seen.x; dims=1))
         # train goes on from the last point and keeps the best
         res = train(Bowl{Float64}(2, 1e3), [1.0, 1.0]; alg=GradientDescent(learning_rate=0.1))
         @test res.optim === nothing && res.x == [1, 1] && res.loss == 1e3

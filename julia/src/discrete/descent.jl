@@ -76,17 +76,20 @@ end
 Steps of gradient descent and its relatives: [`flow`](@ref) with a [`DiscreteMethod`](@ref). `maxT` ends it at the first
 step that reaches it.
 """
-function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::FlowLimits, monitor::Monitor) where {T}
+function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::FlowLimits, monitor::Monitor,
+                 @nospecialize(event), @nospecialize(observables)) where {T}
     start!(monitor, limits.maxtime)
     d.batches === nothing || watch!(d.batches.net, monitor)
     state = descent_state(method, T, length(d.x))
     recorder = Recorder(T, length(d.x), limits.save_everystep ? 0 : limits.samples)
+    watch = event === nothing ? nothing : EventWatch(event, T, length(d.x), 0)::EventWatch{T}
     reason = Stop.running
     try
         reason = evaluate!(d) ? Stop.running : Stop.diverged
         record!(recorder, 0.0, d.x, reason == Stop.running ? d.loss : d.value[], d.gnorm)
         reason == Stop.running && (reason = descent_finished(d, limits, monitor))
         reason == Stop.running && (reason = poll!(monitor, :flow, 0, 0.0, Float64(d.loss), d.gnorm, d.x))
+        reason == Stop.running && watch !== nothing && holds_at_start!(watch, d.x, d.loss, d.gnorm) && (reason = Stop.event)
         mark = copy(d.x)             # where it was WINDOW steps ago
         while reason == Stop.running
             if !advance!(d, method, state)
@@ -100,7 +103,7 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
                 end
                 record!(recorder, d.t, d.x, d.loss, d.gnorm)
             end
-            reason = descent_finished(d, limits, monitor)
+            reason = watch !== nothing && occurs!(watch, d) ? Stop.event : descent_finished(d, limits, monitor)
             if reason == Stop.running && d.batches === nothing && d.clock.step % WINDOW == 0
                 stands_still(d.x, mark) && (reason = Stop.roundoff)
                 copyto!(mark, d.x)
@@ -122,7 +125,14 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
     end
     best = isfinite(d.best_loss) ? LowestPoint{T}(d.best, d.best_loss, d.best_gnorm) : nothing
     return FlowResult{T}(d.seen, d.loss, d.gnorm, d.t, reason, d.seen_step, 0, d.nfev, 0, elapsed(monitor),
-                         method_name(method), Trajectory(recorder), nothing, best)
+                         method_name(method), observe(Trajectory(recorder), observables), nothing, 0, best)
+end
+
+"Whether the event happened in the last step; between steps there is nothing to locate it on."
+function occurs!(watch::EventWatch, d::Descent)
+    before = watch.before
+    watch.before = event_value(watch, d.clock.t, d.x, d.loss, d.gnorm)
+    return happened(watch, before, watch.before)
 end
 
 function descent_finished(d::Descent, limits::FlowLimits, monitor::Monitor)

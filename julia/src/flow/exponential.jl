@@ -1,0 +1,2 @@
+struct Exprb43 <: FlowMethod end
+const DENSE_LIMIT=800
