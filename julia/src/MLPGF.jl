@@ -39,6 +39,7 @@ include("discrete/adaptive.jl")
 include("discrete/batches.jl")
 include("flow/flow.jl")
 include("discrete/descent.jl")
+include("flow/distance.jl")
 include("minimize/problem.jl")
 include("minimize/shifted_solver.jl")
 include("minimize/subproblem.jl")
@@ -48,6 +49,7 @@ include("minimize/linesearch.jl")
 include("minimize/bfgs.jl")
 include("train.jl")
 include("c_interface.jl")
+include("c_solve.jl")
 
 
 include("precompile.jl")
@@ -57,6 +59,7 @@ export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, h
 export minimize, NewtonTrustRegion, BFGS, train
 export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb43, Auto, Stop, Monitor
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
+export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module
