@@ -48,6 +48,14 @@ include("minimize/trust_region.jl")
 include("minimize/linesearch.jl")
 include("minimize/bfgs.jl")
 include("train.jl")
+include("landscape/growth.jl")
+include("landscape/symmetry.jl")
+include("landscape/subspace.jl")
+include("landscape/invariances.jl")
+include("landscape/classify.jl")
+include("landscape/along.jl")
+include("landscape/polish.jl")
+include("landscape/border.jl")
 include("c_interface.jl")
 include("c_solve.jl")
 
@@ -61,5 +69,7 @@ export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb43, Auto, Stop, Monitor
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
 export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
+export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
+export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

@@ -73,11 +73,7 @@ c_net(single::Int32, layers::Cstring, options::Cstring, D::Int64, N::Int64, X::P
     unsafe_store!(out, keep!(net))
 end
 function border_net(::Type{T}, layers, options, D, N, X, O, Y, w) where {T}
-    specs = map(split(layers, '\n')) do line
-        width, bias, f = split(line, ' '; limit=3)
-        units = [parse_activation(String(part)) for part in split(f, '|')]
-        (parse(Int, width), length(units) == 1 ? units[1] : Tuple(units), bias == "1")
-    end
+    specs = parse_layers(split(layers, '\n'))
     merge = [(parse(Int, l), parse(Int, i), parse(Int, j), parse(Float64, λ))
              for (l, i, j, λ) in split.(split(get(options, "merge", ""), ';'; keepempty=false), ',')]
     number(name, default) = get(options, name, default)::Float64
@@ -85,6 +81,12 @@ function border_net(::Type{T}, layers, options, D, N, X, O, Y, w) where {T}
     return Net{T}(build_layers(specs, D), input, target; weights=weights, loss=get(options, "loss", "mse"),
                   l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf), merge=merge,
                   output_factor=number("output_factor", 1.0), threads=Int(number("threads", 1.0)))
+end
+
+parse_layers(lines) = map(lines) do line
+    width, bias, f = split(line, ' '; limit=3)
+    units = [parse_activation(String(part)) for part in split(f, '|')]
+    (parse(Int, width), length(units) == 1 ? units[1] : Tuple(units), bias == "1")
 end
 
 border_data(::Type{T}, D, N, X, O, Y, w) where {T} =
@@ -208,6 +210,17 @@ c_solve(net::Int64, x::Ptr{Cvoid}, what::Cstring, options::Cstring, tauinv::Ptr{
     unsafe_store!(out, keep!(solved))
 end
 
+"""
+A handle to what the tool `what` answers about a net (0: none is needed). `arrays` and `lengths` describe `n` vectors of Float64.
+"""
+c_tool(net::Int64, what::Cstring, options::Cstring, arrays::Ptr{Ptr{Float64}}, lengths::Ptr{Int64}, n::Int64,
+       out::Ptr{Int64}) = @status begin
+    value = Base.invokelatest(border_tool, net == 0 ? nothing : net_of(net), unsafe_string(what), parse_options(options),
+                              [copy(unsafe_wrap(Array, unsafe_load(arrays, i), unsafe_load(lengths, i))) for i in 1:n])
+    unsafe_store!(out, keep!(value))
+end
+border_tool(net, what, options, arrays) = TOOLS[what](net, options, arrays)
+
 # ---- reading results -----------------------------------------------------------------------------------------
 
 const SCRATCH = Ref{Any}(nothing)
@@ -215,6 +228,7 @@ const SCRATCH = Ref{Any}(nothing)
 # What a field becomes: an array of numbers or of bytes.
 flat(x::Array{<:Union{Float32,Float64,Int64}}) = x
 flat(x::Union{Float32,Float64,Int64}) = fill(x)
+flat(x::Bool) = fill(Int64(x))
 flat(x::Stop.Reason) = flat(string(x))
 flat(x::AbstractString) = Vector{UInt8}(codeunits(String(x)))
 flat(::Nothing) = UInt8[]
@@ -270,6 +284,7 @@ function c_table()
             @cfunction(c_compute, Int32, (Int64, Ptr{Cvoid}, Cstring, Ptr{Int64})),
             @cfunction(c_random_params, Int32, (Int64, UInt64, Cstring, Ptr{Cvoid})),
             @cfunction(c_solve, Int32, (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_tool, Int32, (Int64, Cstring, Cstring, Ptr{Ptr{Float64}}, Ptr{Int64}, Int64, Ptr{Int64})),
             @cfunction(c_field, Int32, (Int64, Cstring, Ptr{Int64})),
         ])
     end

@@ -107,6 +107,7 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
         return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time)
     elseif what == "minimize"
         optim = minimize(net, x0; minimize_options..., monitor=monitor)
+        net isa Question && return optim
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
         return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time)
     end

@@ -39,6 +39,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "compute": (i32, (i64, ptr, text, ptr)),
     "random_params": (i32, (i64, u64, text, ptr)),
     "solve": (i32, (i64, ptr, text, text, ptr, ptr, ptr)),
+    "tool": (i32, (i64, text, text, ptr, ptr, i64, ptr)),
     "field": (i32, (i64, text, ptr)),
 }
 REPORT = ctypes.CFUNCTYPE(i32, i32, i64, f64, f64, f64, ptr)
@@ -73,7 +74,7 @@ class Bridge:
         self._call: dict[str, Any] = {}
         for pointer, (name, (result, arguments)) in zip(pointers, SIGNATURES.items(), strict=True):
             # Short calls keep the GIL (PYFUNCTYPE): releasing it costs more than they do. A solve releases it.
-            kind = ctypes.CFUNCTYPE if name == "solve" else ctypes.PYFUNCTYPE
+            kind = ctypes.CFUNCTYPE if name in ("solve", "tool") else ctypes.PYFUNCTYPE
             self._call[name] = kind(result, *arguments)(pointer)
         self._loss, self._gradient = self._call["loss"], self._call["gradient"]
         self._value = f64()
@@ -163,6 +164,23 @@ class Bridge:
         self.enter()
         handle = i64()
         self._check(self._call["compute"](net, x, what.encode(), ctypes.addressof(handle)))
+        try:
+            return read(handle.value)
+        finally:
+            self.release_later(handle.value)
+
+    def tool(
+        self, net: int, what: str, options: dict[str, object], arrays: list[np.ndarray], read: Callable[[int], R]
+    ) -> R:
+        """What ``read`` makes of the handle to the answer of a tool (julia/src/landscape/border.jl); 0 for no net."""
+        self.enter()
+        vectors = [np.ascontiguousarray(array, np.float64).ravel() for array in arrays]
+        pointers, lengths = (ptr * len(vectors))(*map(_pointer, vectors)), (i64 * len(vectors))(*map(len, vectors))
+        handle = i64()
+        status = self._call["tool"](
+            net, what.encode(), _lines(options), pointers, lengths, len(vectors), ctypes.addressof(handle)
+        )
+        self._check(status)
         try:
             return read(handle.value)
         finally:
