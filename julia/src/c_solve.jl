@@ -17,8 +17,8 @@ function foreign_monitor(report::Ptr{Cvoid}, everystep::Bool)
 end
 
 # What `double ask(int64 what, int64 k, double t, void *x)` is asked: the value of an event (0), a schedule's factor
-# at step k (1), the observable number `what - 1`.
-const ASK_EVENT, ASK_SCHEDULE, ASK_OBSERVABLE = 0, 1, 1
+# at step k (1), the first observable (2), the second (3), …
+const ASK_EVENT, ASK_SCHEDULE, ASK_OBSERVABLE = 0, 1, 1     # observables count from 1
 
 ask(f::Ptr{Cvoid}, what, k, t, x) =
     GC.@preserve x ccall(f, Float64, (Int64, Int64, Float64, Ptr{Cvoid}), what, k, t, x === nothing ? C_NULL : pointer(x))
@@ -31,15 +31,16 @@ function border_event(options, f)
     return nothing
 end
 
-"`observables=net 7;ask;…`: the loss of the net of that handle, or the user's function, named by number."
+"`observables=net 7;data 8;ask;…`: loss or data loss of the net of that handle, or the user's function; named by number."
 function border_observables(options, f)
     words = split(get(options, "observables", ""), ';'; keepempty=false)
     return Pair{String,Any}[string(k) => border_observable(word, k, f) for (k, word) in enumerate(words)]
 end
 function border_observable(word, k, f)
     word == "ask" && return x -> ask(f, ASK_OBSERVABLE + k, 0, 0.0, x)
-    net = net_of(parse(Int64, split(word)[2]))
-    return x -> loss(net, x)
+    of, handle = split(word)
+    net = net_of(parse(Int64, handle))
+    return of == "data" ? x -> data_loss(net, x) : x -> loss(net, x)
 end
 
 const DISCRETE_METHODS = Dict{String,Any}("GradientDescent" => GradientDescent, "Momentum" => Momentum,
@@ -107,7 +108,7 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
         return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time)
     elseif what == "minimize"
         optim = minimize(net, x0; minimize_options..., monitor=monitor)
-        net isa Question && return optim
+        optim isa MinimizeResult || return optim          # the answer to a `Question`
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
         return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time)
     end
