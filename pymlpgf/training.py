@@ -16,7 +16,7 @@ from .suggest import nearest, suggest_keywords
 
 __all__ = ["FLOW_ALGORITHMS", "OPTIM_SOLVERS", "flow", "minimize", "train"]
 
-FLOW_ALGORITHMS = ("auto", "Tsit5", "Rodas5P")
+FLOW_ALGORITHMS = ("auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3")
 OPTIM_SOLVERS = ("NewtonTrustRegion", "BFGS")
 
 
@@ -48,8 +48,11 @@ def flow(
     net : Net
     p : array of shape (n_params,) or Params
         Initial parameters; not changed.
-    alg : "auto", "Tsit5" or "Rodas5P"
-        Explicit (Tsitouras 2011), stiff with the exact Hessian (Steinebach 2023), or the first until stiffness shows.
+    alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF" or "Exprb53s3"
+        Explicit: Tsit5 (Tsitouras 2011) and RK4. Stiff, with the exact Hessian: Rodas5P (Steinebach 2023), TRBDF2, QNDF
+        (variable order 1 to 5, few Hessians) and Exprb53s3 (exponential, Luan and Ostermann 2014); TRBDF2 and QNDF
+        use Hessian-vector products for large nets. "auto": Tsit5 until stiffness shows, then the stiff method that
+        suits P and N.
     maxT : float
         Final time; infinity integrates until another stop.
     abstol, reltol : float

@@ -32,6 +32,7 @@ include("flow/tsit5.jl")
 include("flow/rodas5p.jl")
 include("flow/trbdf2.jl")
 include("flow/qndf.jl")
+include("flow/eigen.jl")
 include("flow/exponential.jl")
 include("discrete/method.jl")
 include("discrete/momentum.jl")
@@ -65,7 +66,7 @@ include("precompile.jl")
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
 export minimize, NewtonTrustRegion, BFGS, train
-export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb43, Auto, Stop, Monitor
+export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
 export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation

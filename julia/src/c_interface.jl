@@ -197,7 +197,8 @@ function parse_options(text::Cstring)
     return options
 end
 
-const FLOW_METHODS = Dict{String,FlowMethod}("auto" => Auto(), "Tsit5" => Tsit5(), "Rodas5P" => Rodas5P())
+const FLOW_METHODS = Dict{String,FlowMethod}("auto" => Auto(), "Tsit5" => Tsit5(), "RK4" => RK4(),
+    "Rodas5P" => Rodas5P(), "TRBDF2" => TRBDF2(), "QNDF" => QNDF(), "Exprb53s3" => Exprb53s3())
 const MINIMIZE_METHODS = Dict{String,MinimizeMethod}("NewtonTrustRegion" => NewtonTrustRegion(), "BFGS" => BFGS())
 
 method_by_name(table, kind, name) = haskey(table, name) ? table[name] :

@@ -33,7 +33,10 @@ price in gradients. Products are always taken at the current point.
 """
 too_old(newton::Newton, problem::FlowProblem) =
     newton.age < 0 || newton.age > 0 && (newton.system isa KrylovSystem || newton.age > 50 ||
-                                         newton.extra >= 3 + problem.n ÷ 15)
+                                         newton.extra >= 3 + problem.n ÷ 60)
+
+"After a step that failed: whether Newton's method did not converge, with a Hessian that is not of this point."
+blames_hessian(newton::Newton) = newton.age > 0 && newton.h > 0
 
 "Take the Hessian at `y` and prepare for the step, unless both were done before; `false` if no such step can be made."
 function prepare!(newton::Newton, problem::FlowProblem, y, γ::Float64, h::Float64, escape::Float64, fresh::Bool)

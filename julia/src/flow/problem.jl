@@ -238,3 +238,4 @@ function add_scaled!(out::Vector{T}, a::T, v::Vector{T}) where {T}
     end
     return out
 end
+const DENSE_LIMIT = 800

@@ -90,7 +90,7 @@ function attempt!(cache::QNDFCache{T}, problem::FlowProblem{T}, state::FlowState
     state.escape = max(escape, 0.1)
     old = too_old(cache.newton, problem)
     attempt!(cache, problem, state, Float64(1 / α), escape, old) && return true
-    return !old && cache.newton.age > 0 && attempt!(cache, problem, state, Float64(1 / α), escape, true)
+    return !old && blames_hessian(cache.newton) && attempt!(cache, problem, state, Float64(1 / α), escape, true)
 end
 
 function attempt!(cache::QNDFCache{T}, problem::FlowProblem{T}, state::FlowState{T}, γ::Float64, escape::Float64,

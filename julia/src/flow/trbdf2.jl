@@ -45,7 +45,7 @@ watch_escape(cache::TRBDF2Cache) = cache.newton.system isa KrylovSystem
 function attempt!(cache::TRBDF2Cache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     old = too_old(cache.newton, problem)
     attempt!(cache, problem, state, old) && return true
-    return !old && cache.newton.age > 0 && attempt!(cache, problem, state, true)
+    return !old && blames_hessian(cache.newton) && attempt!(cache, problem, state, true)
 end
 
 function attempt!(cache::TRBDF2Cache{T}, problem::FlowProblem{T}, state::FlowState{T}, fresh::Bool) where {T}
