@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .activations import ACTIVATIONS, Poly
+    from .discrete import (
+        Adam,
+        AdamW,
+        CosineDecay,
+        ExponentialDecay,
+        GradientDescent,
+        Momentum,
+        Nesterov,
+        RMSprop,
+    )
+    from .distance import TrajectoryDistance, trajectory_distance
     from .errors import InputError, JuliaError, KeywordError, MLPGFError, RuntimeUnavailable, ThreadError
     from .fixed_points import Classification, classify, polish
     from .landscape import (
@@ -27,12 +38,24 @@ if TYPE_CHECKING:
     from .net import Net, TeacherNet
     from .params import Params
     from .result import TrainResult, load
+    from .stops import Stop
     from .subspace import LinearSubspace, loss_grid, subspace_grid, subspace_minloss
     from .training import flow, minimize, train
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Adam": "discrete",
+    "AdamW": "discrete",
+    "CosineDecay": "discrete",
+    "ExponentialDecay": "discrete",
+    "GradientDescent": "discrete",
+    "Momentum": "discrete",
+    "Nesterov": "discrete",
+    "RMSprop": "discrete",
+    "Stop": "stops",
+    "TrajectoryDistance": "distance",
+    "trajectory_distance": "distance",
     "ACTIVATIONS": "activations",
     "InputError": "errors",
     "JuliaError": "errors",
@@ -69,6 +92,17 @@ _HOMES = {
 }
 
 __all__ = [
+    "Adam",
+    "AdamW",
+    "CosineDecay",
+    "ExponentialDecay",
+    "GradientDescent",
+    "Momentum",
+    "Nesterov",
+    "RMSprop",
+    "Stop",
+    "TrajectoryDistance",
+    "trajectory_distance",
     "ACTIVATIONS",
     "Classification",
     "InputError",

@@ -147,3 +147,10 @@ function polynomial_distance(products, gram, d, s)
     end
     return value
 end
+
+"For `c_tool`: points (P × M), times and points (P × K + 1) or coefficients (P × terms × K) of the reference."
+function border_distance(options, (X, t, path))
+    P, terms = Int(options["parameters"]), Int(options["terms"])
+    b = terms == 0 ? Path(t, reshape(path, P, :)) : Path(t, reshape(path, P, terms, :))
+    return collect(trajectory_distance(reshape(X, P, :), b))
+end
