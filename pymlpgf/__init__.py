@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .activations import ACTIVATIONS, Poly
+    from .checkpoint import resume
     from .discrete import (
         Adam,
         AdamW,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .result import TrainResult, load
     from .stops import Stop
     from .subspace import LinearSubspace, loss_grid, subspace_grid, subspace_minloss
+    from .sweeps import sweep
     from .training import flow, minimize, train
 
 __version__ = "0.1.0"
@@ -89,6 +91,8 @@ _HOMES = {
     "loss_grid": "subspace",
     "subspace_grid": "subspace",
     "subspace_minloss": "subspace",
+    "sweep": "sweeps",
+    "resume": "checkpoint",
 }
 
 __all__ = [
@@ -130,6 +134,7 @@ __all__ = [
     "match_neurons",
     "minimize",
     "polish",
+    "resume",
     "runtime_info",
     "saddle_passages",
     "shrink_net",
@@ -137,6 +142,7 @@ __all__ = [
     "split_neuron",
     "subspace_grid",
     "subspace_minloss",
+    "sweep",
     "train",
 ]
 

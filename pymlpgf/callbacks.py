@@ -75,7 +75,9 @@ class Questions:
         name -> function of x, pair (input, target), or another net.
     """
 
-    def __init__(self, net: Net, x: np.ndarray, event: Any, schedule: Any, observables: Any) -> None:
+    def __init__(
+        self, net: Net, x: np.ndarray, event: Any = None, schedule: Any = None, observables: Any = None
+    ) -> None:
         self._net = net
         self._functions: dict[int, Callable[..., Any]] = {}
         self.options: dict[str, object] = {}
@@ -84,6 +86,7 @@ class Questions:
         if event is not None:
             self._add_event(event, x)
         if schedule is not None:
+            self.options["schedule"] = "ask"
             self._functions[1] = lambda k, t, address: number(f"schedule({k})", schedule(k))
             self._functions[1](0, 0.0, 0)
         if observables:

@@ -85,9 +85,9 @@ class DiscreteMethod:
             for beta in self.betas:
                 _within("betas", beta, 0, 1, open_high=True)
 
-    def _options(self) -> tuple[dict[str, object], Callable[[int], Any] | None]:
+    def _options(self) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
         """Names and values as the Julia core reads them, and the schedule if that is the user's function."""
-        options: dict[str, object] = {"alg": type(self).__name__}
+        options: dict[str, Any] = {"alg": type(self).__name__}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "betas":
@@ -173,7 +173,7 @@ def _schedule(schedule: Any) -> tuple[str, Callable[[int], Any] | None]:
     if isinstance(schedule, (ExponentialDecay, CosineDecay)):
         return schedule._text(), None
     if callable(schedule) and not isinstance(schedule, type):
-        return "ask", schedule
+        return "", schedule
     if isinstance(schedule, (str, bytes, type)):
         raise InputError(
             f"schedule is {schedule!r}; ExponentialDecay(…), CosineDecay(…), an array or a function is needed"

@@ -17,7 +17,7 @@ __all__ = ["TrajectoryDistance", "trajectory_distance"]
 
 @dataclass(frozen=True)
 class TrajectoryDistance:
-    """For each of M points its ``distance`` (M,) to the reference and the time ``t`` (M,) of the nearest point there."""
+    """For each of M points its ``distance`` (M,) to the reference, and the time ``t`` (M,) where that is nearest."""
 
     distance: np.ndarray
     t: np.ndarray
@@ -53,7 +53,7 @@ def trajectory_distance(a: Any, b: Any) -> TrajectoryDistance:
     >>> net = mg.Net(layers=[(1, "identity", False)], input=[[1.0, 0.0], [0.0, 1.0]], target=[0.0, 0.0])
     >>> steps = mg.flow(net, [1.0, 2.0], alg="GradientDescent", learning_rate=0.1, maxT=1)
     >>> reference = mg.flow(net, [1.0, 2.0], maxT=2, dense=True)
-    >>> strayed = mg.trajectory_distance(steps, reference)     # both go straight to the minimum, the steps ahead of time
+    >>> strayed = mg.trajectory_distance(steps, reference)     # both go straight to the minimum, the steps faster
     >>> bool(strayed.distance.max() < 1e-4), bool(abs(strayed.t[-1] - 10 * np.log(1 / 0.9)) < 1e-4)
     (True, True)
     """

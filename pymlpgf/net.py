@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -153,6 +154,14 @@ class Net:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_bridge", "_handle")}
+
+    def _fingerprint(self) -> str:
+        """The same for nets with the same loss function."""
+        digest = hashlib.sha256(layer_lines(self._layers).encode())
+        digest.update(repr((self._n_features, self._dtype.str, sorted(self._options.items()))).encode())
+        for array in self._kept or ():
+            digest.update(b"none" if array is None else array.tobytes())
+        return digest.hexdigest()
 
     def _like(self, layers: Sequence[tuple[int, Activation, bool]], merge: Any) -> Net:
         """The same data and settings with other layers."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ import numpy as np
 
 from .activations import Activation, activation_from_json, activation_to_json
 from .errors import InputError
+from .files import npz_path, write_atomically
+from .params import Params
 from .stops import Stop
 from .suggest import nearest
 
@@ -121,6 +122,8 @@ class TrainResult:
     provider : str
         Whose solvers ran.
     layers : list of (width, activation, bias)
+    seed : int or None
+        Of the initial parameters, in a sweep.
     versions : dict
     """
 
@@ -152,6 +155,7 @@ class TrainResult:
     optim_solver: str | None = None
     trajectory: Trajectory | None = None
     sol: DenseSolution | None = None
+    seed: int | None = None
     compile_time: float = 0.0
     batchsize: int | None = None
     batch_seed: int | None = None
@@ -175,6 +179,31 @@ class TrainResult:
             parts.append(f"minimize: {self.optim_stopped_by} after {steps}")
         return f"TrainResult({', '.join(parts)}, {self.total_time:.2g} s)"
 
+    @property
+    def params(self) -> Params:
+        """``x`` with views on weights and biases."""
+        width, _, bias = self.layers[0]
+        later = [(i[0], w, b) for i, (w, _, b) in zip(self.layers, self.layers[1:], strict=False)]
+        n_features = (len(self.x) - sum(w * (fan_in + b) for fan_in, w, b in later)) // width - bias
+        return Params(self.x, [(n_features, width, bias), *later])
+
+    def to_torch(self, path: str | os.PathLike[str]) -> Path:
+        """Write the weights as a state_dict of PyTorch, for ``torch.load``. Returns the path.
+
+        It fits the ``nn.Sequential`` in which each ``nn.Linear`` is followed by a module for its activation, except
+        where that is the identity: with keys such as "0.weight", "0.bias", "2.weight".
+        """
+        import torch
+
+        state, position = {}, 0
+        p = self.params
+        for W, b, (_, activation, _) in zip(p.weights, p.biases, self.layers, strict=True):
+            state[f"{position}.weight"] = torch.from_numpy(W.copy())
+            if b is not None:
+                state[f"{position}.bias"] = torch.from_numpy(b.copy())
+            position += 1 if activation == "identity" else 2
+        return write_atomically(Path(path), lambda file: torch.save(state, file))
+
     def to_scipy(self) -> Any:
         """A ``scipy.optimize.OptimizeResult``; ``nit`` counts the steps of both phases."""
         from scipy.optimize import OptimizeResult
@@ -194,45 +223,34 @@ class TrainResult:
 
         Folders that are missing are made.
         """
-        path = Path(path)
-        if path.suffix != ".npz":
-            path = path.with_name(path.name + ".npz")
         arrays: dict[str, Any] = {}
         header: dict[str, Any] = {"schema": SCHEMA, "type": "pymlpgf.TrainResult"}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for name in (entry.name for entry in dataclasses.fields(self)):
+            value = getattr(self, name)
             if isinstance(value, np.ndarray):
-                arrays[field.name] = value
+                arrays[name] = value
             elif dataclasses.is_dataclass(value):
                 for part in dataclasses.fields(value):
-                    arrays[f"{field.name}.{part.name}"] = getattr(value, part.name)
+                    arrays[f"{name}.{part.name}"] = getattr(value, part.name)
             else:
-                header[field.name] = value
+                header[name] = value
         header["layers"] = [(width, activation_to_json(f), bias) for width, f, bias in self.layers]
         arrays["header"] = np.array(json.dumps(header))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        try:
-            with open(temporary, "xb") as file:
-                np.savez_compressed(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return path
+        return write_atomically(npz_path(path), lambda file: np.savez_compressed(file, **arrays))
 
 
-def load(path: str | os.PathLike[str]) -> TrainResult:
-    """The result that ``TrainResult.save`` wrote. Needs no Julia and runs no code from the file."""
+def load(path: str | os.PathLike[str]) -> Any:
+    """The TrainResult that its ``save`` wrote, or the Checkpoint of a run that has not ended.
+
+    Needs no Julia and runs no code from the file.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
-        schema = header.pop("schema")
-        if header.pop("type") != "pymlpgf.TrainResult":
-            raise KeyError("type")
+        schema, kind = header.pop("schema"), header.pop("type")
+        if kind not in ("pymlpgf.TrainResult", "pymlpgf.Checkpoint"):
+            raise KeyError(kind)
     except FileNotFoundError:
         raise InputError(f"{os.fspath(path)} does not exist") from None
     except Exception as error:
@@ -243,12 +261,19 @@ def load(path: str | os.PathLike[str]) -> TrainResult:
         raise InputError(
             f"{os.fspath(path)} was written by a newer pymlpgf (schema {schema}): update pymlpgf to read it"
         )
+    if kind == "pymlpgf.Checkpoint":
+        from .checkpoint import Checkpoint
+
+        return Checkpoint.read(header, arrays)
     header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
     for name, part in (("trajectory", Trajectory), ("sol", DenseSolution)):
         prefix = name + "."
         values = {key[len(prefix) :]: arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
         header[name] = part(**values) if values else None
-    return TrainResult(**header, **arrays)
+    try:
+        return TrainResult(**header, **arrays)
+    except TypeError as error:
+        raise InputError(f"{os.fspath(path)} is damaged: {error}") from None
 
 
 def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: list[str] | None = None) -> TrainResult:
@@ -266,9 +291,9 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
             ode_x=get("ode.x"), ode_loss=get("ode.loss"), ode_t=get("ode.t"), ode_iterations=get("ode.iterations"),
             ode_time_run=get("ode.time_run"), ode_stopped_by=get("ode.stopped_by"), alg=get("ode.alg"),
         )  # fmt: skip
-        parts = (get(f"ode.trajectory.{name}") for name in ("t", "x", "loss", "gnorm"))
+        t, x, loss, gnorm = (get(f"ode.trajectory.{name}") for name in ("t", "x", "loss", "gnorm"))
         seen = get("ode.trajectory.observables").T.copy() if names else np.zeros((0, 0))
-        fields["trajectory"] = Trajectory(*parts, np.array(names or [], "U"), seen)
+        fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen)
         counts["nfev"] += get("ode.nfev")
         counts["njev"] += get("ode.nfev")
         counts["nhev"] += get("ode.njev")

@@ -44,7 +44,8 @@ ADVICE = {
     "maxiterations": "The iteration limit was reached: continue from the result, or allow more iterations.",
     "maxT": "The flow was integrated up to maxT.",
     "interrupted": "Interrupted by the user: the best point so far is returned and can be continued.",
-    "diverged": "The loss or a parameter is no longer finite, or the step size fell below the resolution of t: the last good point is returned; try a smaller tolerance or other initial parameters.",
+    "diverged": "The loss or a parameter is no longer finite, or the step size fell below the resolution of t: "
+    "the last good point is returned; try a smaller tolerance or other initial parameters.",
     "callback": "The callback asked to stop.",
     "event": "The event happened: the result is the point of the flow where it did.",
 }

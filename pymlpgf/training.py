@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .callbacks import Questions, stepwise
+from .checkpoint import Checkpointer
 from .data import numeric, real_number
 from .discrete import DISCRETE_METHODS, DiscreteMethod
 from .errors import InputError
@@ -22,8 +23,6 @@ __all__ = ["FLOW_ALGORITHMS", "OPTIM_SOLVERS", "flow", "minimize", "train"]
 
 FLOW_ALGORITHMS = ("auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3")
 OPTIM_SOLVERS = ("NewtonTrustRegion", "BFGS")
-#: numbers that may be infinite
-ENDLESS = ("maxT", "maxtime_ode", "maxiterations_ode", "maxtime_optim", "maxiterations_optim", "patience")
 
 
 @suggest_keywords
@@ -53,6 +52,8 @@ def flow(
     callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     """Integrate the gradient flow dθ/dt = −tauinv ∘ ∇L(θ) from ``p``.
 
@@ -96,14 +97,14 @@ def flow(
         What else to record along the trajectory, ``res.trajectory["name"]``: a function of x that returns a number, a
         pair (input, target) whose data loss is meant (evaluated in Julia, by a net made once), or a net whose loss is.
     batchsize : int, optional
-        Samples a step of a discrete method, in an order drawn anew each epoch; all of them by default. With batches, loss
-        and gradient norm of all samples are computed, and points recorded, about once an epoch.
+        Samples a step of a discrete method, in an order drawn anew each epoch; all of them by default. With batches,
+        loss and gradient norm of all samples are computed, and points recorded, about once an epoch.
     seed : int
         Of the order of the samples.
     learning_rate, schedule
         Of a discrete method that is given by name; see ``pymlpgf.Adam``.
     callback : function, optional
-        Called after every step with one argument, an ``IntermediateResult`` with x, loss, gnorm, t, phase and iteration.
+        Called after every step with one argument, an ``IntermediateResult`` (x, loss, gnorm, t, phase, iteration).
         It ends the run by raising StopIteration. Another exception ends it too and is raised when the solver has
         returned, what was found until then in its attribute ``result``. Like the other functions here it
         cannot call a net.
@@ -111,6 +112,12 @@ def flow(
         No progress line, one on terminals after a second, or always.
     progress_interval : float
         Seconds between updates of the progress line.
+    checkpoint : path, optional
+        An .npz file that holds the state of the run while it lasts, with the net and its data, for ``pymlpgf.resume``,
+        and its result afterwards; ``pymlpgf.load`` reads both. The functions given here, and what a discrete method
+        remembers, are not in it.
+    checkpoint_interval : float
+        Seconds between checkpoints.
 
     Returns
     -------
@@ -130,7 +137,12 @@ def flow(
     >>> bool(abs(res.x[0] - np.exp(-2)) < 1e-8), res.ode_stopped_by
     (True, 'maxT')
     """
-    return _solve("flow", **locals())
+    options, schedule = _flow_options(**locals())
+    options.update(_goals(min_gnorm, minloss))
+    return _solve(
+        "flow", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
+        event=event, schedule=schedule, observables=observables,
+    )  # fmt: skip
 
 
 @suggest_keywords
@@ -147,6 +159,8 @@ def minimize(
     callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     """Find the nearest minimum of the loss, down to round-off.
 
@@ -165,7 +179,7 @@ def minimize(
         Stop when the loss is at most this, if positive.
     patience : float
         Stop after so many iterations without progress.
-    callback, verbosity, progress_interval
+    callback, verbosity, progress_interval, checkpoint, checkpoint_interval
         As for ``flow``.
 
     Returns
@@ -185,7 +199,11 @@ def minimize(
     >>> mg.minimize(net, [0.0, 0.0]).x.round(12)
     array([2., 1.])
     """
-    return _solve("minimize", **locals())
+    options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience)
+    options.update(_goals(min_gnorm, minloss))
+    return _solve(
+        "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback
+    )
 
 
 @suggest_keywords
@@ -219,6 +237,8 @@ def train(
     callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     """``flow``, then ``minimize`` from where it ended; the keywords are theirs.
 
@@ -234,21 +254,27 @@ def train(
     >>> res.loss < 1e-8
     True
     """
-    return _solve("train", **locals())
+    options, schedule = _flow_options(**locals())
+    options.update(_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience))
+    options.update(_goals(min_gnorm, minloss))
+    return _solve(
+        "train", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
+        event=event, schedule=schedule, observables=observables,
+    )  # fmt: skip
 
 
 def _solve(
     what: str,
-    *,
     net: Net,
     p: Any,
-    tauinv: Any = 1,
-    event: Any = None,
-    observables: Any = None,
-    callback: Any,
+    options: dict[str, Any],
+    tauinv: Any,
     verbosity: int,
     progress_interval: float,
-    **given: Any,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
+    callback: Any = None,
+    **functions: Any,
 ) -> TrainResult:
     if not isinstance(net, Net):
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
@@ -257,17 +283,6 @@ def _solve(
     x = net._flat(p)
     if not np.isfinite(x).all():
         raise InputError("p contains NaN or infinite entries")
-    options: dict[str, object] = {}
-    schedule = None
-    if what != "minimize":
-        options, schedule = _method(
-            *(given.pop(name) for name in ("alg", "learning_rate", "schedule", "batchsize", "seed", "dt", "dense"))
-        )
-        options["save_everystep"] = bool(given.pop("save_everystep"))
-    if what != "flow":
-        options["optim_solver"] = _name("optim_solver", given.pop("optim_solver"), OPTIM_SOLVERS)
-    for name, value in given.items():
-        options[name] = _number(name, value, finite=name not in ENDLESS, positive=name == "patience")
     constants = _tauinv(tauinv, net.n_params)
     rates = None if isinstance(constants, float) else constants
     if rates is None:
@@ -276,25 +291,53 @@ def _solve(
     if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     step = stepwise(callback, net)
-    questions = Questions(net, x, event, schedule, observables)
-    options.update(questions.options)
+    questions = Questions(net, x, **functions)
     bridge = net._bridge
-
-    def read(handle: int) -> TrainResult:
-        result = read_result(bridge, handle, x.copy(), net, questions.names)
-        if "batchsize" not in options:
-            return result
-        return replace(result, batchsize=options["batchsize"], batch_seed=int(str(options["seed"])[1:]))
-
+    writer = None
+    if checkpoint is not None:
+        writer = Checkpointer.of(checkpoint, checkpoint_interval, net, what, x, options, rates)
     with ProgressLine(verbosity, interval) as line:
-        return bridge.solve(
-            net._handle, x.ctypes.data, what, options, rates, line.update, read, step, questions or None
-        )
+        result = bridge.solve(
+            net._handle, x.ctypes.data, what, {**options, **questions.options}, rates,
+            line.update if writer is None else writer.after(line),
+            lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
+        )  # fmt: skip
+    if "batchsize" in options:
+        result = replace(result, batchsize=options["batchsize"], batch_seed=int(options["seed"][1:]))
+    return result if writer is None else writer.finish(result)
+
+
+def _flow_options(
+    *, alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any, **given: Any
+) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
+    options, function = _method(alg, learning_rate, schedule, batchsize, seed, dt, dense)
+    for name in ("maxT", "maxtime_ode", "maxiterations_ode"):
+        options[name] = _number(name, given[name])
+    for name in ("abstol", "reltol", "n_samples_trajectory"):
+        options[name] = _number(name, given[name], finite=True)
+    options["save_everystep"] = bool(given["save_everystep"])
+    return options, function
+
+
+def _minimize_options(solver: str, maxtime: float, maxiterations: float, patience: float) -> dict[str, Any]:
+    return {
+        "optim_solver": _name("optim_solver", solver, OPTIM_SOLVERS),
+        "maxtime_optim": _number("maxtime_optim", maxtime),
+        "maxiterations_optim": _number("maxiterations_optim", maxiterations),
+        "patience": _number("patience", patience, positive=True),
+    }
+
+
+def _goals(min_gnorm: float, minloss: float) -> dict[str, Any]:
+    return {
+        "min_gnorm": _number("min_gnorm", min_gnorm, finite=True),
+        "minloss": _number("minloss", minloss, finite=True),
+    }
 
 
 def _method(
     alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any
-) -> tuple[dict[str, object], Callable[[int], Any] | None]:
+) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
     """The options of the flow's algorithm, and the schedule if that is a function."""
     known = (*FLOW_ALGORITHMS, *DISCRETE_METHODS)
     if isinstance(alg, type) and issubclass(alg, DiscreteMethod):
@@ -311,7 +354,7 @@ def _method(
             own["batchsize"] = batchsize
         if own:
             raise InputError(f"{' and '.join(own)}: for discrete methods such as 'Adam'; alg is {alg!r}")
-        options: dict[str, object] = {"alg": alg, "dense": bool(dense)}
+        options: dict[str, Any] = {"alg": alg, "dense": bool(dense)}
         if dt is not None:
             options["dt"] = _number("dt", dt, finite=True, positive=True)
         return options, None

@@ -11,7 +11,6 @@ from scipy.optimize import brentq
 import pymlpgf as mg
 from pymlpgf import InputError
 
-
 TRUTH = [1.0, -0.5, 0.3, 0.8, 0.2, -0.4, 1.2, -0.7, 0.1]
 
 

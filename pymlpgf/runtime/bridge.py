@@ -49,8 +49,8 @@ KINDS: dict[int, np.dtype[Any]] = {1: np.dtype("f8"), 2: np.dtype("f4"), 3: np.d
 R = TypeVar("R")
 #: input (N, D), target (N, O) or labels from 1 on (N,), weights (N,) or None: contiguous and of the net's dtype
 Data = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
-#: report(phase, iteration, t, loss, gnorm): phase is "flow" or "minimize"
-Report = Callable[[str, int, float, float, float], None]
+#: report(phase, iteration, t, loss, gnorm, address of the point): phase is "flow" or "minimize"
+Report = Callable[[str, int, float, float, float, "int | None"], None]
 PHASES = ("flow", "minimize")
 #: callback(phase, iteration, t, loss, gnorm, address of x) -> whether to stop, after every accepted step
 Callback = Callable[[str, int, float, float, float, int], bool]
@@ -249,14 +249,14 @@ class Bridge:
         users: list[BaseException] = []
         last = ("", 0)
 
-        def relay(phase: int, iteration: int, t: float, loss: float, gnorm: float, x: int) -> int:
+        def relay(phase: int, iteration: int, t: float, loss: float, gnorm: float, x: int | None) -> int:
             nonlocal last
             wish = False
             try:
                 if self._keeper is not None:
                     self._keeper.check()
                 if phase < len(PHASES):  # else between blocks of samples: only a chance to interrupt
-                    report(PHASES[phase], iteration, t, loss, gnorm)
+                    report(PHASES[phase], iteration, t, loss, gnorm, x)
                     step = (PHASES[phase], iteration)
                     if callback is not None and iteration > 0 and step != last and not failure:
                         last = step
@@ -264,7 +264,7 @@ class Bridge:
             except BaseException as error:
                 failure.append(error)
             interruptible.seen = interruptible.interrupted
-            return 1 if interruptible.seen or failure else 2 * wish
+            return 2 if wish or users else int(interruptible.seen or bool(failure))
 
         def answer(what: int, k: int, t: float, x: int) -> float:
             try:
