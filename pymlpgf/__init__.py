@@ -11,6 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .activations import ACTIVATIONS, Poly
     from .checkpoint import resume
+    from .discrete import (
+        Adam,
+        AdamW,
+        CosineDecay,
+        ExponentialDecay,
+        GradientDescent,
+        Momentum,
+        Nesterov,
+        RMSprop,
+    )
+    from .distance import TrajectoryDistance, trajectory_distance
     from .errors import InputError, JuliaError, KeywordError, MLPGFError, RuntimeUnavailable, ThreadError
     from .fixed_points import Classification, classify, polish
     from .landscape import (
@@ -28,6 +39,7 @@ if TYPE_CHECKING:
     from .net import Net, TeacherNet
     from .params import Params
     from .result import TrainResult, load
+    from .stops import Stop
     from .subspace import LinearSubspace, loss_grid, subspace_grid, subspace_minloss
     from .sweeps import sweep
     from .training import flow, minimize, train
@@ -35,6 +47,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Adam": "discrete",
+    "AdamW": "discrete",
+    "CosineDecay": "discrete",
+    "ExponentialDecay": "discrete",
+    "GradientDescent": "discrete",
+    "Momentum": "discrete",
+    "Nesterov": "discrete",
+    "RMSprop": "discrete",
+    "Stop": "stops",
+    "TrajectoryDistance": "distance",
+    "trajectory_distance": "distance",
     "ACTIVATIONS": "activations",
     "InputError": "errors",
     "JuliaError": "errors",
@@ -73,6 +96,17 @@ _HOMES = {
 }
 
 __all__ = [
+    "Adam",
+    "AdamW",
+    "CosineDecay",
+    "ExponentialDecay",
+    "GradientDescent",
+    "Momentum",
+    "Nesterov",
+    "RMSprop",
+    "Stop",
+    "TrajectoryDistance",
+    "trajectory_distance",
     "ACTIVATIONS",
     "Classification",
     "InputError",

@@ -149,7 +149,7 @@ def subspace_minloss(
     }
     return _search(
         net, subspace, "on_subspace", [subspace._coordinates(a)], start, options, verbosity,
-        lambda handle, x: read_result(net._bridge, handle, "minimize", x, net),
+        lambda handle, x: read_result(net._bridge, handle, x, net),
     )  # fmt: skip
 
 

@@ -51,6 +51,7 @@ subspace_of(net::AbstractNet{T}, arrays) where {T} =
 
 "name => f(net or nothing, options, arrays of Float64)"
 const TOOLS = Dict{String,Function}(
+    "trajectory_distance" => (net, o, a) -> border_distance(o, a),
     "classify" => (net, o, a) -> begin
         c = classify(net, a[1]; gradient_tolerance=get(o, "gradient_tolerance", nothing))
         lines = ["$label;$layer;$(join(units, ','));$n" for (label, layer, units, n) in c.explanations]
