@@ -153,6 +153,39 @@ def test_limits_count_from_the_beginning(tmp_path):
     assert res.ode_t == pytest.approx(state_of["whole"].ode_t, rel=0.5)
 
 
+def half(step):
+    """A schedule of the user's."""
+    return 0.9**step
+
+
+@pytest.mark.parametrize(
+    ("schedule", "text"),
+    [(mg.ExponentialDecay(0.9), "exponential 0.9"), (np.linspace(1, 0.1, 20), None), (half, "")],
+)
+def test_gradient_descent_goes_on_with_its_schedule(tmp_path, schedule, text):
+    net = mg.Net(layers=[(1, "tanh", True), (1, "identity", True)], input=[[0.5], [1.0], [2.0]], target=[1.0, 0.0, 1.0])
+    p = net.random_params(seed=0)
+    options = {"alg": "GradientDescent", "learning_rate": 0.3, "schedule": schedule}
+    part, whole = (mg.flow(net, p, maxiterations_ode=n, **options) for n in (10, 30))
+    path = tmp_path / "run.npz"
+    saved = {"alg": "GradientDescent", "learning_rate": 0.3, "maxT": np.inf, "maxiterations_ode": 30.0}
+    if text is None:
+        saved["schedule"] = "table " + ",".join(map(repr, schedule.tolist()))
+    elif text:
+        saved["schedule"] = text
+    function = None if text != "" else half
+    state_at(
+        net, part.x, t=part.ode_t, options=saved, iterations={"flow": 10, "minimize": 0},
+        functions=() if function is None else ("schedule",),
+    ).save(path)  # fmt: skip
+    if function is not None:
+        with pytest.raises(InputError, match="had schedule: give the same again"):
+            mg.resume(path)
+    res = mg.resume(path, schedule=function)
+    np.testing.assert_allclose(res.ode_x, whole.ode_x, rtol=1e-12)
+    assert (res.ode_iterations, res.ode_t) == (30, pytest.approx(whole.ode_t))
+
+
 def test_classification_with_labels_comes_back(tmp_path):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(30, 2)).astype(np.float32)
