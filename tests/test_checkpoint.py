@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -48,7 +49,6 @@ update = Checkpointer.update
 
 def deadly(self, phase, iteration, t, *rest):
     update(self, phase, iteration, t, *rest)
-    time.sleep(0.06 * (phase == "minimize"))  # solvers report every 50 ms: now at each iteration
     if {condition}:
         print(time.time(), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -92,11 +92,21 @@ def test_kill_9_in_a_flow(start_python, tmp_path, uninterrupted):
     np.testing.assert_array_equal(mg.resume(path).x, res.x)
 
 
-def test_kill_9_in_a_minimisation(start_python, tmp_path, uninterrupted):
+def test_a_minimisation_that_ends_with_an_error(tmp_path, uninterrupted, monkeypatch):
     net, p, whole = uninterrupted
-    path = tmp_path / "run"  # the ending is added
     options = {"maxT": 1, "optim_solver": "BFGS", "maxtime_optim": 60, "min_gnorm": 1e-9}
-    killed_run(start_python, path, "phase == 'minimize' and iteration > 5", 1e-6, options)
+    update = Checkpointer.update
+
+    def fail(self, phase, iteration, *rest):
+        update(self, phase, iteration, *rest)
+        time.sleep(0.06 * (phase == "minimize"))  # solvers report every 50 ms: now at each iteration
+        if phase == "minimize" and iteration > 5:
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(Checkpointer, "update", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        mg.train(net, p, checkpoint=tmp_path / "run", checkpoint_interval=1e-6, **options)  # the ending is added
+    monkeypatch.undo()
     state = mg.load(tmp_path / "run.npz")
     assert (state.phase, state.what) == ("minimize", "train")
     assert state.iterations["minimize"] > 5
