@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -13,7 +14,6 @@ import pytest
 
 import pymlpgf as mg
 from pymlpgf import InputError, KeywordError
-from pymlpgf.workers import run_in_processes
 
 OPTIONS = {"maxT": 5, "maxiterations_optim": 200}
 SEEDS = range(6)
@@ -212,10 +212,42 @@ def test_streaming_closing_and_the_progress_line(capfd):
     assert len(sweep) == 40
 
 
-def test_unpicklable_and_a_script_without_guard(run_python):
+def test_pickled_nets_start_julia_at_their_first_use(run_python, net, tmp_path):
+    X = np.array([[0.5, 1.0], [1.0, -1.0], [2.0, 0.0]])
+    labels = np.array([0, 1, 1])
+    other = mg.Net(
+        layers=[(2, ("tanh", mg.Poly(0, 1, 0.5)), True), (2, "softmax", False)], input=X, target=labels, loss="nll",
+        weights=[1.0, 2.0, 0.0], l2=0.1, merge=(0, 0, 1, 0.3),
+    )  # fmt: skip
+    nets = [other, other.on(X[:2], labels[:2]), mg.Net(layers=[(2, "x -> x^2", True)], n_features=2)]
+    p = other.random_params(seed=0)
+    expected = [nets[0].loss(p), nets[1].loss(p), nets[2].loss(np.ones(6), X, X[:, :2])]
+    X[:], labels[:] = 0, 0  # what the user does to her arrays afterwards does not matter
+    teacher = mg.TeacherNet(layers=[(1, "tanh", False)], params=[2.0], n_features=1)
+    path = tmp_path / "nets.pickle"
+    path.write_bytes(pickle.dumps((nets, p, teacher)))
+    out = run_python(
+        f"""
+        import pathlib, pickle
+        from concurrent.futures import ThreadPoolExecutor
+        nets, p, teacher = pickle.loads(pathlib.Path({str(path)!r}).read_bytes())
+        print(nets[0], runtime.info()["started"])
+        X = np.array([[0.5, 1.0], [1.0, -1.0], [2.0, 0.0]])
+        with ThreadPoolExecutor(1) as elsewhere:          # Julia lives in the thread of the first use
+            print([elsewhere.submit(call).result() for call in (
+                lambda: nets[0].loss(p), lambda: nets[1].loss(p), lambda: nets[2].loss(np.ones(6), X, X[:, :2]),
+                lambda: float(teacher([[0.5]])[0, 0]))])
+        raises(mg.errors.ThreadError, lambda: nets[0].loss(p))
+        """
+    )
+    first, second = out.splitlines()
+    assert first == f"{other!r} False"
+    assert second == str([*expected, float(teacher([[0.5]])[0, 0])])
+
+
+def test_a_function_that_cannot_be_sent():
     with pytest.raises(InputError, match="cannot be sent"):
         mg.sweep(lambda seed: None, range(3))
-    assert list(run_in_processes(b"", [], 1)) == []
 
 
 @pytest.mark.parametrize(
