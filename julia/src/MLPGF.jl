@@ -26,10 +26,24 @@ include("params.jl")
 include("flow/problem.jl")
 include("flow/controller.jl")
 include("flow/trajectory.jl")
+include("flow/events.jl")
 include("flow/cholesky.jl")
+include("flow/shifted.jl")
+include("flow/newton.jl")
+include("flow/rk4.jl")
 include("flow/tsit5.jl")
 include("flow/rodas5p.jl")
+include("flow/trbdf2.jl")
+include("flow/qndf.jl")
+include("flow/eigen.jl")
+include("flow/exponential.jl")
+include("discrete/method.jl")
+include("discrete/momentum.jl")
+include("discrete/adaptive.jl")
+include("discrete/batches.jl")
 include("flow/flow.jl")
+include("discrete/descent.jl")
+include("flow/distance.jl")
 include("minimize/problem.jl")
 include("minimize/shifted_solver.jl")
 include("minimize/subproblem.jl")
@@ -38,7 +52,16 @@ include("minimize/trust_region.jl")
 include("minimize/linesearch.jl")
 include("minimize/bfgs.jl")
 include("train.jl")
+include("landscape/growth.jl")
+include("landscape/symmetry.jl")
+include("landscape/subspace.jl")
+include("landscape/invariances.jl")
+include("landscape/classify.jl")
+include("landscape/along.jl")
+include("landscape/polish.jl")
+include("landscape/border.jl")
 include("c_interface.jl")
+include("c_solve.jl")
 
 
 include("precompile.jl")
@@ -46,7 +69,11 @@ include("precompile.jl")
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
 export minimize, NewtonTrustRegion, BFGS, train
-export flow, Tsit5, Rodas5P, Auto, Stop, Monitor
+export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
+export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
+export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
+export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
+export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

@@ -10,7 +10,7 @@ if ccall(:jl_generating_output, Cint, ()) == 1
         precompile(border_hvp, (N, P, P, P))
         precompile(border_random_params, (N, UInt64, typeof(glorot_normal), P))
         precompile(parse_options, (Cstring,))
-        precompile(foreign_monitor, (P,))
+        precompile(foreign_monitor, (P, Bool))
         precompile(value_and_gradient!, (V, N, V))
         for A in (Identity, Softplus, Tanh, Sigmoid, Relu, Sigmoid2, GFunction)
             for order in 0:2

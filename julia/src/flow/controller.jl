@@ -1,18 +1,19 @@
 """
-    Controller(predictive)
+    Controller(predictive, order)
 
-Step size from the error of a 5(4) pair. For an explicit method the PI rule (Hairer and Wanner, Solving ODEs
-II, IV.2) with the exponents 0.7/5 and 0.4/5, which keeps the step quiet at the limit of stability; for a
+Step size from an error estimate that is proportional to h^`order`. For an explicit method the PI rule (Hairer and
+Wanner, Solving ODEs II, IV.2) with the exponents 0.7/order and 0.4/order, which keeps the step quiet at the limit of stability; for a
 stiff method Gustafsson's predictive rule (the same, IV.8), which sees the step coming that the error will
 ask for.
 """
 mutable struct Controller
     predictive::Bool
+    order::Int
     err::Float64        # of the last accepted step
     h::Float64          # its length, zero if there was none
     growth::Float64     # limit on the next step's growth
 end
-Controller(predictive::Bool) = Controller(predictive, 1.0, 0.0, MAX_GROWTH)
+Controller(predictive::Bool, order::Int) = Controller(predictive, order, 1.0, 0.0, MAX_GROWTH)
 
 const MAX_GROWTH = 10.0
 const MIN_FACTOR = 0.2
@@ -22,12 +23,12 @@ const SAFETY = 0.9
 function accept_factor!(c::Controller, err::Float64, h::Float64, clean::Bool, indefinite::Bool)
     err = max(err, 1e-10)
     if c.predictive
-        factor = SAFETY * err^-0.2
+        factor = SAFETY * err^(-1 / c.order)
         if c.h > 0
-            factor = min(factor, factor * (h / c.h) * (c.err / err)^0.2)
+            factor = min(factor, factor * (h / c.h) * (c.err / err)^(1 / c.order))
         end
     else
-        factor = SAFETY * err^-0.14 * c.err^0.08
+        factor = SAFETY * err^(-0.7 / c.order) * c.err^(0.4 / c.order)
     end
     # After a step cut by an unstable direction the next one tries a little more, and more again while that
     # goes well, since each failed trial costs a factorization.
@@ -38,7 +39,7 @@ function accept_factor!(c::Controller, err::Float64, h::Float64, clean::Bool, in
 end
 
 "Factor after a step that failed with error `err`."
-reject_factor(err::Float64) = clamp(SAFETY * err^-0.2, MIN_FACTOR, SAFETY)
+reject_factor(c::Controller, err::Float64) = clamp(SAFETY * err^(-1 / c.order), MIN_FACTOR, SAFETY)
 
 """
 Root mean square over the parameters that move of the error in `x` relative to `abstol + reltol * |x|`.
@@ -65,7 +66,7 @@ end
 A first step after Hairer, Nørsett and Wanner, Solving ODEs I, II.4: from the sizes of the state, its
 derivative and, by an Euler step, its second derivative. Costs one gradient.
 """
-function initial_step!(problem::FlowProblem{T}, state::FlowState{T}, maxT::Float64) where {T}
+function initial_step!(problem::FlowProblem{T}, state::FlowState{T}, maxT::Float64, order::Int) where {T}
     root, abstol, reltol, n = problem.root, T(state.abstol), T(state.reltol), max(problem.n_free, 1)
     d0 = weighted_norm(state.y, state.y, state.y, root, abstol, reltol, n)
     d1 = weighted_norm(state.g, state.y, state.y, root, abstol, reltol, n)
@@ -77,7 +78,7 @@ function initial_step!(problem::FlowProblem{T}, state::FlowState{T}, maxT::Float
     @. state.err = state.gnew - state.g
     d2 = weighted_norm(state.err, state.y, state.y, root, abstol, reltol, n) / h0
     d = max(d1, d2)
-    h1 = d <= 1e-15 ? max(1e-6, 1e-3 * h0) : (0.01 / d)^0.2
+    h1 = d <= 1e-15 ? max(1e-6, 1e-3 * h0) : (0.01 / d)^(1 / order)
     h = min(100 * h0, h1, maxT)
     return isfinite(h) && h > 0 ? h : min(1e-6, maxT)
 end

@@ -12,6 +12,17 @@ struct Auto <: FlowMethod end
 const AUTO_LIMIT = 1500
 
 """
+    LowestPoint{T}
+
+The point `x` of lowest `loss` of a descent, and ‖∇L‖_∞ there as `gnorm`.
+"""
+struct LowestPoint{T<:AbstractFloat}
+    x::Vector{T}
+    loss::T
+    gnorm::Float64
+end
+
+"""
     FlowResult{T}
 
 What [`flow`](@ref) found.
@@ -19,8 +30,9 @@ What [`flow`](@ref) found.
 - `x`, `loss`, `gnorm`, `t`: the last accepted point, its loss, ‖∇L‖_∞ of the parameters that move, its time
 - `stopped_by`: a `Stop.Reason`; `alg`: the methods that ran, as in "Tsit5" or "Tsit5+Rodas5P"
 - `iterations`, `rejected`: accepted and rejected steps; `nfev`, `njev`: gradients and Hessians; `time_run`:
-  seconds
+  seconds; `nhvp`: Hessian-vector products
 - `trajectory`: a [`Trajectory`](@ref); `dense`: a [`DenseOutput`](@ref) or `nothing`
+- `best`: of a discrete method, whose loss may rise, the [`LowestPoint`](@ref); of a flow `nothing`, as it is the last
 """
 struct FlowResult{T<:AbstractFloat}
     x::Vector{T}
@@ -36,6 +48,8 @@ struct FlowResult{T<:AbstractFloat}
     alg::String
     trajectory::Trajectory{T}
     dense::Union{Nothing,DenseOutput{T}}
+    nhvp::Int
+    best::Union{Nothing,LowestPoint{T}}
 end
 
 Base.show(io::IO, r::FlowResult) =
@@ -58,11 +72,14 @@ end
 """
     flow(net, x0; alg = Auto(), maxT = Inf, abstol = 1e-6, reltol = 1e-6, maxtime = Inf,
          maxiterations = typemax(Int), min_gnorm = 0, minloss = 0, tauinv = 1, dt = nothing, dense = false,
-         save_everystep = false, n_samples_trajectory = 100, monitor = Monitor()) -> FlowResult
+         save_everystep = false, n_samples_trajectory = 100, event = nothing, observables = (),
+         batchsize = nothing, seed = 0, monitor = Monitor()) -> FlowResult
+         monitor = Monitor()) -> FlowResult
 
 Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`.
 
-- `alg`: `Auto()`, `Tsit5()` or `Rodas5P()`
+- `alg`: `Auto()`, `Tsit5()` or `Rodas5P()`; or a discrete method: [`GradientDescent`](@ref), [`Momentum`](@ref),
+  [`Nesterov`](@ref), [`RMSprop`](@ref), [`Adam`](@ref), [`AdamW`](@ref), whose docstrings say what their time is
 - `abstol`, `reltol`: bounds on the root mean square over parameters of the error of a step relative to
   `abstol + reltol * |x|`. A `reltol` below `10 eps(T)` is raised to that.
 - `maxtime`: seconds; `maxiterations`: accepted steps
@@ -73,6 +90,14 @@ Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at
 - `dense`: keep the whole flow as a [`DenseOutput`](@ref)
 - `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many, spaced evenly in
   log(t + 1), the first and last among them
+- `event`: a function of `(t, x)` or of `(t, x, loss, gnorm)` that ends the flow, with `Stop.event`, at the time when it
+  becomes true, or, if it returns a number, when that reaches zero or changes its sign. It is looked at after every
+  step and located on the interpolant; `x` is only lent.
+- `observables`: pairs `name => f`, such as `["test loss" => x -> loss(test_net, x)]`, each `f` a function of x that
+  returns a number: recorded at the points of the trajectory, `res.trajectory["test loss"]`
+- `batchsize`, `seed`: a discrete method sees so many samples a step, in an order that is drawn anew each epoch, or all
+  of them (the default). Loss and gradient norm of all samples are known, and points recorded, about once an epoch;
+  with `save_everystep` at every step
 - `monitor`: polled at every step
 
 The flow also ends, with `Stop.roundoff`, when loss and gradient cannot be lowered any more in this number
@@ -85,8 +110,8 @@ type, and with `Stop.diverged` when no step leads to finite numbers.
 function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), maxT::Real=Inf,
               abstol::Real=1e-6, reltol::Real=1e-6, maxtime::Real=Inf, maxiterations::Real=typemax(Int),
               min_gnorm::Real=0, minloss::Real=0, tauinv=1, dt=nothing, dense::Bool=false,
-              save_everystep::Bool=false, n_samples_trajectory::Integer=100,
-              monitor::Monitor=Monitor()) where {T}
+              save_everystep::Bool=false, n_samples_trajectory::Integer=100, event=nothing, observables=(),
+              batchsize=nothing, seed::Integer=0, monitor::Monitor=Monitor()) where {T}
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has length $(length(x0)), the net has $(n_params(net)) parameters."))
     check_setting("maxT", maxT, maxT >= 0)
@@ -100,10 +125,20 @@ function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), m
     most = maxiterations >= typemax(Int) ? typemax(Int) : floor(Int, maxiterations)
     limits = FlowLimits(maxT, maxtime, most, min_gnorm, minloss, dt === nothing ? 0.0 : dt, save_everystep,
                         max(2, n_samples_trajectory), dense)
+    start = convert(Vector{T}, x0)
+    for (name, f) in observables         # one that fails does so before the work is done
+        f(copy(start)) isa Real || throw(ArgumentError("the observable $name must return a real number."))
+    end
+    if alg isa DiscreteMethod
+        dense && throw(ArgumentError("a discrete method has no dense output"))
+        descent = Descent(net, alg, start, tauinv, batchsize, seed)
+        return watching(() -> descend(descent, alg, limits, monitor, event, observables)::FlowResult{T}, net, monitor)
+    end
+    batchsize === nothing || throw(ArgumentError("batchsize is for discrete methods such as Adam; a flow sees all samples"))
     problem = FlowProblem(net, tauinv)
     state = FlowState(problem, max(Float64(abstol), Float64(max(floatmin(T), T(1e-30)))),
                       max(Float64(reltol), 10 * Float64(eps(T))))
-    return integrate(problem, state, convert(Vector{T}, x0), alg, limits, monitor)
+    return watching(() -> integrate(problem, state, start, alg, limits, monitor, event, observables), net, monitor)
 end
 
 check_setting(name, value, good) =
@@ -114,9 +149,10 @@ const NO_STEP, NOT_FINITE, TOO_WRONG, UPHILL, TOO_FAST = 1, 2, 3, 4, 5
 
 "The loop, compiled once for a number type: method and net are reached by dynamic calls that do not allocate."
 function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
-                   @nospecialize(alg::FlowMethod), limits::FlowLimits, monitor::Monitor) where {T}
+                   @nospecialize(alg::FlowMethod), limits::FlowLimits, monitor::Monitor,
+                   @nospecialize(event), @nospecialize(observables)) where {T}
     n = problem.n
-    start!(monitor)
+    start!(monitor, limits.maxtime)
     auto = alg isa Auto
     cache::StepCache{T} = make_cache(auto ? Tsit5() : alg, T, n)
     alg_name = method_name(cache)::String
@@ -125,7 +161,9 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     scale!(state.y, problem, x0)
     x = copy(x0)
     recorder = Recorder(T, n, limits.save_everystep ? 0 : limits.samples)
-    dense = DenseRecorder{T}(Float64[0.0], T[])
+    degree = interpolant_degree(cache)::Int
+    dense = DenseRecorder{T}(Float64[0.0], degree, T[])
+    watch = event === nothing ? nothing : EventWatch(event, T, n, degree)::EventWatch{T}
     iterations, rejected, failures, stiff = 0, 0, 0, 0
     indefinite = false
     wall = -WINDOW       # the accepted steps before the last trial that was not finite
@@ -142,7 +180,8 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         end
         if reason == Stop.running
             reason = poll!(monitor, :flow, 0, 0.0, Float64(state.loss), state.gnorm, x)
-            state.h = limits.dt > 0 ? limits.dt : initial_step!(problem, state, limits.maxT)
+            watch !== nothing && holds_at_start!(watch, x, state.loss, state.gnorm) && (reason = Stop.event)
+            state.h = limits.dt > 0 ? limits.dt : initial_step!(problem, state, limits.maxT, control.order)
         end
         while reason == Stop.running
             remaining = (limits.maxT - state.t) - state.t_low
@@ -155,7 +194,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 indefinite |= verdict == NO_STEP
                 verdict == NOT_FINITE && (wall = iterations)
                 reason = hopeless(problem, state, verdict, failures)
-                state.h *= verdict == TOO_WRONG ? reject_factor(state.error) : verdict == NOT_FINITE ? 0.1 :
+                state.h *= verdict == TOO_WRONG ? reject_factor(control, state.error) : verdict == NOT_FINITE ? 0.1 :
                            verdict == NO_STEP ? 0.6 : 0.3
                 reason == Stop.running && elapsed(monitor) >= limits.maxtime && (reason = Stop.maxtime)
                 reason == Stop.running &&
@@ -163,16 +202,20 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 continue
             end
             iterations += 1
-            limits.dense && record_step!(dense, cache, problem, state)
+            cut = watch === nothing ? 0.0 :
+                  occurs!(watch, cache, problem, state, last ? limits.maxT : state.t + state.h)::Float64
+            if limits.dense
+                cut > 0 ? record_cut_step!(dense, watch.step, n, cut) : record_step!(dense, cache, problem, state)
+            end
             measure!(cache, state)
             stiff = state.stiffness > 2.5 ? stiff + 1 : max(stiff - 2, 0)
             advance!(state)
-            last && (state.t = limits.maxT; state.t_low = 0.0)
+            last && !(0 < cut < 1) && (state.t = limits.maxT; state.t_low = 0.0)
             accepted!(cache)
             limits.dense && push!(dense.t, state.t)
             problem.scaled ? unscale_free!(x, problem, state.y) : copyto!(x, state.y)
             record!(recorder, state.t, x, state.loss, state.gnorm)
-            reason = flow_finished(state, limits, iterations, monitor)
+            reason = cut > 0 ? Stop.event : flow_finished(state, limits, iterations, monitor)
             if reason == Stop.running && stagnates!(stagnation, state, limits.maxT)
                 reason = iterations - wall < WINDOW ? Stop.diverged : Stop.roundoff
             end
@@ -185,7 +228,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 control = controller(cache)::Controller
                 auto = false
             else
-                factor = accept_factor!(control, state.error, state.h, failures == 0, indefinite)
+                factor = next_factor!(cache, control, state, problem, failures == 0, indefinite)::Float64
                 state.h = min(state.h * factor, state.longest, 1e300)
             end
             failures = 0
@@ -197,8 +240,8 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         recorder.count == 0 && record!(recorder, 0.0, x, state.loss, state.gnorm)
     end
     return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected, problem.nfev,
-                         problem.njev, elapsed(monitor), alg_name, Trajectory(recorder),
-                         limits.dense ? DenseOutput(dense, x0) : nothing)
+                         problem.njev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
+                         limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
 end
 
 "One trial step: 0 if it is good, else why not; its error norm goes to `state.error`."

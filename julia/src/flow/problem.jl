@@ -14,12 +14,17 @@ The buffers of one method. A method implements
   `state.ynew` with the error estimate in `state.err`; `false` if no step of that length can be made. A
   method that has evaluated the gradient at `ynew` leaves it in `state.gnew` and sets `state.evaluated`.
 - `accepted!(cache)`: the trial step was accepted.
-- `interpolant!(coefficients, offset, cache, problem, state)`: write the polynomial of the step, `n × 5`
-  numbers.
+- `interpolant!(coefficients, offset, cache, problem, state)`: write the polynomial of the step, `n × (d + 1)`
+  numbers, where `interpolant_degree(cache)` is d.
 - `measure!(cache, state)`: `state.stiffness` and `state.longest` after a good step.
+- `next_factor!(cache, control, state, problem, clean, indefinite)`: what to multiply `state.h` with after an accepted
+  step; by default what the controller says.
 - `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`, `method_name(cache)`.
 """
 abstract type StepCache{T} end
+
+next_factor!(::StepCache, control, state, problem, clean::Bool, indefinite::Bool) =
+    accept_factor!(control, state.error, state.h, clean, indefinite)
 
 """
     FlowProblem(net, tauinv)
@@ -38,10 +43,12 @@ mutable struct FlowProblem{T<:AbstractFloat}
     scaled::Bool
     root::Vector{T}
     x::Vector{T}
+    v::Vector{T}
     value::Base.RefValue{T}
     gnorm::Float64
     nfev::Int
     njev::Int
+    nhvp::Int
 end
 
 function FlowProblem(net::AbstractNet{T}, tauinv) where {T}
@@ -55,7 +62,7 @@ function FlowProblem(net::AbstractNet{T}, tauinv) where {T}
         map!(τ -> sqrt(T(τ)), root, tauinv)
     end
     return FlowProblem{T}(net, n, count(>(zero(T)), root), any(!=(one(T)), root), root, zeros(T, n),
-                          Ref(zero(T)), 0.0, 0, 0)
+                          zeros(T, n), Ref(zero(T)), 0.0, 0, 0, 0)
 end
 
 # A method of its own, reached by one dynamic call, so that the loss comes back unboxed.
@@ -114,6 +121,20 @@ function hessian_at!(H, problem::FlowProblem, y)
     @inbounds for j in 1:problem.n, i in j:problem.n
         H[i, j] *= root[i] * root[j]
     end
+    return nothing
+end
+
+"The product of the scaled Hessian at `y` with `v`."
+function hvp_at!(out, problem::FlowProblem, y, v)
+    problem.nhvp += 1
+    if !problem.scaled
+        hvp!(out, problem.net, y, v)
+        return nothing
+    end
+    root = problem.root
+    @. problem.v = root * v
+    hvp!(out, problem.net, unscale!(problem.x, problem, y), problem.v)
+    scale_gradient!(out, root)
     return nothing
 end
 
@@ -217,3 +238,4 @@ function add_scaled!(out::Vector{T}, a::T, v::Vector{T}) where {T}
     end
     return out
 end
+const DENSE_LIMIT = 800

@@ -44,23 +44,22 @@ mutable struct Rodas5PCache{T<:AbstractFloat} <: StepCache{T}
     a::Vector{Vector{T}}
     c::Vector{Vector{T}}
     dense::Vector{Vector{T}}
-    H::Matrix{T}
-    W::Matrix{T}
+    system::DenseSystem{T}
     u::Vector{Vector{T}}
     gradient::Vector{T}
-    norm::Float64            # Frobenius norm of H
-    fresh::Bool              # H belongs to state.y
+    fresh::Bool              # the Hessian belongs to state.y
 end
 
 function Rodas5PCache(::Type{T}, n::Int) where {T}
     rows(table) = Vector{T}[T[v for v in row] for row in table]
-    return Rodas5PCache{T}(rows(RODAS5P_A), rows(RODAS5P_C), rows(RODAS5P_H), zeros(T, n, n), zeros(T, n, n),
-                           Vector{T}[zeros(T, n) for _ in 1:8], zeros(T, n), 0.0, false)
+    return Rodas5PCache{T}(rows(RODAS5P_A), rows(RODAS5P_C), rows(RODAS5P_H), DenseSystem(T, n),
+                           Vector{T}[zeros(T, n) for _ in 1:8], zeros(T, n), false)
 end
 
 make_cache(::Rodas5P, ::Type{T}, n::Int) where {T} = Rodas5PCache(T, n)
 method_name(::Rodas5PCache) = "Rodas5P"
-controller(::Rodas5PCache) = Controller(true)
+controller(::Rodas5PCache) = Controller(true, 5)
+interpolant_degree(::Rodas5PCache) = 4
 
 # A fit to the error of log R(z) / z, 1e-6 at z = 0.6, 8.5e-4 at 1.5, above which it grows fast.
 escape_limit(::Rodas5PCache, reltol::Float64) = clamp((reltol / 3.6e-5)^(1 / 7), 0.05, 1.5)
@@ -68,14 +67,13 @@ watch_escape(::Rodas5PCache) = false     # attempt! sees to it
 
 function attempt!(cache::Rodas5PCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     if !cache.fresh
-        hessian_at!(cache.H, problem, state.y)
-        cache.norm = lower_norm(cache.H)
+        refresh!(cache.system, problem, state.y)
         cache.fresh = true
     end
     state.evaluated = false
-    factor!(cache, state.h, state.escape) || return false
+    prepare!(cache.system, RODAS5P_GAMMA, state.h, state.escape) || return false
     # The stages solve (α I + β H) u = β f + α γ Σ c u, which is the same for (1, γh) and for (1/(γh), 1).
-    α, β = shift_and_scale(T, RODAS5P_GAMMA * state.h)
+    β = cache.system.β
     αγ = RODAS5P_GAMMA * state.h <= 1 ? T(RODAS5P_GAMMA) : T(1 / state.h)
     u, y = cache.u, state.ynew
     for stage in 1:8
@@ -93,7 +91,7 @@ function attempt!(cache::Rodas5PCache{T}, problem::FlowProblem{T}, state::FlowSt
             add_scaled!(u[stage], αγ * cache.c[stage-1][j], u[j])
         end
         add_scaled!(u[stage], -β, cache.gradient)
-        cholesky_solve!(cache.W, u[stage])
+        cholesky_solve!(cache.system.W, u[stage])
     end
     add_scaled!(y, one(T), u[8])
     copyto!(state.err, u[8])
@@ -103,61 +101,8 @@ end
 function solve_stage!(u, minus_β, g, cache)
     fill!(u, zero(minus_β))
     add_scaled!(u, minus_β, g)
-    cholesky_solve!(cache.W, u)
+    cholesky_solve!(cache.system.W, u)
     return u
-end
-
-# (1, step) while that is small, (1 / step, 1) beyond: neither overflows for any step. The shift stays
-# positive where 1 / step underflows, for the sake of directions without any curvature.
-function shift_and_scale(::Type{T}, step::Float64) where {T}
-    step <= 1 && return one(T), T(step)
-    return max(T(1 / step), sqrt(floatmin(T))), one(T)
-end
-
-"""
-Factor `α I + β H ∝ I + γ h H`. `false` if a direction is so unstable that the step would not follow it.
-Eigenvalues within round-off of zero count as zero: where they are what makes the matrix indefinite it is
-shifted by that much, and the error estimate answers for the rest.
-"""
-function factor!(cache::Rodas5PCache{T}, h::Float64, escape::Float64) where {T}
-    roundoff = 4 * eps(T) * T(cache.norm)
-    if cache.norm * h > escape            # else no eigenvalue can be that negative
-        α, β = shift_and_scale(T, h / escape)
-        form!(cache.W, cache.H, α, β)
-        if !cholesky_lower!(cache.W)
-            form!(cache.W, cache.H, α + β * roundoff, β)
-            cholesky_lower!(cache.W) || return false
-        end
-    end
-    α, β = shift_and_scale(T, RODAS5P_GAMMA * h)
-    form!(cache.W, cache.H, α, β)
-    cholesky_lower!(cache.W) && return true
-    form!(cache.W, cache.H, α + β * roundoff, β)
-    return cholesky_lower!(cache.W)
-end
-
-function form!(W::Matrix{T}, H::Matrix{T}, α::T, β::T) where {T}
-    n = size(H, 1)
-    for j in 1:n
-        @inbounds @simd for i in j:n
-            W[i, j] = β * H[i, j]
-        end
-        W[j, j] += α
-    end
-    return W
-end
-
-function lower_norm(H::Matrix)
-    n = size(H, 1)
-    s = 0.0
-    for j in 1:n
-        column = zero(eltype(H))
-        @inbounds @simd for i in j:n
-            column += H[i, j]^2
-        end
-        s += 2 * Float64(column) - Float64(H[j, j])^2
-    end
-    return sqrt(max(s, 0.0))
 end
 
 function accepted!(cache::Rodas5PCache)

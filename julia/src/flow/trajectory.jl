@@ -1,14 +1,37 @@
 """
     Trajectory{T}
 
-Accepted points of a flow: times `t` (M), parameters `x` (P × M), `loss` (M) and `gnorm` (M, ‖∇L‖_∞ of the
-parameters that move).
+Accepted points of a flow: times `t` (M), parameters `x` (P × M), `loss` (M), `gnorm` (M, ‖∇L‖_∞ of the
+parameters that move) and `observables` (K × M), of which row k is called `names[k]`: `trajectory[name]`.
 """
 struct Trajectory{T<:AbstractFloat}
     t::Vector{Float64}
     x::Matrix{T}
     loss::Vector{T}
     gnorm::Vector{Float64}
+    names::Vector{String}
+    observables::Matrix{Float64}
+end
+
+Trajectory(t, x, loss, gnorm) = Trajectory(t, x, loss, gnorm, String[], zeros(0, length(t)))
+
+"""
+    observe(trajectory, observables) -> Trajectory
+
+With `observables`, pairs `name => f` of a name and a function of `x` that returns a number, at every point kept: they
+depend on the point only, so nothing is lost by not asking before it is known which points are kept.
+"""
+function observe(r::Trajectory, observables)
+    isempty(observables) && return r
+    names = String[string(name) for (name, _) in observables]
+    values = Float64[f(r.x[:, m]) for (_, f) in observables, m in 1:length(r)]
+    return Trajectory(r.t, r.x, r.loss, r.gnorm, names, reshape(values, length(names), length(r)))
+end
+
+function Base.getindex(trajectory::Trajectory, name)
+    k = findfirst(isequal(string(name)), trajectory.names)
+    k === nothing && throw(ArgumentError("no observable $name was recorded; there are: $(join(trajectory.names, ", "))"))
+    return trajectory.observables[k, :]
 end
 
 Base.length(trajectory::Trajectory) = length(trajectory.t)
@@ -91,16 +114,16 @@ end
 function Trajectory(r::Recorder{T}) where {T}
     r.samples > 0 && thin!(r)
     m = r.count
-    return Trajectory{T}(r.t[1:m], reshape(r.x[1:m*r.n], r.n, m), r.loss[1:m], r.gnorm[1:m])
+    return Trajectory(r.t[1:m], reshape(r.x[1:m*r.n], r.n, m), r.loss[1:m], r.gnorm[1:m])
 end
 
 """
     DenseOutput{T}
     sol(t) -> x, sol(x, t) -> x
 
-The flow as a piecewise polynomial of degree 4. On the step from `sol.t[k]` to `sol.t[k+1]`, with
-`s = (t - sol.t[k]) / (sol.t[k+1] - sol.t[k])`, parameter i is `Σ_m coefficients[i, m, k] s^(m - 1)`, m =
-1..5: evaluate it by Horner's rule. `coefficients` is P × 5 × steps and `t` has one element more than there
+The flow as a piecewise polynomial of the degree d that its method has. On the step from `sol.t[k]` to `sol.t[k+1]`,
+with `s = (t - sol.t[k]) / (sol.t[k+1] - sol.t[k])`, parameter i is `Σ_m coefficients[i, m, k] s^(m - 1)`, m =
+1..d+1: evaluate it by Horner's rule. `coefficients` is P × (d+1) × steps and `t` has one element more than there
 are steps. Times outside `[sol.t[1], sol.t[end]]` are an error.
 """
 struct DenseOutput{T<:AbstractFloat}
@@ -108,8 +131,6 @@ struct DenseOutput{T<:AbstractFloat}
     coefficients::Array{T,3}
     x0::Vector{T}
 end
-
-const DEGREE = 4
 
 Base.show(io::IO, sol::DenseOutput) =
     print(io, "DenseOutput of ", length(sol.t) - 1, " steps on [", sol.t[1], ", ", sol.t[end], "]")
@@ -123,11 +144,17 @@ function (sol::DenseOutput{T})(x::AbstractVector, t::Real) where {T}
     k = min(searchsortedlast(sol.t, t), length(sol.t) - 1)
     h = sol.t[k+1] - sol.t[k]
     s = h > 0 ? T((t - sol.t[k]) / h) : one(T)
-    c = sol.coefficients
-    for i in eachindex(x)
-        value = c[i, DEGREE+1, k]
-        for m in DEGREE:-1:1
-            value = c[i, m, k] + s * value
+    n, m = size(sol.coefficients)
+    return evaluate_step!(x, sol.coefficients, (k - 1) * n * m, m - 1, s)
+end
+
+"The polynomial of a step, whose coefficients begin after `offset`, at `s`."
+function evaluate_step!(x, c, offset::Int, degree::Int, s)
+    n = length(x)
+    @inbounds for i in 1:n
+        value = c[offset+degree*n+i]
+        for m in degree-1:-1:0
+            value = c[offset+m*n+i] + s * value
         end
         x[i] = value
     end
@@ -137,23 +164,43 @@ end
 # The coefficients while they grow, in one vector.
 mutable struct DenseRecorder{T<:AbstractFloat}
     t::Vector{Float64}
+    degree::Int
     coefficients::Vector{T}
 end
 
 function record_step!(d::DenseRecorder{T}, @nospecialize(cache::StepCache), problem::FlowProblem{T},
                       state::FlowState{T}) where {T}
     offset = length(d.coefficients)
-    resize!(d.coefficients, offset + (DEGREE + 1) * problem.n)
-    interpolant!(d.coefficients, offset, cache, problem, state)
-    problem.scaled || return nothing
+    resize!(d.coefficients, offset + (d.degree + 1) * problem.n)
+    interpolate_step!(d.coefficients, offset, d.degree, cache, problem, state)
+    return nothing
+end
+
+"The polynomial of the trial step in the parameters themselves, as `degree + 1` coefficients each."
+function interpolate_step!(c::Vector{T}, offset::Int, degree::Int, @nospecialize(cache::StepCache),
+                           problem::FlowProblem{T}, state::FlowState{T}) where {T}
     n, root = problem.n, problem.root
-    for m in 0:DEGREE, i in 1:n
-        root[i] > 0 && (d.coefficients[offset+m*n+i] *= root[i])
+    own = interpolant_degree(cache)::Int
+    interpolant!(c, offset, cache, problem, state)
+    for i in offset+(own+1)*n+1:offset+(degree+1)*n
+        c[i] = zero(T)
+    end
+    problem.scaled || return nothing
+    for m in 0:own, i in 1:n
+        root[i] > 0 && (c[offset+m*n+i] *= root[i])
+    end
+    return nothing
+end
+
+"The step that an event cut at `s` of its length: its polynomial, stretched."
+function record_cut_step!(d::DenseRecorder{T}, c::Vector{T}, n::Int, s::Float64) where {T}
+    for m in 0:d.degree, i in 1:n
+        push!(d.coefficients, c[m*n+i] * T(s)^m)
     end
     return nothing
 end
 
 function DenseOutput(d::DenseRecorder{T}, x0::Vector{T}) where {T}
     n = length(x0)
-    return DenseOutput{T}(d.t, reshape(d.coefficients, n, DEGREE + 1, length(d.t) - 1), copy(x0))
+    return DenseOutput{T}(d.t, reshape(d.coefficients, n, d.degree + 1, length(d.t) - 1), copy(x0))
 end

@@ -59,7 +59,7 @@ end
 function Tsit5Cache(::Type{T}, n::Int) where {T}
     a = Vector{T}[T[parse(T, s) for s in row] for row in TSIT5_A]
     weights = vcat(a[6], zero(T))
-    r = zeros(T, 7, DEGREE)
+    r = zeros(T, 7, 4)
     for i in 1:7
         r[i, 1] = i == 1
         r[i, 2] = TSIT5_R2[i]
@@ -72,7 +72,8 @@ end
 
 make_cache(::Tsit5, ::Type{T}, n::Int) where {T} = Tsit5Cache(T, n)
 method_name(::Tsit5Cache) = "Tsit5"
-controller(::Tsit5Cache) = Controller(false)
+controller(::Tsit5Cache) = Controller(false, 5)
+interpolant_degree(::Tsit5Cache) = 4
 
 # For the step e^z of an unstable direction the method's growth is off by 6.7e-5 z⁵ in its rate (z < 1.5).
 # Errors of a component below abstol are not seen by the error norm, yet they decide when a saddle is left.
@@ -126,7 +127,7 @@ function interpolant!(c::Vector{T}, offset::Int, cache::Tsit5Cache{T}, problem::
     n = problem.n
     minus_h = -T(min(state.h, Float64(floatmax(T)) / 1e3))
     copyto!(c, offset + 1, state.y, 1, n)
-    for m in 1:DEGREE
+    for m in 1:4
         at = offset + m * n
         for i in 1:n
             c[at+i] = 0
