@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import sys
 import threading
@@ -325,7 +326,7 @@ class Bridge:
             return None
         dtype = KINDS[kind]
         shape = shape[:ndim][::-1]  # column-major to row-major: the same memory
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)  # np.prod: 6 µs a field, of which a result has 25
         array = np.frombuffer(ctypes.string_at(address, count * dtype.itemsize), dtype).reshape(shape).copy()
         if kind == 4:
             return array.tobytes().decode()

@@ -2,9 +2,9 @@
     Controller(predictive, order)
 
 Step size from an error estimate that is proportional to h^`order`. For an explicit method the PI rule (Hairer and
-Wanner, Solving ODEs II, IV.2) with the exponents 0.7/order and 0.4/order, which keeps the step quiet at the limit of stability; for a
-stiff method Gustafsson's predictive rule (the same, IV.8), which sees the step coming that the error will
-ask for.
+Wanner, Solving ODEs II, IV.2) with the exponents 0.7/order and 0.4/order, which keeps the step quiet at the limit of
+stability; for a stiff method Gustafsson's predictive rule (the same, IV.8), which sees the step coming that the error
+will ask for.
 """
 mutable struct Controller
     predictive::Bool
@@ -12,8 +12,9 @@ mutable struct Controller
     err::Float64        # of the last accepted step
     h::Float64          # its length, zero if there was none
     growth::Float64     # limit on the next step's growth
+    hold::Int           # steps to come that shall not be longer
 end
-Controller(predictive::Bool, order::Int) = Controller(predictive, order, 1.0, 0.0, MAX_GROWTH)
+Controller(predictive::Bool, order::Int) = Controller(predictive, order, 1.0, 0.0, MAX_GROWTH, 0)
 
 const MAX_GROWTH = 10.0
 const MIN_FACTOR = 0.2
@@ -31,8 +32,10 @@ function accept_factor!(c::Controller, err::Float64, h::Float64, clean::Bool, in
         factor = SAFETY * err^(-0.7 / c.order) * c.err^(0.4 / c.order)
     end
     # After a step cut by an unstable direction the next one tries a little more, and more again while that
-    # goes well, since each failed trial costs a factorization.
-    c.growth = indefinite ? 1.25 : min(MAX_GROWTH, 1.5 * c.growth)
+    # goes well, since each failed trial costs a factorization; at low order, where a saddle takes very many steps, it
+    # waits a little before it does.
+    c.hold = indefinite && c.order <= 3 ? 5 : max(c.hold - 1, 0)
+    c.growth = c.hold > 0 ? 1.0 : indefinite ? 1.25 : min(MAX_GROWTH, 1.5 * max(c.growth, 0.84))
     c.err = max(err, 1e-4)
     c.h = h
     return clamp(factor, MIN_FACTOR, clean || indefinite ? c.growth : 1.0)

@@ -28,13 +28,14 @@ mutable struct ExponentialCache{T<:AbstractFloat} <: StepCache{T}
     gradient::Vector{T}
     nodes::Vector{T}
     vandermonde::Matrix{T}   # from values at the nodes to coefficients
+    polynomial::Vector{T}    # of the step, where a continuous solution is asked for
 end
 
 function ExponentialCache(::Type{T}, n::Int) where {T}
     z() = zeros(T, n)
     nodes = T[(1 - cos(T(π) * k / 5)) / 2 for k in 0:5]
     return ExponentialCache{T}(zeros(T, n, n), SymmetricEigen{T}(n), false, z(), z(), z(), z(), z(), nodes,
-                           inv([s^m for s in nodes, m in 0:5]))
+                           inv([s^m for s in nodes, m in 0:5]), zeros(T, 6n))
 end
 
 make_cache(::Exprb53s3, ::Type{T}, n::Int) where {T} = ExponentialCache(T, n)
@@ -101,6 +102,7 @@ function attempt!(cache::ExponentialCache{T}, problem::FlowProblem{T}, state::Fl
     rotate!(y, 'N', eigen, step)
     add_scaled!(y, one(T), state.y)
     state.evaluated = false
+    state.continuous && interpolation_error!(state.err, cache, problem, state)
     return true
 end
 
@@ -135,22 +137,41 @@ function measure!(::ExponentialCache, state::FlowState)
     return nothing
 end
 
+# However long the step, its end may be exact; a polynomial can only follow a decay that it resolves. Where one is asked
+# for, its distance from the continuous solution between the last two nodes counts as an error too.
+function interpolation_error!(err, cache::ExponentialCache{T}, problem, state) where {T}
+    c, s = cache.polynomial, T(1) / 20
+    interpolant!(c, 0, cache, problem, state)
+    continuous!(cache.gradient, cache, state, s)
+    evaluate_step!(cache.step, c, 0, 5, s)
+    @inbounds for i in eachindex(err)
+        err[i] = max(abs(err[i]), abs(cache.step[i] - state.y[i] - cache.gradient[i]))
+    end
+    return err
+end
+
+"y(s) - y(0) of the formula at the head of this file."
+function continuous!(out, cache::ExponentialCache{T}, state, s::T) where {T}
+    f, step, λ = cache.f, cache.step, cache.eigen.values
+    h = T(min(state.h, Float64(floatmax(T)) / 1e3))
+    @inbounds for i in eachindex(f)
+        φ1, _, φ3, φ4 = phi(-s * h * λ[i])
+        step[i] = h * s * (φ1 * f[i] + 2 * s^2 * φ3 * cache.n2[i] + 6 * s^3 * φ4 * cache.n3[i])
+    end
+    return rotate!(out, 'N', cache.eigen, step)
+end
+
 # The continuous solution is no polynomial: the one of degree 5 through its values at Chebyshev's nodes is.
 function interpolant!(c::Vector{T}, offset::Int, cache::ExponentialCache{T}, problem::FlowProblem{T},
                       state::FlowState{T}) where {T}
-    n, λ, f, step, value = problem.n, cache.eigen.values, cache.f, cache.step, cache.gradient
-    h = T(min(state.h, Float64(floatmax(T)) / 1e3))
+    n, value = problem.n, cache.gradient
     copyto!(c, offset + 1, state.y, 1, n)
     for i in offset+n+1:offset+6n
         c[i] = zero(T)
     end
     for (k, s) in enumerate(cache.nodes)
         k == 1 && continue
-        @inbounds for i in 1:n
-            φ1, _, φ3, φ4 = phi(-s * h * λ[i])
-            step[i] = h * s * (φ1 * f[i] + 2 * s^2 * φ3 * cache.n2[i] + 6 * s^3 * φ4 * cache.n3[i])
-        end
-        rotate!(value, 'N', cache.eigen, step)
+        continuous!(value, cache, state, s)
         for m in 1:5
             weight, at = cache.vandermonde[m+1, k], offset + m * n
             @inbounds @simd for i in 1:n

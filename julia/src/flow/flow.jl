@@ -168,6 +168,9 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     indefinite = false
     wall = -WINDOW       # the accepted steps before the last trial that was not finite
     reason = Stop.running
+    state.exact = limits.save_everystep || watch !== nothing
+    state.goal_gnorm, state.goal_loss = limits.min_gnorm, limits.minloss
+    state.continuous = limits.dense || watch !== nothing
     try
         value_and_gradient_at!(state.g, problem, state.y)
         state.loss, state.gnorm = problem.value[], problem.gnorm
@@ -228,8 +231,8 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 control = controller(cache)::Controller
                 auto = false
             else
-                factor = next_factor!(cache, control, state, problem, failures == 0, indefinite)::Float64
-                state.h = min(state.h * factor, state.longest, 1e300)
+                next_factor!(cache, control, state, problem, failures == 0, indefinite)
+                state.h = min(state.h * state.factor, state.longest, 1e300)
             end
             failures = 0
             indefinite = false
@@ -239,6 +242,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         reason = interruption.reason
         recorder.count == 0 && record!(recorder, 0.0, x, state.loss, state.gnorm)
     end
+    state.modelled && settle!(recorder, problem, state)
     return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected, problem.nfev,
                          problem.njev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
                          limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
@@ -246,16 +250,36 @@ end
 
 "One trial step: 0 if it is good, else why not; its error norm goes to `state.error`."
 function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state::FlowState, failures::Int)
+    state.estimated = false
     attempt!(cache, problem, state)::Bool || return NO_STEP
     state.error = error_norm(problem, state)
     isfinite(state.error) || return NOT_FINITE
     state.error > 1 && return TOO_WRONG
+    state.estimated && !good_enough(state) && (state.evaluated = false)
     evaluate_trial!(problem, state)
     (isfinite(state.lossnew) && isfinite(state.gnormnew)) || return NOT_FINITE
     state.lossnew <= state.loss + loss_slack(state) || return UPHILL
     failures < 3 && watch_escape(cache)::Bool && escapes_too_fast(state) && return TOO_FAST
     return 0
 end
+
+# The true loss and gradient at the point where the flow ends, unless it was interrupted.
+function settle!(recorder::Recorder, problem::FlowProblem, state::FlowState)
+    try
+        value_and_gradient_at!(state.g, problem, state.y)
+    catch interruption
+        interruption isa Interrupted || rethrow()
+        return nothing
+    end
+    state.loss, state.gnorm = problem.value[], problem.gnorm
+    recorder.loss[recorder.count], recorder.gnorm[recorder.count] = state.loss, state.gnorm
+    return nothing
+end
+
+# Where the goal is near, or progress is not plain to see, loss and gradient must be the true ones.
+good_enough(state::FlowState) =
+    state.gnormnew > 2 * state.goal_gnorm && state.lossnew > 2 * state.goal_loss &&
+    state.loss - state.lossnew > 1e-6 * abs(state.loss)
 
 # A gradient that grows by more than e^escape in a step belongs to an unstable direction that the step does
 # not resolve, however small it still is; except where the gradient is round-off.

@@ -14,15 +14,17 @@ mutable struct Newton{T<:AbstractFloat,S<:ShiftedSystem{T}}
     extra::Int
     age::Int                 # accepted steps since the Hessian was taken, -1 without one
     rate::Float64
+    unchecked::Int           # solutions in a row that were believed, not checked
     γ::Float64               # what the system is prepared for
     h::Float64
 end
 
 Newton(system::S, ::Type{T}, n::Int) where {T,S<:ShiftedSystem{T}} =
-    Newton{T,S}(system, zeros(T, n), zeros(T, n), 0, -1, 1.0, 0.0, 0.0)
+    Newton{T,S}(system, zeros(T, n), zeros(T, n), 0, -1, 1.0, 0, 0.0, 0.0)
 
 const NEWTON_ITERATIONS = 5
 const NEWTON_TOLERANCE = 0.02        # of the tolerance of a step
+const UNCHECKED = 5
 
 newton_tolerance(::Type{T}, state::FlowState) where {T} =
     max(NEWTON_TOLERANCE, 10 * Float64(eps(T)) / state.reltol)
@@ -49,6 +51,7 @@ function prepare!(newton::Newton, problem::FlowProblem, y, γ::Float64, h::Float
     newton.h = 0.0
     prepare!(newton.system, γ, h, escape) || return false
     newton.γ, newton.h = γ, h
+    newton.unchecked = UNCHECKED
     return true
 end
 
@@ -56,18 +59,20 @@ end
     solve_newton!(y, newton, problem, state, b, last) -> Bool
 
 `y` holds a prediction and becomes the solution of `y - b + γh ∇L(y) = 0`. If `last`, loss and gradient at the very `y`
-that is returned are left in `state`: what costs an evaluation to check convergence serves the next step. Without
-`last`, a solution that the rate of convergence promises is not checked.
+that is returned are left in `state`. A solution that the rate of convergence promises after one correction is believed,
+up to `UNCHECKED` times in a row and with the same matrix, and then loss and gradient are those of the quadratic model
+around the prediction: at a distance of the size of the tolerance the loss is exact to round-off.
 """
 function solve_newton!(y::Vector{T}, newton::Newton{T}, problem::FlowProblem{T}, state::FlowState{T}, b::Vector{T},
                        last::Bool) where {T}
     system, u, g = newton.system, newton.correction, last ? state.gnew : newton.gradient
     tolerance = newton_tolerance(T, state)
     before = Inf
+    believe = newton.unchecked < UNCHECKED && system isa DenseSystem && !(last && state.exact)
     for iteration in 0:NEWTON_ITERATIONS
         at = system isa KrylovSystem
         at && copyto!(system.point, y)
-        if last && iteration > 0
+        if last && (iteration > 0 || believe)
             value_and_gradient_at!(g, problem, y)
             state.lossnew = problem.value[]
             state.gnormnew = problem.gnorm
@@ -89,6 +94,7 @@ function solve_newton!(y::Vector{T}, newton::Newton{T}, problem::FlowProblem{T},
         if iteration > 0
             if size <= tolerance
                 newton.extra += iteration - 1
+                newton.unchecked = 0
                 newton.rate = max(0.3 * newton.rate, size / before)
                 state.evaluated = last
                 return true
@@ -99,10 +105,28 @@ function solve_newton!(y::Vector{T}, newton::Newton{T}, problem::FlowProblem{T},
         end
         add_scaled!(y, one(T), u)
         before = size
-        if !last && newton.rate < 1 && size * newton.rate / (1 - newton.rate) <= tolerance
-            newton.extra += iteration
+        if believe && iteration == 0 && newton.rate < 0.3 && 3 * size * newton.rate <= tolerance
+            newton.unchecked += 1
+            last && model_gradient!(g, problem, state, y, b, u, α / β)
             return true
         end
     end
     return false
+end
+
+# With (I + γhH) u = -residual at the prediction, ∇L there plus H u is (b - y)/γh, and the quadratic model of the loss
+# its change along u by the trapezoid.
+function model_gradient!(g::Vector{T}, problem::FlowProblem{T}, state::FlowState{T}, y, b, u, inverse_step::T) where {T}
+    change = zero(T)
+    largest = 0.0
+    @inbounds for i in eachindex(g)
+        slope = (b[i] - y[i]) * inverse_step
+        change += (g[i] + slope) * u[i]
+        g[i] = slope
+        problem.root[i] > 0 && (largest = max(largest, abs(Float64(slope / problem.root[i]))))
+    end
+    state.lossnew = problem.value[] + change / 2
+    state.gnormnew = largest
+    state.evaluated = state.estimated = true
+    return nothing
 end

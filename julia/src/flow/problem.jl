@@ -17,14 +17,16 @@ The buffers of one method. A method implements
 - `interpolant!(coefficients, offset, cache, problem, state)`: write the polynomial of the step, `n × (d + 1)`
   numbers, where `interpolant_degree(cache)` is d.
 - `measure!(cache, state)`: `state.stiffness` and `state.longest` after a good step.
-- `next_factor!(cache, control, state, problem, clean, indefinite)`: what to multiply `state.h` with after an accepted
-  step; by default what the controller says.
+- `next_factor!(cache, control, state, problem, clean, indefinite)`: `state.factor`, what to multiply `state.h` with after
+  an accepted step; by default what the controller says.
 - `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`, `method_name(cache)`.
 """
 abstract type StepCache{T} end
 
-next_factor!(::StepCache, control, state, problem, clean::Bool, indefinite::Bool) =
-    accept_factor!(control, state.error, state.h, clean, indefinite)
+function next_factor!(::StepCache, control, state, problem, clean::Bool, indefinite::Bool)
+    state.factor = accept_factor!(control, state.error, state.h, clean, indefinite)
+    return nothing
+end
 
 """
     FlowProblem(net, tauinv)
@@ -176,10 +178,17 @@ mutable struct FlowState{T<:AbstractFloat}
     gnorm::Float64
     gnormnew::Float64
     evaluated::Bool
+    estimated::Bool         # loss and gradient at the trial point are those of a model
+    modelled::Bool          # so are those at the last accepted point
+    exact::Bool             # a model's are not wanted
+    goal_gnorm::Float64     # near these they must be the true ones
+    goal_loss::Float64
+    continuous::Bool        # the solution is wanted between the points too
     error::Float64          # norm of err, relative to the tolerance
     stiffness::Float64      # h times the curvature of the step, where the method has a limit of stability
     longest::Float64        # the longest step that limit allows
     h::Float64
+    factor::Float64         # to the next step
     t::Float64
     t_low::Float64
     abstol::Float64
@@ -190,12 +199,13 @@ end
 function FlowState(problem::FlowProblem{T}, abstol, reltol) where {T}
     n = problem.n
     return FlowState{T}(zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), T(NaN), zero(T),
-                        one(T), NaN, NaN, false, 0.0, 0.0, Inf, 0.0, 0.0, 0.0, abstol, reltol, 1.0)
+                        one(T), NaN, NaN, false, false, false, false, 0.0, 0.0, false, 0.0, 0.0, Inf, 0.0, 1.0, 0.0, 0.0, abstol, reltol, 1.0)
 end
 
 "Loss and gradient at the trial point, unless the method has them already."
 function evaluate_trial!(problem::FlowProblem, state::FlowState)
     state.evaluated && return nothing
+    state.estimated = false
     value_and_gradient_at!(state.gnew, problem, state.ynew)
     state.lossnew = problem.value[]
     state.gnormnew = problem.gnorm
@@ -212,6 +222,7 @@ function advance!(state::FlowState)
     state.g, state.gnew = state.gnew, state.g
     state.loss = state.lossnew
     state.gnorm = state.gnormnew
+    state.modelled = state.estimated
     step = state.h + state.t_low
     t = state.t + step
     rest = t - state.t

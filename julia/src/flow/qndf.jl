@@ -166,7 +166,8 @@ function next_factor!(cache::QNDFCache{T}, control::Controller, state::FlowState
     cache.held |= indefinite
     indefinite && (control.growth = 1.25)
     control.order = k + 1
-    cache.equal > k || return 1.0
+    state.factor = 1.0
+    cache.equal > k || return nothing
     best, factor = k, step_factor(k, state.error)
     if k > 1
         lower = step_factor(k - 1, Float64(QNDF_ERROR[k-1]) * point_norm(D[k+1], problem, state))
@@ -177,12 +178,12 @@ function next_factor!(cache::QNDFCache{T}, control::Controller, state::FlowState
         # An unstable direction is followed in longer steps by a higher order, whatever the error.
         (higher > factor || cache.held && higher >= 1) && ((best, factor) = (k + 1, higher))
     end
-    best == k && 0.9 <= factor < 1.2 && return 1.0
-    factor = clamp(factor, MIN_FACTOR, control.growth)
+    best == k && 0.9 <= factor < 1.2 && return nothing
+    state.factor = clamp(factor, MIN_FACTOR, control.growth)
     control.growth = min(MAX_GROWTH, 1.5 * control.growth)
     control.order = best + 1
     cache.order, cache.equal, cache.held = best, 0, false
-    return factor
+    return nothing
 end
 
 step_factor(order::Int, error::Float64) = SAFETY * max(error, 1e-10)^(-1 / (order + 1))

@@ -163,7 +163,7 @@ function solve_shifted!(u::Vector{T}, system::KrylovSystem{T}, problem::FlowProb
         add_scaled!(r, -step, q)
         rr_new = LinearAlgebra.dot(r, r)
         # Also relative to the right-hand side, for the sake of an escape that is still below the tolerance.
-        if rr_new <= T(1e-4) * first_rr && point_norm(r, problem, state) <= target * Float64(system.α)
+        if rr_new <= T(1e-6) * first_rr && point_norm(r, problem, state) <= target * Float64(system.α)
             return true
         end
         rr_new <= (100 * eps(T))^2 * first_rr && return true
