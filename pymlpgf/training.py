@@ -22,7 +22,7 @@ from .suggest import nearest, suggest_keywords
 __all__ = ["FLOW_ALGORITHMS", "OPTIM_SOLVERS", "flow", "minimize", "train"]
 
 FLOW_ALGORITHMS = ("auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3")
-OPTIM_SOLVERS = ("NewtonTrustRegion", "BFGS")
+OPTIM_SOLVERS = ("NewtonTrustRegion", "Newton", "LevenbergMarquardt", "NewtonKrylov", "BFGS", "LBFGS")
 
 
 @suggest_keywords
@@ -169,7 +169,8 @@ def minimize(
     net : Net
     p : array of shape (n_params,), Params or TrainResult
         Where to start; not changed.
-    optim_solver : "NewtonTrustRegion" or "BFGS"
+    optim_solver : "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS", "LBFGS" or "NewtonKrylov"
+        The last two need memory for some vectors of length n_params only, the others for matrices.
     maxtime_optim : float
         Seconds.
     maxiterations_optim : float

@@ -50,7 +50,13 @@ include("minimize/subproblem.jl")
 include("minimize/minimize.jl")
 include("minimize/trust_region.jl")
 include("minimize/linesearch.jl")
+include("minimize/quasi_newton.jl")
 include("minimize/bfgs.jl")
+include("minimize/lbfgs.jl")
+include("minimize/indefinite.jl")
+include("minimize/newton.jl")
+include("minimize/levenberg_marquardt.jl")
+include("minimize/newton_krylov.jl")
 include("train.jl")
 include("landscape/growth.jl")
 include("landscape/symmetry.jl")
@@ -68,7 +74,7 @@ include("precompile.jl")
 
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
-export minimize, NewtonTrustRegion, BFGS, train
+export minimize, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
 export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
 export trajectory_distance

@@ -199,7 +199,8 @@ end
 
 const FLOW_METHODS = Dict{String,FlowMethod}("auto" => Auto(), "Tsit5" => Tsit5(), "RK4" => RK4(),
     "Rodas5P" => Rodas5P(), "TRBDF2" => TRBDF2(), "QNDF" => QNDF(), "Exprb53s3" => Exprb53s3())
-const MINIMIZE_METHODS = Dict{String,MinimizeMethod}("NewtonTrustRegion" => NewtonTrustRegion(), "BFGS" => BFGS())
+const MINIMIZE_METHODS = Dict{String,MinimizeMethod}("NewtonTrustRegion" => NewtonTrustRegion(), "Newton" => Newton(),
+    "LevenbergMarquardt" => LevenbergMarquardt(), "NewtonKrylov" => NewtonKrylov(), "BFGS" => BFGS(), "LBFGS" => LBFGS())
 
 method_by_name(table, kind, name) = haskey(table, name) ? table[name] :
     throw(ArgumentError("unknown $kind \"$name\"; known are $(join(sort!(collect(keys(table))), ", "))"))

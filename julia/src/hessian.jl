@@ -57,25 +57,45 @@ end
 
 """
     gauss_newton(net, θ) -> G
+    gauss_newton!(G, net, θ) -> G
 
 The Gauss–Newton matrix (P×P) of the data term: Σ Jᵀ (∂²ℓ/∂f²) J over samples, without the curvature of the network.
 """
-function gauss_newton(net::Net{T}, θ::Vector{T}) where {T}
+gauss_newton(net::Net{T}, θ::Vector{T}) where {T} = gauss_newton!(zeros(T, net.n_params, net.n_params), net, θ)
+
+function gauss_newton!(G::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
+    size(G) == (net.n_params, net.n_params) ||
+        throw(DimensionMismatch("G is $(size(G)), this net has $(net.n_params) parameters"))
     check_data(net)
-    G = zeros(T, net.n_params, net.n_params)
-    buffers, ws, layers = BlockBuffers(net), net.shares[1].workspace, net.layers
-    scale = one(T) / net.n_samples
-    for block in net.blocks
-        heartbeat(net.monitor)
-        second_order_pass!(ws, net, θ, block, scale)
-        for l in eachindex(layers)                 # a network without curvature
+    fill!(G, 0)
+    if length(net.shares) == 1
+        share_gauss_newton!(G, hessian_buffers(net.shares[1], net), net.shares[1], net, θ)
+    else
+        each_share(net) do share
+            isempty(share.hessian) && (share.hessian = similar(G))
+            share_gauss_newton!(fill!(share.hessian, 0), hessian_buffers(share, net), share, net, θ)
+        end
+        for share in net.shares
+            G .+= share.hessian
+        end
+    end
+    return mirror!(G)
+end
+
+function share_gauss_newton!(G::Matrix{T}, buffers::BlockBuffers{T}, share::Share{T}, net::Net{T},
+                             θ::Vector{T}) where {T}
+    ws, scale = share.workspace, one(T) / net.n_samples
+    for b in share.blocks
+        beat(share, net)
+        second_order_pass!(ws, net, θ, net.blocks[b], scale)
+        for l in eachindex(net.layers)                 # a network without curvature
             fill!(ws.S[l], 0)
             fill!(ws.Δ[l], 0)
         end
-        add_blocks!(G, buffers, ws, net, θ, block, scale)
+        add_blocks!(G, buffers, ws, net, θ, net.blocks[b], scale)
     end
-    return mirror!(G)
+    return G
 end
 
 """

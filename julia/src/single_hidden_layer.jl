@@ -53,6 +53,19 @@ function share_hessian!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Sha
     return scatter!(H, buffers, net)
 end
 
+function share_gauss_newton!(G::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Share{T}, net::Net{T},
+                             θ::Vector{T}) where {T}
+    ws, scale = share.workspace, one(T) / net.n_samples
+    for b in share.blocks
+        beat(share, net)
+        block = net.blocks[b]
+        forward!(ws, net, θ, block, 2)
+        fill_columns!(buffers, ws, net, θ, block, scale)
+        gram!(G, buffers.J, block.n)
+    end
+    return G
+end
+
 function fill_columns!(buffers::SingleLayerBuffers{T}, ws::Workspace{T}, net::Net{T}, θ, block::Block{T}, scale::T) where {T}
     hidden, out = net.layers
     n, X, k, d = block.n, block.X, hidden.width, hidden.fan_in

@@ -116,3 +116,32 @@ end
 
 "Which end of the bracket the last point replaces: −1 the low one, 1 the high one."
 narrow(ray::Ray, ceiling) = ray.trial_slope < 0 && ray.trial_loss <= ceiling ? -1 : 1
+
+"The full step x + d, if it lowers the gradient norm and does not raise the loss."
+function calms!(ray::Ray{T}, objective::Objective{T}, state) where {T}
+    probe!(ray, objective, state.x, one(T), zero(T))
+    return supnorm(ray.trial_gradient) < state.gnorm && !worse(ray.trial_loss, state.lowest_loss)
+end
+
+const DESCENTS = 200
+
+"""
+    descend!(ray, objective, x, gradient) -> Bool
+
+Away from a saddle: from `x` along the ray's unit direction, of negative curvature, in steps that double as long as the
+slope is downhill; the slope resolves what the loss does not yet. The trial is the lowest point; false if none is lower.
+"""
+function descend!(ray::Ray{T}, objective::Objective{T}, x::Vector{T}, gradient::Vector{T}) where {T}
+    alpha = sqrt(eps(T)) * max(two_norm(x), one(T))
+    best, lowest = zero(T), T(Inf)
+    for attempt in 1:DESCENTS
+        probe!(ray, objective, x, alpha, zero(T))
+        isfinite(ray.trial_loss) && ray.trial_loss <= ray.loss || break
+        ray.trial_loss < lowest && ((best, lowest) = (alpha, ray.trial_loss))
+        ray.trial_slope < 0 && isfinite(2 * alpha) || break
+        alpha *= 2
+    end
+    iszero(best) && return false
+    ray.alpha == best || probe!(ray, objective, x, best, zero(T))
+    return lowest < ray.loss || supnorm(ray.trial_gradient) > supnorm(gradient)
+end

@@ -24,6 +24,13 @@ function evaluate_hessian!(H::Matrix{T}, objective::Objective{T}, x::Vector{T}) 
     return H
 end
 
+"`y ← ∇²L(x) v`; counted with the Hessians."
+function evaluate_product!(y::Vector{T}, objective::Objective{T}, x::Vector{T}, v::Vector{T}) where {T}
+    objective.nhev += 1
+    hvp!(y, objective.net, x, v)
+    return y
+end
+
 const TRACE_LENGTH = 512
 
 """
@@ -83,7 +90,7 @@ end
 
 What [`minimize`](@ref) found: the best point `x`, its `loss` and `gnorm` = ‖∇L(x)‖_∞, why it ended
 (`stopped_by::Stop.Reason`), `iterations`, the number of evaluations of the loss (`nfev`), its gradient
-(`njev`) and Hessian (`nhev`), `time_run` in seconds, the name `optim_solver` of the method, and a
+(`njev`) and Hessian, Gauss–Newton matrix or products with the Hessian (`nhev`), `time_run` in seconds, the name `optim_solver` of the method, and a
 `trace` with fields `iteration`, `loss`, `gnorm`.
 """
 struct MinimizeResult{T<:AbstractFloat}

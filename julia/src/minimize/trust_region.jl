@@ -1,4 +1,11 @@
-# Newton's method with a trust region whose subproblem is solved exactly, made fast in long curved valleys.
+# A trust region whose subproblem is solved exactly, made fast in long curved valleys; with the Hessian as its model it
+# is Newton's method, with the Gauss–Newton matrix that of Levenberg and Marquardt.
+
+"""
+Methods with the fields `initial_radius`, `corrections` and `momentum` of [`NewtonTrustRegion`](@ref), and
+`model_matrix!(B, objective, x, method)`, the lower triangle at least of the quadratic model's matrix at `x`.
+"""
+abstract type TrustRegion <: MinimizeMethod end
 
 """
     NewtonTrustRegion(; initial_radius = 0.1, corrections = 2, momentum = true)
@@ -17,7 +24,7 @@ On 12 problems of 33 parameters and equal cost (2500 units; Hessian 1, gradient 
 the final loss was 1e-12 without momentum, 6e-14 without corrections and 2e-15 with both. Memory: two P×P
 matrices.
 """
-struct NewtonTrustRegion <: MinimizeMethod
+struct NewtonTrustRegion <: TrustRegion
     initial_radius::Float64
     corrections::Int
     momentum::Bool
@@ -29,8 +36,10 @@ function NewtonTrustRegion(; initial_radius=0.1, corrections=2, momentum=true)
     return NewtonTrustRegion(initial_radius, corrections, momentum)
 end
 name(::NewtonTrustRegion) = "NewtonTrustRegion"
+model_matrix!(H, objective::Objective, x, ::NewtonTrustRegion) = evaluate_hessian!(H, objective, x)
 
-mutable struct TrustRegionState{T<:AbstractFloat}
+mutable struct TrustRegionState{T<:AbstractFloat,M<:TrustRegion}
+    method::M
     x::Vector{T}
     gradient::Vector{T}
     loss::T
@@ -39,8 +48,8 @@ mutable struct TrustRegionState{T<:AbstractFloat}
     center_gradient::Vector{T}
     center_loss::T
     displaced::Bool
-    modelled::Bool                  # subproblem holds the Hessian at center
-    hessian::Matrix{T}
+    modelled::Bool                  # subproblem holds the matrix of the model at center
+    hessian::Matrix{T}              # of the model
     subproblem::Subproblem{T}
     step::Vector{T}
     trial::Vector{T}
@@ -57,12 +66,12 @@ mutable struct TrustRegionState{T<:AbstractFloat}
     standstills::Int                # collapses in a row without progress between them
 end
 
-function initial_state(method::NewtonTrustRegion, objective::Objective{T}, x0::Vector{T}) where {T}
+function initial_state(method::TrustRegion, objective::Objective{T}, x0::Vector{T}) where {T}
     P = length(x0)
     z() = zeros(T, P)
     gradient = z()
     loss = evaluate!(gradient, objective, x0)
-    return TrustRegionState{T}(copy(x0), gradient, loss, supnorm(gradient), z(), z(), loss, false, false,
+    return TrustRegionState(method, copy(x0), gradient, loss, supnorm(gradient), z(), z(), loss, false, false,
                                zeros(T, P, P), Subproblem{T}(P), z(), z(), z(), z(), z(), z(), one(T), true,
                                T(method.initial_radius), 0, T(Inf), T(Inf), 0)
 end
@@ -80,11 +89,11 @@ const STANDSTILLS = 2
 const POLISHES = 128
 
 "One trial step; the Hessian is evaluated only if the center has moved."
-function iterate!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion) where {T}
+function iterate!(state::TrustRegionState{T}, objective::Objective{T}, method::TrustRegion) where {T}
     sub = state.subproblem
     if !state.modelled
         place_center!(state, objective, method)
-        evaluate_hessian!(state.hessian, objective, state.center)
+        model_matrix!(state.hessian, objective, state.center, state.method)
         if !all_finite(state.hessian)
             state.displaced || return Stop.diverged
             withdraw!(state)
@@ -112,7 +121,7 @@ end
 
 "Choose where the next model is built: displaced along the velocity, or `x` itself."
 function place_center!(state::TrustRegionState{T}, objective::Objective{T},
-                       method::NewtonTrustRegion) where {T}
+                       method::TrustRegion) where {T}
     state.displaced = false
     if method.momentum && !state.rest
         for i in eachindex(state.x)
@@ -169,7 +178,7 @@ function correct!(state::TrustRegionState{T}, objective::Objective{T}, correctio
 end
 
 "Accept or reject the trial point, and set the radius."
-function judge!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion, trial_loss::T,
+function judge!(state::TrustRegionState{T}, objective::Objective{T}, method::TrustRegion, trial_loss::T,
                 trial_gnorm::T) where {T}
     sub = state.subproblem
     length = two_norm(state.step)
@@ -216,7 +225,7 @@ end
 No step is accepted any more. Rounding errors may have rejected good steps and shrunk the radius far below
 what the model deserves, so begin again with a large one; it is over when that has not helped, twice in a row.
 """
-function standstill!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion) where {T}
+function standstill!(state::TrustRegionState{T}, objective::Objective{T}, method::TrustRegion) where {T}
     progress = state.standstill_loss - state.loss > T(0.01) * abs(state.loss) ||
                state.gnorm < T(0.5) * state.standstill_gnorm
     state.standstills = progress ? 1 : state.standstills + 1
@@ -258,7 +267,7 @@ The last iterations of a run that ends by time or count: a small regularised New
 valley, where the gradient norm, large beside the floor, is smallest. Kept if the gradient norm falls and the
 loss does not rise.
 """
-function settle!(state::TrustRegionState{T}, objective::Objective{T}, method::NewtonTrustRegion) where {T}
+function settle!(state::TrustRegionState{T}, objective::Objective{T}, method::TrustRegion) where {T}
     model_at_x!(state, objective) || return Stop.diverged
     sub = state.subproblem
     solve_subproblem!(state.step, sub, state.gradient, state.radius)
@@ -307,7 +316,7 @@ function model_at_x!(state::TrustRegionState{T}, objective::Objective{T}) where 
     copyto!(state.center_gradient, state.gradient)
     state.center_loss = state.loss
     state.displaced = false
-    evaluate_hessian!(state.hessian, objective, state.center)
+    model_matrix!(state.hessian, objective, state.center, state.method)
     all_finite(state.hessian) || return false
     reduce!(state.subproblem, state.hessian)
     state.modelled = true

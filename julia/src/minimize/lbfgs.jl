@@ -1,0 +1,84 @@
+# BFGS in memory proportional to P.
+
+"""
+    LBFGS(; memory = 20)
+
+BFGS from the last `memory` steps only (Nocedal, Math. Comp. 35 (1980) 773; two-loop recursion, Nocedal & Wright, 2006,
+algorithm 7.4), with Hager and Zhang's line search. Costs one gradient and 4P·`memory` operations per iteration; memory
+2P·`memory`.
+"""
+struct LBFGS <: QuasiNewton
+    memory::Int
+end
+function LBFGS(; memory::Integer=20)
+    memory >= 1 || throw(ArgumentError("memory = $memory: must be at least 1."))
+    return LBFGS(Int(memory))
+end
+name(::LBFGS) = "LBFGS"
+
+mutable struct LimitedInverse{T<:AbstractFloat}
+    steps::Matrix{T}        # columns s and y, the newest at `newest`, older ones before it, round the end
+    changes::Matrix{T}
+    product::Vector{T}      # sᵀy
+    weight::Vector{T}
+    newest::Int
+    count::Int
+    scale::T                # sᵀy / yᵀy of the newest
+end
+inverse_model(method::LBFGS, ::Type{T}, P::Int) where {T} =
+    (m = min(method.memory, P);
+     LimitedInverse{T}(zeros(T, P, m), zeros(T, P, m), zeros(T, m), zeros(T, m), 0, 0, one(T)))
+
+function reset!(model::LimitedInverse{T}) where {T}
+    model.newest = model.count = 0
+    model.scale = one(T)
+    return model
+end
+
+function update!(model::LimitedInverse{T}, s::Vector{T}, y::Vector{T}, sy::T) where {T}
+    scale = sy / dot_product(y, y)
+    isfinite(scale) && scale > 0 || return false
+    m = length(model.product)
+    column = model.newest = mod1(model.newest + 1, m)
+    model.count = min(model.count + 1, m)
+    model.product[column] = sy
+    model.scale = scale
+    @inbounds for i in eachindex(s)
+        model.steps[i, column] = s[i]
+        model.changes[i, column] = y[i]
+    end
+    return true
+end
+
+function apply_inverse!(d::Vector{T}, model::LimitedInverse{T}, g::Vector{T}) where {T}
+    S, Y, m = model.steps, model.changes, length(model.product)
+    copyto!(d, g)
+    for age in 0:model.count-1
+        c = mod1(model.newest - age, m)
+        model.weight[c] = column_dot(S, c, d) / model.product[c]
+        add_column!(d, -model.weight[c], Y, c)
+    end
+    for i in eachindex(d)
+        d[i] *= model.scale
+    end
+    for age in model.count-1:-1:0
+        c = mod1(model.newest - age, m)
+        add_column!(d, model.weight[c] - column_dot(Y, c, d) / model.product[c], S, c)
+    end
+    return d
+end
+
+function column_dot(A::Matrix{T}, c::Int, v::Vector{T}) where {T}
+    s = zero(T)
+    @inbounds @simd for i in eachindex(v)
+        s += A[i, c] * v[i]
+    end
+    return s
+end
+
+function add_column!(v::Vector{T}, a::T, A::Matrix{T}, c::Int) where {T}
+    @inbounds @simd for i in eachindex(v)
+        v[i] = muladd(a, A[i, c], v[i])
+    end
+    return v
+end

@@ -1,0 +1,104 @@
+# What the quasi-Newton methods share: a model of the inverse Hessian, a line search, and when to give up.
+
+"""
+A minimizer that keeps a model `W` of the inverse Hessian, with
+
+- `inverse_model(method, T, P)`;
+- `reset!(model)`: forget everything;
+- `apply_inverse!(d, model, g)`: `d ← W g`;
+- `update!(model, s, y, sy)`: make `W y = s` for the step `s` and the change `y` of the gradient, whose product `sy` is
+  positive; false if rounding forbids it.
+"""
+abstract type QuasiNewton <: MinimizeMethod end
+
+mutable struct QuasiNewtonState{T<:AbstractFloat,M}
+    x::Vector{T}
+    gradient::Vector{T}
+    loss::T
+    gnorm::T
+    lowest_loss::T
+    lowest_gnorm::T
+    ray::Ray{T}
+    model::M
+    change::Vector{T}       # y, the change of the gradient
+    fresh::Bool             # the model has seen no step
+    stalled::Int            # iterations in a row without a resolvable decrease
+end
+
+function initial_state(method::QuasiNewton, objective::Objective{T}, x0::Vector{T}) where {T}
+    P = length(x0)
+    gradient = zeros(T, P)
+    loss = evaluate!(gradient, objective, x0)
+    model = inverse_model(method, T, P)
+    gnorm = supnorm(gradient)
+    return QuasiNewtonState(copy(x0), gradient, loss, gnorm, loss, gnorm, Ray{T}(P), reset!(model), zeros(T, P), true,
+                            0)
+end
+
+function forget!(state::QuasiNewtonState)
+    reset!(state.model)
+    state.fresh = true
+    return state
+end
+
+const STALLED_ITERATIONS = 20
+
+function iterate!(state::QuasiNewtonState{T}, objective::Objective{T}, ::QuasiNewton) where {T}
+    ray = state.ray
+    direct!(state)
+    ray.loss = state.loss
+    slack = loss_noise(state.lowest_loss)
+    alpha = state.fresh ? first_step(state) : one(T)
+    found = ray.slope < 0 && isfinite(alpha) && alpha > 0 &&
+            line_search!(ray, objective, state.x, alpha, slack) && !worse(ray.trial_loss, state.lowest_loss)
+    if !found
+        state.fresh && return Stop.roundoff
+        forget!(state)
+        return Stop.running
+    end
+    trial_gnorm = supnorm(ray.trial_gradient)
+    decreased = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) ||
+                trial_gnorm < T(0.9) * state.lowest_gnorm
+    state.stalled = decreased ? 0 : state.stalled + 1
+    s, y = ray.direction, state.change
+    for i in eachindex(s)
+        y[i] = ray.trial_gradient[i] - state.gradient[i]
+        s[i] = ray.trial[i] - state.x[i]
+    end
+    sy = dot_product(s, y)
+    # s and y carry rounding errors of their own: a product near them says nothing about curvature.
+    sy > eps(T) * two_norm(s) * two_norm(y) && isfinite(sy) && update!(state.model, s, y, sy) && (state.fresh = false)
+    state.x, ray.trial = ray.trial, state.x
+    state.gradient, ray.trial_gradient = ray.trial_gradient, state.gradient
+    state.loss = ray.trial_loss
+    state.gnorm = trial_gnorm
+    state.lowest_loss = min(state.lowest_loss, state.loss)
+    state.lowest_gnorm = min(state.lowest_gnorm, trial_gnorm)
+    return state.stalled >= STALLED_ITERATIONS ? Stop.roundoff : Stop.running
+end
+
+"Direction −W∇L and its slope; steepest descent after a reset where W has lost definiteness to rounding."
+function direct!(state::QuasiNewtonState{T}) where {T}
+    ray = state.ray
+    for attempt in 1:2
+        apply_inverse!(ray.direction, state.model, state.gradient)
+        for i in eachindex(ray.direction)
+            ray.direction[i] = -ray.direction[i]
+        end
+        ray.slope = dot_product(state.gradient, ray.direction)
+        (ray.slope < 0 && isfinite(ray.slope)) && return state
+        forget!(state)
+    end
+    return state
+end
+
+"First step along −∇L: 1 % of the largest parameter, or of the loss were it linear (Hager & Zhang, I0)."
+function first_step(state::QuasiNewtonState{T}) where {T}
+    size = supnorm(state.x)
+    size > 0 && return T(0.01) * size / state.gnorm
+    state.loss != 0 && return T(0.01) * abs(state.loss) / abs(state.ray.slope)
+    return one(T)
+end
+
+"Quasi-Newton methods have no Hessian to ask."
+at_saddle!(::QuasiNewtonState, ::Objective) = false
