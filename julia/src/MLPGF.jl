@@ -66,6 +66,17 @@ include("landscape/classify.jl")
 include("landscape/along.jl")
 include("landscape/polish.jl")
 include("landscape/border.jl")
+include("infinite/normal.jl")
+include("infinite/neuron.jl")
+include("infinite/moments.jl")
+include("infinite/expansion.jl")
+include("infinite/quadrature.jl")
+include("infinite/closed_forms.jl")
+include("infinite/pairs.jl")
+include("infinite/network.jl")
+include("infinite/derivatives.jl")
+include("infinite/second_derivatives.jl")
+include("infinite/gauss_hermite.jl")
 include("c_interface.jl")
 include("c_solve.jl")
 
@@ -81,5 +92,6 @@ export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
 export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages
+export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module
