@@ -1,13 +1,13 @@
 # Newton's method for the equations y - b + step ∇L(y) = 0 of implicit steps, with a Hessian that may be older than y.
 
 """
-    Newton{T,S}
+    StageNewton{T,S}
 
 - `system`: a [`ShiftedSystem`](@ref)
 - `extra`: corrections beyond the first since the Hessian was taken, which tell whether it has become too old
 - `rate`: how much closer the last correction came
 """
-mutable struct Newton{T<:AbstractFloat,S<:ShiftedSystem{T}}
+mutable struct StageNewton{T<:AbstractFloat,S<:ShiftedSystem{T}}
     system::S
     correction::Vector{T}
     gradient::Vector{T}
@@ -19,8 +19,8 @@ mutable struct Newton{T<:AbstractFloat,S<:ShiftedSystem{T}}
     h::Float64
 end
 
-Newton(system::S, ::Type{T}, n::Int) where {T,S<:ShiftedSystem{T}} =
-    Newton{T,S}(system, zeros(T, n), zeros(T, n), 0, -1, 1.0, 0, 0.0, 0.0)
+StageNewton(system::S, ::Type{T}, n::Int) where {T,S<:ShiftedSystem{T}} =
+    StageNewton{T,S}(system, zeros(T, n), zeros(T, n), 0, -1, 1.0, 0, 0.0, 0.0)
 
 const NEWTON_ITERATIONS = 5
 const NEWTON_TOLERANCE = 0.02        # of the tolerance of a step
@@ -33,15 +33,15 @@ newton_tolerance(::Type{T}, state::FlowState) where {T} =
 Whether the Hessian should be renewed: the corrections beyond the first that its age has cost have reached its own
 price in gradients. Products are always taken at the current point.
 """
-too_old(newton::Newton, problem::FlowProblem) =
+too_old(newton::StageNewton, problem::FlowProblem) =
     newton.age < 0 || newton.age > 0 && (newton.system isa KrylovSystem || newton.age > 50 ||
                                          newton.extra >= 3 + problem.n ÷ 60)
 
 "After a step that failed: whether Newton's method did not converge, with a Hessian that is not of this point."
-blames_hessian(newton::Newton) = newton.age > 0 && newton.h > 0
+blames_hessian(newton::StageNewton) = newton.age > 0 && newton.h > 0
 
 "Take the Hessian at `y` and prepare for the step, unless both were done before; `false` if no such step can be made."
-function prepare!(newton::Newton, problem::FlowProblem, y, γ::Float64, h::Float64, escape::Float64, fresh::Bool)
+function prepare!(newton::StageNewton, problem::FlowProblem, y, γ::Float64, h::Float64, escape::Float64, fresh::Bool)
     if fresh || newton.age < 0
         refresh!(newton.system, problem, y)
         newton.age = newton.extra = 0
@@ -63,7 +63,7 @@ that is returned are left in `state`. A solution that the rate of convergence pr
 up to `UNCHECKED` times in a row and with the same matrix, and then loss and gradient are those of the quadratic model
 around the prediction: at a distance of the size of the tolerance the loss is exact to round-off.
 """
-function solve_newton!(y::Vector{T}, newton::Newton{T}, problem::FlowProblem{T}, state::FlowState{T}, b::Vector{T},
+function solve_newton!(y::Vector{T}, newton::StageNewton{T}, problem::FlowProblem{T}, state::FlowState{T}, b::Vector{T},
                        last::Bool) where {T}
     system, u, g = newton.system, newton.correction, last ? state.gnew : newton.gradient
     tolerance = newton_tolerance(T, state)

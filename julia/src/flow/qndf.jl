@@ -21,7 +21,7 @@ const QNDF_GAMMA = (1 // 1, 3 // 2, 11 // 6, 25 // 12, 137 // 60, 49 // 20)
 const QNDF_ERROR = ntuple(k -> QNDF_KAPPA[k] * QNDF_GAMMA[k] + 1 // (k + 1), 6)
 
 mutable struct QNDFCache{T<:AbstractFloat,S<:ShiftedSystem{T}} <: StepCache{T}
-    newton::Newton{T,S}
+    newton::StageNewton{T,S}
     # Backward differences ∇⁰y … ∇⁷y at the last accepted point for the step h, the last two as far as they are known.
     D::Vector{Vector{T}}
     spare::Vector{Vector{T}}
@@ -48,7 +48,7 @@ function QNDFCache(alg::QNDF, ::Type{T}, n::Int) where {T}
         basis[:, j] = factor
     end
     system = shifted_system(T, n, alg.linsolve)
-    return QNDFCache(Newton(system, T, n), Vector{T}[z() for _ in 0:QNDF_ORDER+2], Vector{T}[z() for _ in 1:QNDF_ORDER],
+    return QNDFCache(StageNewton(system, T, n), Vector{T}[z() for _ in 0:QNDF_ORDER+2], Vector{T}[z() for _ in 1:QNDF_ORDER],
                      z(), z(), z(), basis, T[T(γ) for γ in QNDF_GAMMA], 1, 0, 0, 0.0, false)
 end
 

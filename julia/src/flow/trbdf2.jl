@@ -16,7 +16,7 @@ struct TRBDF2 <: FlowMethod
 end
 
 mutable struct TRBDF2Cache{T<:AbstractFloat,S<:ShiftedSystem{T}} <: StepCache{T}
-    newton::Newton{T,S}
+    newton::StageNewton{T,S}
     # h times the derivative at the start of the step, at the stage between and at the end, the last two from the
     # equations of the stages: the gradient would multiply the error of a stiff component by hλ.
     z1::Vector{T}
@@ -29,7 +29,7 @@ end
 
 function make_cache(alg::TRBDF2, ::Type{T}, n::Int) where {T}
     system = shifted_system(T, n, alg.linsolve)
-    return TRBDF2Cache(Newton(system, T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), 0.0)
+    return TRBDF2Cache(StageNewton(system, T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), 0.0)
 end
 
 method_name(cache::TRBDF2Cache) = "TRBDF2" * name_suffix(cache.newton.system)
