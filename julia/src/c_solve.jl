@@ -77,6 +77,7 @@ struct Solved
     optim::Any
     total_time::Float64
     compile_time::Float64
+    plain::Int64            # 1 where loss and gnorm are those of the data already
 end
 
 function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
@@ -101,20 +102,24 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     compile_time = (what == "minimize" ? 0.0 : warm_up(net, alg, flow_options.batchsize !== nothing)) +
                    (what == "flow" ? 0.0 : warm_up(net, solver, false))
     monitor = foreign_monitor(report, flag("everystep"))
+    plain = Int64(unregularised(net) && all(>(0), τ))
     if what == "flow"
         ode = flow(net, x0; flow_options..., monitor=monitor)
         last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
         best = lowest(ode, ode.best)
-        return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time)
+        return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time, plain)
     elseif what == "minimize"
         optim = minimize(net, x0; minimize_options..., monitor=monitor)
         optim isa MinimizeResult || return optim          # the answer to a `Question`
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
-        return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time)
+        return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time, plain)
     end
     both = train(net, x0, flow_options, minimize_options, monitor)
-    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time)
+    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain)
 end
+
+unregularised(net::AbstractNet) = false
+unregularised(net::Net) = (R = net.regulariser; R.l2 == 0 && R.maxnorm == Inf && isempty(R.pairs))
 
 const WARM = Set{Any}()
 
