@@ -103,6 +103,11 @@ def test_other_exceptions_are_raised_with_the_result(net, start):
     with pytest.raises(KeyError) as caught_key:
         mg.flow(net, start, alg="Tsit5", event=event)
     assert caught_key.value.result.ode_stopped_by == "callback"
+    assert 0 < caught_key.value.result.ode_t <= 0.5
+
+    with pytest.raises(InputError, match=r"schedule\(7\) gave nan") as caught_input:
+        mg.flow(net, start, alg="Adam", schedule=lambda k: 1.0 if k < 7 else math.nan)
+    assert caught_input.value.result.ode_iterations == 7
     assert mg.flow(net, start, maxT=1).ode_stopped_by == "maxT"  # nothing is left behind
 
 

@@ -23,11 +23,14 @@ const ASK_EVENT, ASK_SCHEDULE, ASK_OBSERVABLE = 0, 1, 1     # observables count 
 ask(f::Ptr{Cvoid}, what, k, t, x) =
     GC.@preserve x ccall(f, Float64, (Int64, Int64, Float64, Ptr{Cvoid}), what, k, t, x === nothing ? C_NULL : pointer(x))
 
+"NaN is the answer of a function that failed: the solver returns what it has, and the failure is told afterwards."
+answered(value::Float64) = isnan(value) ? throw(Interrupted(Stop.callback)) : value
+
 "`event=truth` or `event=number`, as the user's function returns the one or the other."
 function border_event(options, f)
     kind = get(options, "event", "")
-    kind == "truth" && return (t, x) -> ask(f, ASK_EVENT, 0, t, x) > 0
-    kind == "number" && return (t, x) -> ask(f, ASK_EVENT, 0, t, x)
+    kind == "truth" && return (t, x) -> answered(ask(f, ASK_EVENT, 0, t, x)) > 0
+    kind == "number" && return (t, x) -> answered(ask(f, ASK_EVENT, 0, t, x))
     return nothing
 end
 
@@ -49,7 +52,7 @@ const DISCRETE_METHODS = Dict{String,Any}("GradientDescent" => GradientDescent, 
 "`schedule=exponential rate`, `cosine steps final`, `table factor,factor,…` or `ask`."
 function border_schedule(text, f)
     isempty(text) && return nothing
-    text == "ask" && return k -> ask(f, ASK_SCHEDULE, k, 0.0, nothing)
+    text == "ask" && return k -> answered(ask(f, ASK_SCHEDULE, k, 0.0, nothing))
     kind, values = split(text, ' '; limit=2)
     kind == "exponential" && return ExponentialDecay(parse(Float64, values))
     kind == "table" && return parse.(Float64, split(values, ','))
