@@ -49,6 +49,8 @@ class Checkpoint:
     layers : list of (width, activation, bias)
     net : dict
         Data and settings of the net.
+    functions : tuple of str
+        Which functions of the user's the run had ("callback", "event", …): they are not saved.
     versions : dict
     """
 
@@ -66,6 +68,7 @@ class Checkpoint:
     net: dict[str, Any]
     versions: dict[str, str]
     tauinv: np.ndarray | None = None
+    functions: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         where = f"t={self.t:.4g}" if self.phase == "flow" else f"iteration {self.iterations['minimize']}"
@@ -92,6 +95,7 @@ class Checkpoint:
     def read(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Checkpoint:
         """From the parts of a file."""
         header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
+        header["functions"] = tuple(header["functions"])
         for name in [name for name in arrays if name.startswith("net.")]:
             header["net"][name[len("net.") :]] = arrays.pop(name)
         fields: dict[str, Any] = {**header, **arrays}
@@ -109,7 +113,7 @@ class Checkpointer:
 
     def __init__(
         self, path: Any, interval: Any, net: Net, what: str, x: np.ndarray, options: dict[str, Any], tauinv: Any,
-        before: Checkpoint | None = None,
+        functions: tuple[str, ...] = (), before: Checkpoint | None = None,
     ) -> None:  # fmt: skip
         if not isinstance(path, (str, os.PathLike)):
             raise InputError(f"checkpoint is {path!r}; a path is needed")
@@ -124,6 +128,7 @@ class Checkpointer:
             x=x.copy(), init=x.copy(), phase=phase, what=what, t=0.0, loss=np.inf, gnorm=np.inf,
             iterations={"flow": 0, "minimize": 0}, seconds={"flow": 0.0, "minimize": 0.0}, options=options,
             layers=net.layers, net=_describe(net), tauinv=None if tauinv is None else np.array(tauinv),
+            functions=functions,
             versions={"pymlpgf": __version__, "julia": runtime.info()["version"], "numpy": np.__version__},
         )  # fmt: skip
         self._start = self._state
@@ -133,10 +138,14 @@ class Checkpointer:
 
     @classmethod
     def of(
-        cls, path: Any, interval: Any, net: Net, what: str, x: np.ndarray, options: dict[str, Any], tauinv: Any
-    ) -> Checkpointer:
+        cls, path: Any, interval: Any, net: Net, what: str, x: np.ndarray, options: dict[str, Any], tauinv: Any,
+        functions: dict[str, Any],
+    ) -> Checkpointer:  # fmt: skip
         """``path`` itself if it is a Checkpointer: that of a run which is resumed."""
-        return path if isinstance(path, cls) else cls(path, interval, net, what, x, options, tauinv)
+        if isinstance(path, cls):
+            return path
+        given = tuple(name for name, function in functions.items() if function is not None)
+        return cls(path, interval, net, what, x, options, tauinv, given)
 
     def after(self, line: ProgressLine) -> Report:
         """A report that shows the state and then saves it."""
@@ -243,6 +252,10 @@ def resume(
     path: str | os.PathLike[str],
     net: Net | None = None,
     *,
+    callback: Any = None,
+    event: Any = None,
+    schedule: Any = None,
+    observables: Any = None,
     checkpoint_interval: float = 30,
     verbosity: int = 1,
     progress_interval: float = 1.0,
@@ -255,6 +268,9 @@ def resume(
         Of ``train``, ``flow`` or ``minimize`` with ``checkpoint=path``.
     net : Net, optional
         The file has the net with its data, which serves by default.
+    callback, event, schedule, observables
+        As for ``train``, and needed if the run had them, since functions are not saved; a ``schedule`` only if it was a
+        function, which is then called with the number of the step from the beginning of the run.
     checkpoint_interval, verbosity, progress_interval
         As for ``train``.
 
@@ -262,12 +278,13 @@ def resume(
     -------
     TrainResult
         Times, iterations and limits count from the beginning of the run; the trajectory and the dense solution begin at
-        the checkpoint. If the run had finished, its result.
+        the checkpoint. If the run had finished, its result. What a solver had learnt of the landscape (step size, trust
+        radius, momentum) is learnt anew.
 
     Raises
     ------
     InputError
-        If there is no checkpoint, or ``net`` is another one.
+        If there is no checkpoint, ``net`` is another one, or a function is missing.
 
     Examples
     --------
@@ -288,7 +305,12 @@ def resume(
         raise InputError(f"net has the layers {net.layers}; the run of {os.fspath(path)} had {saved.layers}")
     elif saved.net and isinstance(net, Net) and net._fingerprint() != saved.make_net()._fingerprint():
         raise InputError(f"net has other data, loss or regularisers than the run of {os.fspath(path)}")
-    options = dict(saved.options)
+    functions = {"event": event, "schedule": schedule, "observables": observables}
+    given = {**functions, "callback": callback}
+    missing = [name for name in saved.functions if given[name] is None]
+    if missing:
+        raise InputError(f"the run of {os.fspath(path)} had {' and '.join(missing)}: give the same again")
+    options = {**saved.options, "first_step": saved.iterations["flow"]}
     for name, spent in (
         ("maxtime_ode", saved.seconds["flow"]),
         ("maxiterations_ode", saved.iterations["flow"]),
@@ -301,4 +323,7 @@ def resume(
     what = saved.what if saved.phase == "flow" else "minimize"
     tauinv = saved.tauinv if saved.tauinv is not None else options.pop("tauinv", 1)
     writer = Checkpointer(path, checkpoint_interval, net, what, saved.x, options, tauinv, before=saved)
-    return _solve(what, net, saved.x, options, tauinv, verbosity, progress_interval, writer)
+    return _solve(
+        what, net, saved.x, options, tauinv, verbosity, progress_interval, writer, callback=callback,
+        **(functions if saved.phase == "flow" else {}),
+    )  # fmt: skip

@@ -386,10 +386,7 @@ def _pickled(task: Task) -> bytes:
 
 def _claim(directory: Path, problem: Any, options: dict[str, Any]) -> Path:
     """Mark ``directory`` as that of this sweep, or check that it is."""
-    if isinstance(problem, Net):
-        identity = problem._fingerprint()
-    else:
-        identity = f"{getattr(problem, '__module__', '')}.{getattr(problem, '__qualname__', repr(problem))}"
+    identity = problem._fingerprint() if isinstance(problem, Net) else _name(problem)
     mine = {"schema": SCHEMA, "type": "pymlpgf.Sweep", "net": identity, "options": _plain(options)}
     path = directory / "sweep.json"
     if path.exists():
@@ -415,6 +412,13 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
     for name, value in sorted(options.items()):
         if isinstance(value, (np.ndarray, list, tuple, Params)):
             plain[name] = hashlib.sha256(np.asarray(value, np.float64).tobytes()).hexdigest()
+        elif callable(value):
+            plain[name] = _name(value)
         else:
             plain[name] = value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
     return json.loads(json.dumps(plain))
+
+
+def _name(function: Any) -> str:
+    """The same in every process, unlike its ``repr``."""
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"

@@ -295,7 +295,8 @@ def _solve(
     bridge = net._bridge
     writer = None
     if checkpoint is not None:
-        writer = Checkpointer.of(checkpoint, checkpoint_interval, net, what, x, options, rates)
+        functions["callback"] = callback
+        writer = Checkpointer.of(checkpoint, checkpoint_interval, net, what, x, options, rates, functions)
     with ProgressLine(verbosity, interval) as line:
         result = bridge.solve(
             net._handle, x.ctypes.data, what, {**options, **questions.options}, rates,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -48,7 +49,6 @@ update = Checkpointer.update
 
 def deadly(self, phase, iteration, t, *rest):
     update(self, phase, iteration, t, *rest)
-    time.sleep(0.06 * (phase == "minimize"))  # solvers report every 50 ms: now at each iteration
     if {condition}:
         print(time.time(), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -92,11 +92,21 @@ def test_kill_9_in_a_flow(start_python, tmp_path, uninterrupted):
     np.testing.assert_array_equal(mg.resume(path).x, res.x)
 
 
-def test_kill_9_in_a_minimisation(start_python, tmp_path, uninterrupted):
+def test_a_minimisation_that_ends_with_an_error(tmp_path, uninterrupted, monkeypatch):
     net, p, whole = uninterrupted
-    path = tmp_path / "run"  # the ending is added
     options = {"maxT": 1, "optim_solver": "BFGS", "maxtime_optim": 60, "min_gnorm": 1e-9}
-    killed_run(start_python, path, "phase == 'minimize' and iteration > 5", 1e-6, options)
+    update = Checkpointer.update
+
+    def fail(self, phase, iteration, *rest):
+        update(self, phase, iteration, *rest)
+        time.sleep(0.06 * (phase == "minimize"))  # solvers report every 50 ms: now at each iteration
+        if phase == "minimize" and iteration > 5:
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(Checkpointer, "update", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        mg.train(net, p, checkpoint=tmp_path / "run", checkpoint_interval=1e-6, **options)  # the ending is added
+    monkeypatch.undo()
     state = mg.load(tmp_path / "run.npz")
     assert (state.phase, state.what) == ("minimize", "train")
     assert state.iterations["minimize"] > 5
@@ -151,6 +161,39 @@ def test_limits_count_from_the_beginning(tmp_path):
     assert res.ode_iterations == 30
     assert res.x[2] == part.x[2]  # frozen
     assert res.ode_t == pytest.approx(state_of["whole"].ode_t, rel=0.5)
+
+
+def half(step):
+    """A schedule of the user's."""
+    return 0.9**step
+
+
+@pytest.mark.parametrize(
+    ("schedule", "text"),
+    [(mg.ExponentialDecay(0.9), "exponential 0.9"), (np.linspace(1, 0.1, 20), None), (half, "")],
+)
+def test_gradient_descent_goes_on_with_its_schedule(tmp_path, schedule, text):
+    net = mg.Net(layers=[(1, "tanh", True), (1, "identity", True)], input=[[0.5], [1.0], [2.0]], target=[1.0, 0.0, 1.0])
+    p = net.random_params(seed=0)
+    options = {"alg": "GradientDescent", "learning_rate": 0.3, "schedule": schedule}
+    part, whole = (mg.flow(net, p, maxiterations_ode=n, **options) for n in (10, 30))
+    path = tmp_path / "run.npz"
+    saved = {"alg": "GradientDescent", "learning_rate": 0.3, "maxT": np.inf, "maxiterations_ode": 30.0}
+    if text is None:
+        saved["schedule"] = "table " + ",".join(map(repr, schedule.tolist()))
+    elif text:
+        saved["schedule"] = text
+    function = None if text != "" else half
+    state_at(
+        net, part.x, t=part.ode_t, options=saved, iterations={"flow": 10, "minimize": 0},
+        functions=() if function is None else ("schedule",),
+    ).save(path)  # fmt: skip
+    if function is not None:
+        with pytest.raises(InputError, match="had schedule: give the same again"):
+            mg.resume(path)
+    res = mg.resume(path, schedule=function)
+    np.testing.assert_allclose(res.ode_x, whole.ode_x, rtol=1e-12)
+    assert (res.ode_iterations, res.ode_t) == (30, pytest.approx(whole.ode_t))
 
 
 def test_classification_with_labels_comes_back(tmp_path):

@@ -87,21 +87,11 @@ def test_weights_without_bound():
     assert (c.kind, [(e.label, e.count) for e in c.explanations]) == ("degenerate", [("softmax shift", 3)])
 
 
-def test_smallest_net_and_float32():
+def test_smallest_net():
     net = mg.Net(layers=[(1, "tanh", False), (1, "identity", False)], input=[[1.0]], target=[0.5])
     c = mg.classify(net, [np.arctanh(0.5), 1.0])  # one equation, two parameters
     assert (c.kind, c.nullity, c.unexplained) == ("degenerate", 1, 0)
     assert c.explanations[0].label == "interpolation"
-    rng = np.random.default_rng(2)
-    X = rng.normal(size=(100, 1)).astype(np.float32)
-    single = mg.Net(
-        layers=[(1, "tanh", True), (1, "identity", True)], input=X, target=np.tanh(2 * X[:, 0] + 1) + X[:, 0]
-    )
-    res = mg.minimize(single, [2.0, 1.0, 1.0, 0.0])
-    c = mg.classify(single, res)
-    assert single.dtype == np.float32
-    assert c.kind == "minimum"
-    assert 1e-8 < c.tolerance < c.eigenvalues[0]
 
 
 def test_gradient_tolerance_of_the_user():

@@ -60,10 +60,16 @@ function border_schedule(text, f)
     return CosineDecay(parse(Int, steps); final=parse(Float64, final))
 end
 
+"The schedule of a run that is resumed after `k0` steps."
+later(schedule, k0::Int) = k0 == 0 ? schedule : k -> schedule(k + k0)
+later(::Nothing, k0::Int) = nothing
+later(table::Vector{Float64}, k0::Int) = table[min(k0 + 1, length(table)):end]
+
 function border_method(options, f)
     name = get(options, "alg", "auto")
     haskey(DISCRETE_METHODS, name) || return method_by_name(FLOW_METHODS, "alg", name)
-    settings = Dict{Symbol,Any}(:schedule => border_schedule(get(options, "schedule", ""), f))
+    schedule = later(border_schedule(get(options, "schedule", ""), f), Int(get(options, "first_step", 0)))
+    settings = Dict{Symbol,Any}(:schedule => schedule)
     for option in ("learning_rate", "momentum", "alpha", "eps", "weight_decay")
         haskey(options, option) && (settings[Symbol(option)] = options[option])
     end

@@ -135,25 +135,50 @@ end
 "The tolerance of eigenvalues, the Newton step over what lies beyond it, and whether there is such a tolerance."
 function resolve(net, θ::Vector{T}, H, F, slopes, floor_λ, step_tolerance, largest) where {T}
     τ = max(floor_λ, Float64(floatmin(T)))
-    H′, before, change = similar(H), -1, Inf
+    H′, step, before, change = similar(H), similar(θ), -1, Inf
     for attempt in 1:40
-        curved = abs.(F.values) .> τ
-        step = -(F.vectors[:, curved] * (slopes[curved] ./ F.values[curved]))
-        any(curved) || return τ, step, iszero(largest) || τ <= largest
+        curved, smallest = newton_step!(step, F.vectors, F.values, slopes, τ)
+        curved > 0 || return τ, step, iszero(largest) || τ <= largest
         τ > largest / 100 && return τ, step, false
-        if count(curved) != before                 # else the step is the one before
-            before = count(curved)
-            change = Inf
-            if norm(step) <= step_tolerance
-                hessian!(H′, net, θ + step)
-                change = Float64(norm(H′ - H))
-            end
+        if curved != before                        # else the step is the one before
+            before = curved
+            change = norm(step) <= step_tolerance ? hessian_change!(H′, H, net, θ, step) : Inf
         end
         change <= τ && return τ, step, true
         # In small strides: one bogus step along a null direction must not blur all eigenvalues.
-        τ = min(2 * change, max(4τ, Float64(minimum(abs, F.values[curved])) * (1 + 4 * eps(T))))
+        τ = min(2 * change, max(4τ, smallest * (1 + 4 * Float64(eps(T)))))
     end
-    return τ, zero(θ), false
+    return τ, fill!(step, 0), false
+end
+
+"""
+The Newton step over the eigenvalues λ with |λ| > τ, for a gradient with the components `slopes` along the eigenvectors
+`V`; returns the number of these eigenvalues, and the size of the smallest.
+"""
+function newton_step!(step::Vector{T}, V::Matrix{T}, λ::Vector{T}, slopes::Vector{T}, τ::Float64) where {T}
+    fill!(step, 0)
+    curved, smallest = 0, Inf
+    for k in eachindex(λ)
+        size = Float64(abs(λ[k]))
+        size > τ || continue
+        curved += 1
+        smallest = min(smallest, size)
+        a = slopes[k] / λ[k]
+        for i in eachindex(step)
+            step[i] -= a * V[i, k]
+        end
+    end
+    return curved, smallest
+end
+
+"Frobenius norm of ∇²L(θ + step) − H."
+function hessian_change!(H′::Matrix{T}, H::Matrix{T}, net, θ::Vector{T}, step::Vector{T}) where {T}
+    hessian!(H′, net, θ + step)
+    s = 0.0
+    for i in eachindex(H)
+        s += abs2(Float64(H′[i] - H[i]))
+    end
+    return sqrt(s)
 end
 
 "Number of equations f(xᵢ) = yᵢ if θ solves them all to rounding, else −1."
@@ -198,7 +223,8 @@ function escape_direction(net::AbstractNet{T}, θ::Vector{T}, g::Vector{T}, F) w
     isfinite(size) && size > 0 || return nothing
     # Only for the tail of a run: from anywhere else a search in the complement would find other valleys.
     norm(g) <= eps(T)^T(0.25) * sqrt(2 * loss_scale(net, θ) * largest) || return nothing
-    return falls_along_valley(net, θ, flat / size) ? flat / size : nothing
+    # Not inferred before it is needed: the minimizer on a line's complement is another one to compile.
+    return Base.invokelatest(falls_along_valley, net, θ, flat / size) ? flat / size : nothing
 end
 
 function falls_along_ray(net, θ::Vector{T}, d, g) where {T}

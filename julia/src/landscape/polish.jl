@@ -77,8 +77,9 @@ function refine(big::Net{BigFloat}, coarse::Net{Float64}, x, ε::BigFloat, maxit
         watch!(big, nothing)
     end
     reason == Stop.patience && state.index == 0 || return finished(state, reason, reason == Stop.roundoff, monitor)
-    m = minimize(big, state.x; maxiterations=maxiterations - state.iterations, min_gnorm=ε,
-                 maxtime=max(0, maxtime - elapsed(monitor)), monitor=Monitor(monitor.report))
+    # Not inferred before it is needed: it takes seconds to compile for BigFloat.
+    m = Base.invokelatest(minimize, big, state.x; maxiterations=maxiterations - state.iterations, min_gnorm=ε,
+                          maxtime=max(0, maxtime - elapsed(monitor)), monitor=Monitor(monitor.report))
     m.gnorm < state.gnorm && (state.x = m.x; state.loss = m.loss; state.gnorm = m.gnorm)
     state.iterations += m.iterations
     return finished(state, m.stopped_by, m.stopped_by in (Stop.min_gnorm, Stop.roundoff), monitor)
@@ -88,7 +89,8 @@ finished(s::Refinement, reason, converged, monitor) =
 
 function refine!(state::Refinement, big, coarse, ε, maxiterations, maxtime, monitor)
     x, g = copy(state.x), similar(state.x)
-    F, curved, fresh = nothing, nothing, false
+    F, τ, fresh = nothing, 0.0, false
+    step = zeros(length(x))
     while true
         value = value_and_gradient!(g, big, x)
         gnorm = supnorm(g)
@@ -101,7 +103,7 @@ function refine!(state::Refinement, big, coarse, ε, maxiterations, maxtime, mon
         size = 1 + norm(x)
         if F === nothing || (slow && !fresh)                  # the Hessian of an earlier point no longer serves
             stuck && F !== nothing && (x = copy(state.x); value_and_gradient!(g, big, x); gnorm = supnorm(g))
-            F, curved, state.index = curvature(coarse, Float64.(x), g)
+            F, τ, state.index = curvature(coarse, Vector{Float64}(x), g)
             fresh = true
         elseif stuck
             done = state.curved <= ε * size && state.flat <= 1000 * ε * size
@@ -113,12 +115,14 @@ function refine!(state::Refinement, big, coarse, ε, maxiterations, maxtime, mon
         elapsed(monitor) >= maxtime && return Stop.maxtime
         reason = poll!(monitor, :minimize, state.iterations, elapsed(monitor), value, gnorm, nothing)
         reason == Stop.running || return reason
-        slopes = F.vectors' * Float64.(g / gnorm)
-        step = -(F.vectors[:, curved] * (slopes[curved] ./ F.values[curved]))
-        x .+= gnorm .* step
+        slopes = F.vectors' * scaled(g, gnorm)
+        newton_step!(step, F.vectors, F.values, slopes, τ)
+        for i in eachindex(x)
+            x[i] += gnorm * step[i]
+        end
         state.iterations += 1
         state.curved = gnorm * norm(step)
-        state.flat = gnorm * norm(slopes[.!curved]) / max(maximum(abs, F.values), floatmin(Float64))
+        state.flat = gnorm * flat_part(slopes, F.values, τ)
         if state.curved <= ε * size && state.flat <= ε * size
             value = value_and_gradient!(g, big, x)
             supnorm(g) <= state.gnorm && ((state.x, state.loss, state.gnorm) = (x, value, supnorm(g)))
@@ -127,14 +131,27 @@ function refine!(state::Refinement, big, coarse, ε, maxiterations, maxtime, mon
     end
 end
 
-"Eigenvalues of the Hessian in Float64, which of them are not null, and how many are negative."
+"Eigenvalues of the Hessian in Float64, the size up to which they are null, and how many are negative."
 function curvature(coarse::Net{Float64}, θ::Vector{Float64}, g)
     H = hessian(coarse, θ)
     F = eigen(Symmetric(H))
     largest = maximum(abs, F.values)
     floor_λ, _ = noise(coarse, θ, largest)
-    τ, _, _ = resolve(coarse, θ, H, F, F.vectors' * Float64.(g), floor_λ, eps()^0.4 * (1 + norm(θ)), largest)
+    slopes = F.vectors' * Vector{Float64}(g)
+    τ, _, _ = resolve(coarse, θ, H, F, slopes, floor_λ, eps()^0.4 * (1 + norm(θ)), largest)
     τ <= largest / 100 || (τ = floor_λ)
-    curved = abs.(F.values) .> τ
-    return F, curved, count(λ -> λ < -τ, F.values)
+    return F, τ, count(λ -> λ < -τ, F.values)
+end
+
+"g / gnorm in Float64, which may not hold g itself."
+scaled(g::Vector{BigFloat}, gnorm::BigFloat) = Float64[Float64(gi / gnorm) for gi in g]
+
+"The gradient in null directions, relative to the largest eigenvalue."
+function flat_part(slopes::Vector{Float64}, λ::Vector{Float64}, τ::Float64)
+    s, largest = 0.0, floatmin(Float64)
+    for k in eachindex(λ)
+        largest = max(largest, abs(λ[k]))
+        abs(λ[k]) > τ || (s += abs2(slopes[k]))
+    end
+    return sqrt(s) / largest
 end
