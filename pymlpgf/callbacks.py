@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ class Questions:
             self._add_event(event, x)
         if schedule is not None:
             self.options["schedule"] = "ask"
-            self._functions[1] = lambda k, t, address: number(f"schedule({k})", schedule(k))
+            self._functions[1] = lambda k, t, address: number(f"schedule({k})", schedule(k), factor=True)
             self._functions[1](0, 0.0, 0)
         if observables:
             self._add_observables(observables, x)
@@ -103,11 +104,11 @@ class Questions:
             raise InputError(f"event is {event!r}; a function of (t, x) is needed")
         first = event(0.0, x.copy())
         truth = isinstance(first, (bool, np.bool_))
-        number("event(t, x)", first)
+        number("event(t, x)", first, nan=False)
         self.options["event"] = "truth" if truth else "number"
 
         def value(k: int, t: float, address: int) -> float:
-            return number("event(t, x)", event(t, point(address, self._net)))
+            return number("event(t, x)", event(t, point(address, self._net)), nan=False)
 
         self._functions[0] = value
 
@@ -143,7 +144,7 @@ class Questions:
         return "ask"
 
 
-def number(name: str, value: Any) -> float:
+def number(name: str, value: Any, *, nan: bool = True, factor: bool = False) -> float:
     """A real number that a user's function returned; an array of one element will do."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(())[()]
@@ -151,4 +152,9 @@ def number(name: str, value: Any) -> float:
         return float(value)
     if not isinstance(value, (int, float, np.integer, np.floating)):
         raise InputError(f"{name} gave {value!r}; a real number is needed")
-    return real_number(value)
+    result = real_number(value)
+    if factor and not 0 <= result < math.inf:
+        raise InputError(f"{name} gave {value!r}; a finite factor that is not negative is needed")
+    if not nan and math.isnan(result):
+        raise InputError(f"{name} gave {value!r}; a real number is needed")
+    return result

@@ -311,11 +311,12 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
     from . import __version__, runtime
 
     x = get("x")
-    data_loss, data_gnorm = net.data_terms(x)
+    loss, gnorm = float(get("loss")), float(get("gnorm"))
+    data_loss, data_gnorm = (loss, gnorm) if get("plain") else net.data_terms(x)
     return TrainResult(
         x=x,
-        loss=float(get("loss")),
-        gnorm=float(get("gnorm")),
+        loss=loss,
+        gnorm=gnorm,
         data_loss=data_loss,
         data_gnorm=data_gnorm,
         init=init,

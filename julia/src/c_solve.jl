@@ -23,11 +23,14 @@ const ASK_EVENT, ASK_SCHEDULE, ASK_OBSERVABLE = 0, 1, 1     # observables count 
 ask(f::Ptr{Cvoid}, what, k, t, x) =
     GC.@preserve x ccall(f, Float64, (Int64, Int64, Float64, Ptr{Cvoid}), what, k, t, x === nothing ? C_NULL : pointer(x))
 
+"NaN is the answer of a function that failed: the solver returns what it has, and the failure is told afterwards."
+answered(value::Float64) = isnan(value) ? throw(Interrupted(Stop.callback)) : value
+
 "`event=truth` or `event=number`, as the user's function returns the one or the other."
 function border_event(options, f)
     kind = get(options, "event", "")
-    kind == "truth" && return (t, x) -> ask(f, ASK_EVENT, 0, t, x) > 0
-    kind == "number" && return (t, x) -> ask(f, ASK_EVENT, 0, t, x)
+    kind == "truth" && return (t, x) -> answered(ask(f, ASK_EVENT, 0, t, x)) > 0
+    kind == "number" && return (t, x) -> answered(ask(f, ASK_EVENT, 0, t, x))
     return nothing
 end
 
@@ -49,7 +52,7 @@ const DISCRETE_METHODS = Dict{String,Any}("GradientDescent" => GradientDescent, 
 "`schedule=exponential rate`, `cosine steps final`, `table factor,factor,…` or `ask`."
 function border_schedule(text, f)
     isempty(text) && return nothing
-    text == "ask" && return k -> ask(f, ASK_SCHEDULE, k, 0.0, nothing)
+    text == "ask" && return k -> answered(ask(f, ASK_SCHEDULE, k, 0.0, nothing))
     kind, values = split(text, ' '; limit=2)
     kind == "exponential" && return ExponentialDecay(parse(Float64, values))
     kind == "table" && return parse.(Float64, split(values, ','))
@@ -83,6 +86,7 @@ struct Solved
     optim::Any
     total_time::Float64
     compile_time::Float64
+    plain::Int64            # 1 where loss and gnorm are those of the data already
 end
 
 function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
@@ -107,20 +111,24 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     compile_time = (what == "minimize" ? 0.0 : warm_up(net, alg, flow_options.batchsize !== nothing)) +
                    (what == "flow" ? 0.0 : warm_up(net, solver, false))
     monitor = foreign_monitor(report, flag("everystep"))
+    plain = Int64(unregularised(net) && all(>(0), τ))
     if what == "flow"
         ode = flow(net, x0; flow_options..., monitor=monitor)
         last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
         best = lowest(ode, ode.best)
-        return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time)
+        return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time, plain)
     elseif what == "minimize"
         optim = minimize(net, x0; minimize_options..., monitor=monitor)
         optim isa MinimizeResult || return optim          # the answer to a `Question`
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
-        return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time)
+        return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time, plain)
     end
     both = train(net, x0, flow_options, minimize_options, monitor)
-    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time)
+    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain)
 end
+
+unregularised(net::AbstractNet) = false
+unregularised(net::Net) = (R = net.regulariser; R.l2 == 0 && R.maxnorm == Inf && isempty(R.pairs))
 
 const WARM = Set{Any}()
 

@@ -185,9 +185,18 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
         @test res.optim === nothing && res.x == [1, 1] && res.loss == 1e3
     end
 
-    @testset "a slow evaluation is given up at the deadline" begin
+    # Watched at interval 0, a run is reported step by step, the one that ends it included.
+    @testset "every step is reported" begin
+        seen = Tuple{Symbol,Int}[]
+        look = Monitor((phase, k, t, l, gn, x) -> (push!(seen, (phase, k)); Stop.running); interval=0)
+        train(regression(50), random_params(0, regression(50)); alg=Adam(), maxiterations_ode=5, maxiterations_optim=4,
+              monitor=look)
+        @test seen == [[(:flow, k) for k in 0:5]; [(:minimize, k) for k in 0:4]]
+    end
+
+    @testset "a slow evaluation is given up at the deadline, $threads threads" for threads in unique((1, Threads.nthreads()))
         X = reshape(sin.(1.0:400_000), 2, :)
-        net = Net(layers=((40, tanh, true), (40, tanh, true), (1, identity, true)), input=X, target=X[1:1, :])
+        net = Net(layers=((40, tanh, true), (40, tanh, true), (1, identity, true)), input=X, target=X[1:1, :], threads=threads)
         x0 = random_params(0, net)
         solvers = (limit -> flow(net, x0; alg=Adam(), maxtime=limit), limit -> flow(net, x0; alg=Rodas5P(), maxtime=limit),
                    limit -> minimize(net, x0; maxtime=limit))

@@ -73,8 +73,8 @@ function invariances(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes, 
 end
 
 "Reasons that lie in one hidden layer."
-function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::Int, θ::Vector{Float64}, G::Matrix{Float64},
-                     slopes::Vector{Float64}, ε::Float64)
+function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::Int, θ::Vector{Float64},
+                     G::Matrix{Float64}, slopes::Vector{Float64}, ε::Float64)
     P, size = length(θ), 1 + norm(θ)
     into = Vector{Int}[incoming(layer, j) for j in 1:layer.width]
     out = Vector{Int}[outgoing(next, j) for j in 1:layer.width]
