@@ -15,6 +15,9 @@ struct Exprb53s3 <: FlowMethod end
 # With J = -H, f = -∇L, z = hJ and n(s) = f(y(s)) - f - J (y(s) - y) = s² (d₂ + s d₃) through the stages at c₂ and c₃,
 #     y(s) = y + h (s φ₁(sz) f + 2 s³ φ₃(sz) d₂ + 6 s⁴ φ₄(sz) d₃),
 # which at s = 1 is the solution, without d₃ the embedded one of order 3, and between the interpolant of order 4.
+# Theirs is the difference of orders 3 and 5. On nets of 33 to 61 parameters it is 30 to 500 times the true error at
+# tolerances from 1e-4 to 1e-8: a tenth of it keeps that below the tolerance.
+const EXPRB53_ESTIMATE = 0.1
 const EXPRB53_C2, EXPRB53_C3 = 1 // 2, 9 // 10
 
 mutable struct ExponentialCache{T<:AbstractFloat} <: StepCache{T}
@@ -82,21 +85,21 @@ function attempt!(cache::ExponentialCache{T}, problem::FlowProblem{T}, state::Fl
     rotate!(f, 'T', eigen, state.g)
     @inbounds for i in eachindex(f)
         f[i] = -f[i]
-        step[i] = c2 * h * phi(-c2 * h * λ[i])[1] * f[i]
+        step[i] = (c2 * h * phi(-c2 * h * λ[i])[1]) * f[i]       # φ f alone would underflow for the longest steps
     end
     nonlinear_part!(n2, cache, problem, state)
     @inbounds for i in eachindex(f)
         near, far = phi(-c2 * h * λ[i]), phi(-c3 * h * λ[i])
-        step[i] = h * (c3 * far[1] * f[i] + (T(27) / 25 * near[3] + T(729) / 125 * far[3]) * n2[i])
+        step[i] = (c3 * h * far[1]) * f[i] + (h * (T(27) / 25 * near[3] + T(729) / 125 * far[3])) * n2[i]
     end
     nonlinear_part!(n3, cache, problem, state)
     @inbounds for i in eachindex(f)
         φ1, _, φ3, φ4 = phi(-h * λ[i])
         d2, d3 = cubic(n2[i], n3[i], c2, c3)
         n2[i], n3[i] = d2, d3
-        error = h * 6 * φ4 * d3
-        step[i] = h * (φ1 * f[i] + 2 * φ3 * d2) + error
-        cache.gradient[i] = error
+        error = (6 * h * φ4) * d3
+        step[i] = (h * φ1) * f[i] + (2 * h * φ3) * d2 + error
+        cache.gradient[i] = T(EXPRB53_ESTIMATE) * error
     end
     rotate!(state.err, 'N', eigen, cache.gradient)
     rotate!(y, 'N', eigen, step)
@@ -156,7 +159,7 @@ function continuous!(out, cache::ExponentialCache{T}, state, s::T) where {T}
     h = T(min(state.h, Float64(floatmax(T)) / 1e3))
     @inbounds for i in eachindex(f)
         φ1, _, φ3, φ4 = phi(-s * h * λ[i])
-        step[i] = h * s * (φ1 * f[i] + 2 * s^2 * φ3 * cache.n2[i] + 6 * s^3 * φ4 * cache.n3[i])
+        step[i] = (s * h * φ1) * f[i] + (2 * s^3 * h * φ3) * cache.n2[i] + (6 * s^4 * h * φ4) * cache.n3[i]
     end
     return rotate!(out, 'N', cache.eigen, step)
 end

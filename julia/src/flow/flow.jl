@@ -1,17 +1,4 @@
 """
-    Auto()
-
-[`Tsit5`](@ref) until its step has been held down by stability, then [`Rodas5P`](@ref), for nets of up to
-`AUTO_LIMIT` parameters. The rule counts steps and knows no clock, so that a run can be repeated.
-"""
-struct Auto <: FlowMethod end
-
-# Measured: 33 parameters (2 inputs, 8 softplus units, a teacher of 4), N = 1000, to T = 300 at 1e-6: Tsit5 1195
-# steps and 0.44 s, Rodas5P 40 steps and 0.030 s, Auto 61 steps (38 of them Tsit5) and 0.028 s.
-
-const AUTO_LIMIT = 1500
-
-"""
     LowestPoint{T}
 
 The point `x` of lowest `loss` of a descent, and ‖∇L‖_∞ there as `gnorm`.
@@ -78,8 +65,9 @@ end
 
 Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`.
 
-- `alg`: `Auto()`, `Tsit5()` or `Rodas5P()`; or a discrete method: [`GradientDescent`](@ref), [`Momentum`](@ref),
-  [`Nesterov`](@ref), [`RMSprop`](@ref), [`Adam`](@ref), [`AdamW`](@ref), whose docstrings say what their time is
+- `alg`: `Auto()`, `Tsit5()`, `RK4()`, `Rodas5P()`, `TRBDF2()`, `QNDF()` or `Exprb53s3()`; or a discrete method:
+  [`GradientDescent`](@ref), [`Momentum`](@ref), [`Nesterov`](@ref), [`RMSprop`](@ref), [`Adam`](@ref), [`AdamW`](@ref),
+  whose docstrings say what their time is
 - `abstol`, `reltol`: bounds on the root mean square over parameters of the error of a step relative to
   `abstol + reltol * |x|`. A `reltol` below `10 eps(T)` is raised to that.
 - `maxtime`: seconds; `maxiterations`: accepted steps
@@ -161,7 +149,9 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     scale!(state.y, problem, x0)
     x = copy(x0)
     recorder = Recorder(T, n, limits.save_everystep ? 0 : limits.samples)
+    stiff_alg = stiff_method(n, sample_count(problem.net)::Int)
     degree = interpolant_degree(cache)::Int
+    auto && !(stiff_alg isa Rodas5P) && (degree = 5)
     dense = DenseRecorder{T}(Float64[0.0], degree, T[])
     watch = event === nothing ? nothing : EventWatch(event, T, n, degree)::EventWatch{T}
     iterations, rejected, failures, stiff = 0, 0, 0, 0
@@ -224,8 +214,8 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             end
             reason == Stop.running &&
                 (reason = poll!(monitor, :flow, iterations, state.t, Float64(state.loss), state.gnorm, x))
-            if auto && n <= AUTO_LIMIT && stiff >= 15 + n ÷ 20
-                cache = make_cache(Rodas5P(), T, n)
+            if auto && stiff >= switch_after(n)
+                cache = make_cache(stiff_alg, T, n)
                 alg_name *= "+" * (method_name(cache)::String)
                 state.escape = escape_limit(cache, state.reltol)::Float64
                 control = controller(cache)::Controller

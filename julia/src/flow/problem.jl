@@ -1,7 +1,7 @@
 """
     FlowMethod
 
-What a user chooses to integrate the flow with: `Tsit5()`, `Rodas5P()` or `Auto()`.
+What a user chooses to integrate the flow with, such as `Rodas5P()`.
 """
 abstract type FlowMethod end
 
@@ -249,4 +249,3 @@ function add_scaled!(out::Vector{T}, a::T, v::Vector{T}) where {T}
     end
     return out
 end
-const DENSE_LIMIT = 800

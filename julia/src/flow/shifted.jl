@@ -142,7 +142,7 @@ function solve_shifted!(u::Vector{T}, system::KrylovSystem{T}, problem::FlowProb
     fill!(u, zero(T))
     rr = LinearAlgebra.dot(r, r)
     first_rr = rr
-    iszero(rr) && return true
+    rr <= floatmin(T) && return true               # squares that underflow
     isfinite(rr) || return false
     # Pivots of the Lanczos matrix less `limit`: one that is not positive reveals a direction too unstable.
     step_before, ratio, pivot = zero(T), zero(T), zero(T)

@@ -1,0 +1,37 @@
+"""
+    Auto()
+
+[`Tsit5`](@ref) until its step has been held down by stability, then the stiff method that suits the size of the
+problem: [`Exprb53s3`](@ref) where an eigenproblem costs less than the samples do, [`Rodas5P`](@ref) where a
+factorisation is cheap, and [`QNDF`](@ref) with a Krylov method for large nets. The rules count steps, parameters and
+samples and know no clock, so that a run can be repeated.
+"""
+struct Auto <: FlowMethod end
+
+# Measured on the student with one hidden layer of k softplus units (P = 4k + 1), to T = 300 at 1e-6, one thread, seconds:
+#
+#      N     P   Rodas5P   Exprb53s3   QNDF   QNDF, Krylov
+#    100    33    0.0046      0.0145  0.0038        0.0078
+#    100   201     0.054       0.369   0.049         0.048
+#    100   601      0.64           –    0.56          0.14
+#   1000    33     0.034       0.058   0.024         0.062
+#   1000   201      0.27        0.62    0.25          0.49
+#   1000   601      1.69           –    1.38          1.29
+#
+# where the errors of QNDF are those of Rodas5P at a tolerance ten times as large. In gradients (of which a Hessian costs
+# 3.3 at P = 33 and 20 at 1201, a product with it 1.4) N = 10 000 and P = 33 take to a distance of 7e-7 Rodas5P 390,
+# Exprb53s3 280, QNDF 350. Tsit5 before the switch: 1195 steps and 0.44 s where Rodas5P takes 40 and 0.030 s (N = 1000).
+function stiff_method(n::Int, samples::Int)
+    n > min(400 + samples ÷ 5, 1500) && return QNDF(linsolve=:krylov)
+    return n^2 <= samples ? Exprb53s3() : Rodas5P()
+end
+
+"From how many parameters on TRBDF2 and QNDF use products, which do not know the number of samples."
+const DENSE_LIMIT = 500
+
+# What counts of a net's data for the choice: nothing where a loss is no mean over samples.
+sample_count(::AbstractNet) = 0
+sample_count(net::Net) = n_samples(net)
+
+"How many steps stability must have held down: more where the stiff method costs more."
+switch_after(n::Int) = 15 + min(n, 1000) ÷ 20
