@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .distance import TrajectoryDistance, trajectory_distance
     from .errors import InputError, JuliaError, KeywordError, MLPGFError, RuntimeUnavailable, ThreadError
     from .fixed_points import Classification, classify, polish
+    from .infinite import InfiniteNet, gauss_hermite_net
     from .landscape import (
         align,
         cosine_similarity,
@@ -59,6 +60,7 @@ _HOMES = {
     "TrajectoryDistance": "distance",
     "trajectory_distance": "distance",
     "ACTIVATIONS": "activations",
+    "InfiniteNet": "infinite",
     "InputError": "errors",
     "JuliaError": "errors",
     "KeywordError": "errors",
@@ -71,6 +73,7 @@ _HOMES = {
     "ThreadError": "errors",
     "TrainResult": "result",
     "flow": "training",
+    "gauss_hermite_net": "infinite",
     "load": "result",
     "minimize": "training",
     "train": "training",
@@ -109,6 +112,7 @@ __all__ = [
     "trajectory_distance",
     "ACTIVATIONS",
     "Classification",
+    "InfiniteNet",
     "InputError",
     "JuliaError",
     "KeywordError",
@@ -128,6 +132,7 @@ __all__ = [
     "escape_saddle",
     "flow",
     "grow_net",
+    "gauss_hermite_net",
     "init",
     "load",
     "loss_grid",

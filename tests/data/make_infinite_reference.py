@@ -81,7 +81,11 @@ def relu(x):
 def selu(x):
     e = np.exp(np.minimum(x, 0))
     low = x <= 0
-    return λ * np.where(low, α * np.expm1(np.minimum(x, 0)), x), λ * np.where(low, α * e, 1), λ * np.where(low, α * e, 0)
+    return (
+        λ * np.where(low, α * np.expm1(np.minimum(x, 0)), x),
+        λ * np.where(low, α * e, 1),
+        λ * np.where(low, α * e, 0),
+    )
 
 
 KINKED = {"relu": (relu, 1.0), "selu": (selu, λ * (1 - α))}  # and the jump of f'
@@ -105,7 +109,7 @@ def smoothed(name, m, s):
     return f, s * λ * (ndtr(t) + α * tail), s * s * λ * α * tail + s * λ * (1 - α) * phi(t)
 
 
-def trapezoid(bandwidth, offset, cut=9.0):
+def trapezoid(bandwidth, offset, cut=10.0):
     h = 2 * np.pi / (bandwidth + 10)
     x = h * (np.arange(-np.ceil(cut / h), np.ceil(cut / h) + 1) + offset)
     return x, h * phi(x)
@@ -158,7 +162,9 @@ def by_product_grid(first, second, w1, b1, w2, b2, offset):
     e /= np.hypot(*e)
     o = np.array([-e[1], e[0]])
     sharp = [max(36 / pole1 * abs(w1 @ v), 36 / pole2 * abs(w2 @ v)) for v in (e, o)]
-    (x, wx), (y, wy) = trapezoid(sharp[0], offset), trapezoid(sharp[1], offset)
+    # far from its transition such a unit is so small that even its own scale comes from the tail
+    cut = 15.0 if {first, second} & {"normal_cdf", "sigmoid2", "gelu"} else 10.0
+    (x, wx), (y, wy) = (trapezoid(b, offset, cut) for b in sharp)
     L = S = 0.0
     G, H = np.zeros(4), np.zeros((4, 4))
     for part in np.array_split(np.arange(len(x)), max(1, len(x) * len(y) // 200_000)):
@@ -224,7 +230,9 @@ def by_lines(first, second, w1, b1, w2, b2, offset):
             ]
         )
 
-    dd = np.array([[np.sum(w * d * d * x * x), 0, 0], [0, np.sum(w * d * d), 0], [np.sum(w * d * d * x), 0, np.sum(w * d * d)]])
+    dd = np.array(
+        [[np.sum(w * d * d * x * x), 0, 0], [0, np.sum(w * d * d), 0], [np.sum(w * d * d * x), 0, np.sum(w * d * d)]]
+    )
     H[:3, :3] = 2 * (dd + curvature(w, s, x, R))
     if first in KINKED and r1:
         t = np.array([-b1 / r1])
@@ -238,7 +246,7 @@ def by_lines(first, second, w1, b1, w2, b2, offset):
 
 def self_energy(name, r, b, offset):
     if name in SMOOTH:
-        x, w = trapezoid(36 / SMOOTH[name][1] * r, offset)
+        x, w = trapezoid(36 / SMOOTH[name][1] * r, offset, 15.0)
         return np.sum(w * SMOOTH[name][0](r * x + b)[0] ** 2)
     points = [-39.0, 39.0] + ([-b / r] if r and abs(b / r) < 39 else [])
     x, w = panels(sorted(points), (0.5 if offset == 0 else 0.37) / max(1, 0.2 * r), 16, [], 1.0)
@@ -283,7 +291,10 @@ def cases(rng, kinked):
             rng.choice([0.0, 10 ** rng.uniform(-2, 1), rng.uniform(0, 10), 10.0], p=[0.05, 0.45, 0.45, 0.05])
             for _ in range(2)
         )
-        b1, b2 = (rng.choice([0.0, rng.normal(), rng.uniform(-10, 10), 10.0, -10.0], p=[0.25, 0.35, 0.3, 0.05, 0.05]) for _ in range(2))
+        b1, b2 = (
+            rng.choice([0.0, rng.normal(), rng.uniform(-10, 10), 10.0, -10.0], p=[0.25, 0.35, 0.3, 0.05, 0.05])
+            for _ in range(2)
+        )
         kind = rng.choice(5, p=[0.2, 0.3, 0.05, 0.4, 0.05])
         r1, r2, b1, b2 = np.round([r1, r2, b1, b2], 3)
         sign = rng.choice([-1, 1])
@@ -311,19 +322,20 @@ MIXED = [("softplus", "relu"), ("relu", "tanh"), ("selu", "sigmoid"), ("gelu", "
 def main():
     names = sys.argv[1:]
     path = Path(__file__).with_name("infinite_reference.npz")
-    tables = dict(np.load(path)) if names and path.exists() else {}
+    tables = dict(np.load(path)) if path.exists() else {}  # what is there is kept: delete the file to begin anew
+    tables = {key: table for key, table in tables.items() if key not in names}
     jobs = [(name, name) for name in [*KINKED, "exp", *SMOOTH]] + MIXED
     for number, (first, second) in enumerate(jobs):
         key = first if first == second else f"{first}|{second}"
-        if names and key not in names:
+        if (names and key not in names) or key in tables:
             continue
         rows = [
             np.concatenate([[w1[0], b1, *w2, b2], reference(first, second, w1, b1, w2, b2)])
             for w1, b1, w2, b2 in cases(np.random.default_rng(number), first in KINKED)
         ]
         tables[key] = np.array(rows) if first == second else np.array(rows[:100])
+        np.savez_compressed(path, **tables)
         print(key, flush=True)
-    np.savez_compressed(path, **tables)
 
 
 if __name__ == "__main__":
