@@ -101,8 +101,7 @@ def neurons(
             drawn.append(ax.add_collection(LineCollection(rays, colors=list(colour), linewidths=1, alpha=0.6)))
             drawn.append(ax.scatter(W[:, 0], W[:, 1], area, list(colour), label=name, zorder=3))
         else:
-            marks = {"marker": "x", "linewidths": 2, "zorder": 4}
-            drawn.append(ax.scatter(W[:, 0], W[:, 1], area, "black", label=name, **marks))
+            drawn.append(ax.scatter(W[:, 0], W[:, 1], area, "black", marker="x", linewidths=2, label=name, zorder=4))
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set(xlabel="weight of input 0", ylabel="weight of input 1")
@@ -168,7 +167,7 @@ def plane(
     losses = loss_grid(net, subspace, a, b).T
     drawn: list[Any] = [ax.contourf(a, b, np.log10(np.maximum(losses, 1e-300)), 20, cmap="Greys", alpha=0.7)]
     ax.figure.colorbar(drawn[0], ax=ax, label="log₁₀ loss")
-    lines = []
+    lines, farthest = [], 0.0
     for path, at in zip(paths, projected, strict=True):
         away = np.array([np.linalg.norm(x - subspace.point(c)) for x, c in zip(path.x, at, strict=True)])
         line = LineCollection(list(np.stack([at[:-1], at[1:]], 1)), cmap="viridis", linewidths=2)
@@ -180,9 +179,8 @@ def plane(
             *ax.plot(*at[-1], "s", color="C1"),
         ]
     if lines:
-        top = max(line.get_array().max() for line in lines)
         for line in lines:
-            line.set_clim(0, top if top > 0 else 1)
+            line.set_clim(0, farthest if farthest > 0 else 1)
         ax.figure.colorbar(lines[0], ax=ax, label="distance from the plane")
     ax.set(xlabel="first direction", ylabel="second direction", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     return drawn
