@@ -167,14 +167,17 @@ def plane(
     losses = loss_grid(net, subspace, a, b).T
     drawn: list[Any] = [ax.contourf(a, b, np.log10(np.maximum(losses, 1e-300)), 20, cmap="Greys", alpha=0.7)]
     ax.figure.colorbar(drawn[0], ax=ax, label="log₁₀ loss")
-    lines, farthest = [], 0.0
+    lines: list[LineCollection] = []
+    farthest = 0.0
     for path, at in zip(paths, projected, strict=True):
         away = np.array([np.linalg.norm(x - subspace.point(c)) for x, c in zip(path.x, at, strict=True)])
         line = LineCollection(list(np.stack([at[:-1], at[1:]], 1)), cmap="viridis", linewidths=2)
         line.set_array((away[:-1] + away[1:]) / 2)
-        lines.append(ax.add_collection(line))
+        ax.add_collection(line)
+        lines.append(line)
+        farthest = max(farthest, away.max())
         drawn += [
-            lines[-1],
+            line,
             *ax.plot(*at[0], "o", color="C1", markerfacecolor="white"),
             *ax.plot(*at[-1], "s", color="C1"),
         ]
