@@ -142,6 +142,10 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     n = problem.n
     start!(monitor, limits.maxtime)
     auto = alg isa Auto
+    stiff_alg = stiff_method(n, sample_count(problem.net)::Int)
+    if auto && stiff_alg isa Exprb53s3
+        alg, auto = stiff_alg, false
+    end
     cache::StepCache{T} = make_cache(auto ? Tsit5() : alg, T, n)
     alg_name = method_name(cache)::String
     state.escape = escape_limit(cache, state.reltol)::Float64
@@ -149,7 +153,6 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     scale!(state.y, problem, x0)
     x = copy(x0)
     recorder = Recorder(T, n, limits.save_everystep ? 0 : limits.samples)
-    stiff_alg = stiff_method(n, sample_count(problem.net)::Int)
     degree = interpolant_degree(cache)::Int
     auto && !(stiff_alg isa Rodas5P) && (degree = 5)
     dense = DenseRecorder{T}(Float64[0.0], degree, T[])

@@ -2,7 +2,9 @@
     QNDF(; linsolve = :auto)
 
 Numerical differentiation formulas of order 1 to 5 in backward differences, at a step that stays the same until another
-order or step promises more: about two gradients a step, a Hessian only when the old one makes Newton's method slow.
+order or step promises more: one to two gradients a step, a Hessian only when the old one makes Newton's method slow.
+Where the last correction is believed without an evaluation, loss and gradient norm recorded at that point are those of
+its quadratic model; with `save_everystep`, and at the end of the flow, they are always evaluated.
 
 `linsolve`: `:cholesky` factors `I + γhH`, `:krylov` uses Hessian-vector products in memory proportional to P, `:auto`
 the former for small nets and the latter for large ones.
