@@ -53,6 +53,11 @@ function hessian!(H, net::TestFunction, x)
     return H
 end
 
+function hvp!(y, net::TestFunction, x, v)
+    y .= hessian!(zeros(eltype(x), net.P, net.P), net, x) * v
+    return y
+end
+
 "½ xᵀAx: all evaluations free of allocation."
 struct Quadratic{T} <: AbstractNet{T}
     A::Matrix{T}
@@ -105,6 +110,17 @@ function hessian!(H::Matrix{T}, net::Quartic{T}, x::Vector{T}) where {T}
     return H
 end
 
+function hvp!(y::Vector{T}, net::Quartic{T}, x::Vector{T}, v::Vector{T}) where {T}
+    fill!(y, zero(T))
+    for i in eachindex(x)
+        nxt = i == net.P ? 1 : i + 1
+        r = x[nxt] - x[i]^2 / 2
+        y[nxt] += 2 * v[nxt] - 2 * x[i] * v[i]
+        y[i] += (2 * x[i]^2 - 2r + 3 * x[i]^2 / 25) * v[i] - 2 * x[i] * v[nxt]
+    end
+    return y
+end
+
 rosenbrock(x) = sum(100 * square(x[i+1] - square(x[i])) + square(1 - x[i]) for i in 1:length(x)-1)
 powell(x) = square(x[1] + 10 * x[2]) + 5 * square(x[3] - x[4]) + square(square(x[2] - 2 * x[3])) +
     10 * square(square(x[1] - x[4]))
@@ -123,7 +139,7 @@ function regression(x)
     return (1 / 21) * sum(square(f(x, z) - f(truth, z)) for z in -3:0.3:3)
 end
 
-const METHODS = (NewtonTrustRegion(), BFGS())
+const METHODS = (NewtonTrustRegion(), Newton(), NewtonKrylov(), BFGS(), LBFGS())
 
 @testset "known minima: $(m)" for m in METHODS
     # (function, start, minimiser or nothing, minimum, bound on the loss above it)

@@ -35,7 +35,9 @@ function reset!(model::LimitedInverse{T}) where {T}
     return model
 end
 
-function update!(model::LimitedInverse{T}, s::Vector{T}, y::Vector{T}, sy::T) where {T}
+moved!(::LimitedInverse) = nothing
+
+function update!(model::LimitedInverse{T}, s::Vector{T}, y::Vector{T}, sy::T, g=nothing) where {T}
     scale = sy / dot_product(y, y)
     isfinite(scale) && scale > 0 || return false
     m = length(model.product)

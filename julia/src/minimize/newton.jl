@@ -18,6 +18,7 @@ mutable struct NewtonState{T<:AbstractFloat}
     loss::T
     gnorm::T
     lowest_loss::T
+    lowest_gnorm::T
     hessian::Matrix{T}
     solver::ShiftedSolver{T}        # its matrix holds the Cholesky factor where there is one
     reflected::ReflectedFactor{T}
@@ -31,11 +32,13 @@ function initial_state(::Newton, objective::Objective{T}, x0::Vector{T}) where {
     P = length(x0)
     gradient = zeros(T, P)
     loss = evaluate!(gradient, objective, x0)
-    return NewtonState{T}(copy(x0), gradient, loss, supnorm(gradient), loss, zeros(T, P, P), ShiftedSolver{T}(P),
+    gnorm = supnorm(gradient)
+    return NewtonState{T}(copy(x0), gradient, loss, gnorm, loss, gnorm, zeros(T, P, P), ShiftedSolver{T}(P),
                           ReflectedFactor{T}(P), Ray{T}(P), false, false, 0)
 end
 
 const NEWTON_STALLED = 6
+const LONGEST_STEP = 1000       # relative to the parameters
 
 function iterate!(state::NewtonState{T}, objective::Objective{T}, ::Newton) where {T}
     model!(state, objective) || return Stop.diverged
@@ -43,6 +46,11 @@ function iterate!(state::NewtonState{T}, objective::Objective{T}, ::Newton) wher
     slack = loss_noise(state.lowest_loss)
     ray.loss = state.loss
     direct!(state)
+    if state.definite && !isfinite(ray.slope)      # curvatures that underflow
+        state.definite = false
+        reduce_model!(state)
+        direct!(state)
+    end
     found = ray.slope < 0 && isfinite(ray.slope) && line_search!(ray, objective, state.x, one(T), slack)
     # Rounding hides the slopes too: the full step, if it lowers the gradient norm.
     found || !state.definite || (found = calms!(ray, objective, state))
@@ -52,12 +60,13 @@ function iterate!(state::NewtonState{T}, objective::Objective{T}, ::Newton) wher
     found && !worse(ray.trial_loss, state.lowest_loss) || return Stop.roundoff
     trial_gnorm = supnorm(ray.trial_gradient)
     # At the end of quadratic convergence the last digit of the gradient goes up and down.
-    progress = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || trial_gnorm < T(0.9) * state.gnorm
+    progress = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || trial_gnorm < T(0.9) * state.lowest_gnorm
     state.stalled = progress ? 0 : state.stalled + 1
     state.x, ray.trial = ray.trial, state.x
     state.gradient, ray.trial_gradient = ray.trial_gradient, state.gradient
     state.loss, state.gnorm = ray.trial_loss, trial_gnorm
     state.lowest_loss = min(state.lowest_loss, state.loss)
+    state.lowest_gnorm = min(state.lowest_gnorm, state.gnorm)
     state.modelled = false
     return state.stalled >= NEWTON_STALLED ? Stop.roundoff : Stop.running
 end
@@ -77,7 +86,10 @@ end
 
 function reduce_model!(state::NewtonState{T}) where {T}
     reduce!(state.solver, state.hessian)
-    factor!(state.reflected, state.solver, sqrt(eps(T)) * norm_bound(state.solver))
+    # Along directions without curvature the step is long, but finite.
+    longest = LONGEST_STEP * max(two_norm(state.x), one(T))
+    floor = max(sqrt(eps(T)) * norm_bound(state.solver), two_norm(state.gradient) / longest, floatmin(T))
+    factor!(state.reflected, state.solver, floor)
     return state
 end
 

@@ -26,6 +26,7 @@ mutable struct KrylovState{T<:AbstractFloat}
     loss::T
     gnorm::T
     lowest_loss::T
+    lowest_gnorm::T
     ray::Ray{T}
     residual::Vector{T}
     direction::Vector{T}            # of conjugate gradients
@@ -51,7 +52,8 @@ function initial_state(method::NewtonKrylov, objective::Objective{T}, x0::Vector
     gradient = z()
     loss = evaluate!(gradient, objective, x0)
     pairs() = inverse_model(LBFGS(max(method.memory, 1)), T, P)
-    return KrylovState{T}(copy(x0), gradient, loss, supnorm(gradient), loss, Ray{T}(P), z(), z(), z(), z(), pairs(),
+    gnorm = supnorm(gradient)
+    return KrylovState{T}(copy(x0), gradient, loss, gnorm, loss, gnorm, Ray{T}(P), z(), z(), z(), z(), pairs(),
                           pairs(), zero(T), zero(T), T(0.5), T(NaN), zero(T), zero(T), false, false, 0, 0)
 end
 
@@ -80,12 +82,13 @@ function iterate!(state::KrylovState{T}, objective::Objective{T}, method::Newton
     end
     state.failures = 0
     trial_gnorm = supnorm(ray.trial_gradient)
-    progress = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || trial_gnorm < T(0.9) * state.gnorm
+    progress = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || trial_gnorm < T(0.9) * state.lowest_gnorm
     state.stalled = progress ? 0 : state.stalled + 1
     state.x, ray.trial = ray.trial, state.x
     state.gradient, ray.trial_gradient = ray.trial_gradient, state.gradient
     state.loss, state.gnorm = ray.trial_loss, trial_gnorm
     state.lowest_loss = min(state.lowest_loss, state.loss)
+    state.lowest_gnorm = min(state.lowest_gnorm, state.gnorm)
     return state.stalled >= KRYLOV_STALLED ? Stop.roundoff : Stop.running
 end
 

@@ -6,8 +6,9 @@ A minimizer that keeps a model `W` of the inverse Hessian, with
 - `inverse_model(method, T, P)`;
 - `reset!(model)`: forget everything;
 - `apply_inverse!(d, model, g)`: `d ← W g`;
-- `update!(model, s, y, sy)`: make `W y = s` for the step `s` and the change `y` of the gradient, whose product `sy` is
-  positive; false if rounding forbids it.
+- `update!(model, s, y, sy, g)`: make `W y = s` for the step `s` and the change `y` of the gradient, now `g`, where
+  `sy` = sᵀy is positive; false if rounding forbids it;
+- `moved!(model)`: the gradient has changed without an update.
 """
 abstract type QuasiNewton <: MinimizeMethod end
 
@@ -67,7 +68,11 @@ function iterate!(state::QuasiNewtonState{T}, objective::Objective{T}, ::QuasiNe
     end
     sy = dot_product(s, y)
     # s and y carry rounding errors of their own: a product near them says nothing about curvature.
-    sy > eps(T) * two_norm(s) * two_norm(y) && isfinite(sy) && update!(state.model, s, y, sy) && (state.fresh = false)
+    if sy > eps(T) * two_norm(s) * two_norm(y) && isfinite(sy) && update!(state.model, s, y, sy, ray.trial_gradient)
+        state.fresh = false
+    else
+        moved!(state.model)
+    end
     state.x, ray.trial = ray.trial, state.x
     state.gradient, ray.trial_gradient = ray.trial_gradient, state.gradient
     state.loss = ray.trial_loss
