@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pymlpgf as mg
+from pymlpgf.training import OPTIM_SOLVERS
 
 N, D, P = 5, 2, 13
 X, Y = np.linspace(-1, 1, N * D).reshape(N, D), np.linspace(0, 1, N)
@@ -157,7 +158,7 @@ calls = st.one_of(
     st.one_of(words, st.integers(1), st.dictionaries(words, words, min_size=1), st.just({1: len})).map(lambda v: run("flow", observables=v)),
     bad_array((3, P)).filter(lambda a: not fits(a, (-1, P))).map(lambda a: lambda: mg.trajectory_distance(a, PATH)),
     st.one_of(nonsense, words, st.none(), st.just(POINT)).map(lambda v: lambda: mg.trajectory_distance([POINT], v)),
-    unknown({"NewtonTrustRegion", "BFGS"}).map(lambda v: run("minimize", optim_solver=v)),
+    unknown(set(OPTIM_SOLVERS)).map(lambda v: run("minimize", optim_solver=v)),
     words.filter(str.isidentifier).map(lambda w: run("train", **{w + "_": 1})),
     st.one_of(st.integers().filter(lambda v: v not in (0, 1, 2)), words, nonsense).map(lambda v: run("flow", verbosity=v)),
     bad_seed.map(lambda v: lambda: NET.random_params(seed=v)),

@@ -3,7 +3,7 @@
 using Test, LinearAlgebra
 using MLPGF
 using MLPGF: FlowProblem, FlowState, flow
-include("problems.jl")
+Base.include(@__MODULE__, joinpath(@__DIR__, "problems.jl"))
 
 const EXPLICIT = (Tsit5(), RK4())
 const STIFF = (Rodas5P(), TRBDF2(linsolve=:cholesky), TRBDF2(linsolve=:krylov), QNDF(linsolve=:cholesky),

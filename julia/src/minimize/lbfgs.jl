@@ -1,20 +1,25 @@
 # BFGS in memory proportional to P.
 
 """
-    LBFGS(; memory = 20)
+    LBFGS(; memory = nothing)
 
 BFGS from the last `memory` steps only (Nocedal, Math. Comp. 35 (1980) 773; two-loop recursion, Nocedal & Wright, 2006,
 algorithm 7.4), with Hager and Zhang's line search. Costs one gradient and 4P·`memory` operations per iteration; memory
 2P·`memory`.
+
+A long memory pays in the valleys of overparameterised nets: on a student of 1153 parameters (10 000 samples, time for 8000
+gradients) the final loss was 1e-7 with 20 steps, 2e-9 with 100, 2e-12 with 300. `nothing` is 300, less where that exceeds
+10⁷ numbers, but at least 20.
 """
 struct LBFGS <: QuasiNewton
-    memory::Int
+    memory::Union{Nothing,Int}
 end
-function LBFGS(; memory::Integer=20)
-    memory >= 1 || throw(ArgumentError("memory = $memory: must be at least 1."))
-    return LBFGS(Int(memory))
+function LBFGS(; memory::Union{Nothing,Integer}=nothing)
+    memory === nothing || memory >= 1 || throw(ArgumentError("memory = $memory: must be at least 1."))
+    return LBFGS(memory === nothing ? nothing : Int(memory))
 end
 name(::LBFGS) = "LBFGS"
+default_memory(P::Int) = clamp(div(10^7, 2P), 20, 300)
 
 mutable struct LimitedInverse{T<:AbstractFloat}
     steps::Matrix{T}        # columns s and y, the newest at `newest`, older ones before it, round the end
@@ -26,7 +31,7 @@ mutable struct LimitedInverse{T<:AbstractFloat}
     scale::T                # sᵀy / yᵀy of the newest
 end
 inverse_model(method::LBFGS, ::Type{T}, P::Int) where {T} =
-    (m = min(method.memory, P);
+    (m = method.memory === nothing ? min(default_memory(P), P) : method.memory;
      LimitedInverse{T}(zeros(T, P, m), zeros(T, P, m), zeros(T, m), zeros(T, m), 0, 0, one(T)))
 
 function reset!(model::LimitedInverse{T}) where {T}

@@ -43,9 +43,11 @@ end
 
 Minimise the loss of `net` from the parameters `x0` (length P, left as they are).
 
-- `optim_solver`: [`NewtonTrustRegion`](@ref)`()` or [`BFGS`](@ref)`()`.
-- `maxtime`: seconds. `maxiterations`: trial steps of `NewtonTrustRegion`, line searches of `BFGS`.
-- `min_gnorm`: stop when ‖∇L‖_∞ is at most this. `NewtonTrustRegion` goes on all the same where the Hessian is
+- `optim_solver`: [`NewtonTrustRegion`](@ref), [`LevenbergMarquardt`](@ref), [`Newton`](@ref), [`BFGS`](@ref); for many
+  parameters [`LBFGS`](@ref), [`NewtonKrylov`](@ref).
+- `maxtime`: seconds. `maxiterations`: trial steps of `NewtonTrustRegion` and `LevenbergMarquardt`, line searches of the
+  others.
+- `min_gnorm`: stop when ‖∇L‖_∞ is at most this. Newton's methods go on all the same where the Hessian is
   clearly indefinite, since such a point is a saddle.
 - `minloss`: stop when the loss is at most this, if it is positive.
 - `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.

@@ -144,15 +144,15 @@ function solve_truncated!(state::KrylovState{T}, objective::Objective{T}, method
             gap = max(state.radius^2 - ss, zero(T))
             alpha = gap / (sp + sqrt(sp^2 + pp * gap))
             iszero(pp) && break
-            add_scaled_to!(s, alpha, p)
+            add_scaled!(s, alpha, p)
             state.predicted += alpha * (rz - alpha * curvature / 2)
             state.boundary = true
             ss = state.radius^2
             break
         end
         method.memory > 0 && update!(collector, p, Hp, curvature)
-        add_scaled_to!(s, alpha, p)
-        add_scaled_to!(r, -alpha, Hp)
+        add_scaled!(s, alpha, p)
+        add_scaled!(r, -alpha, Hp)
         state.predicted += alpha * rz / 2
         ss += alpha * (2sp + alpha * pp)
         two_norm(r) <= tolerance && break
@@ -191,13 +191,6 @@ function first_radius(state::KrylovState{T}) where {T}
     return T(0.1) * max(size, T(0.1)) / two_norm(state.gradient)
 end
 
-function add_scaled_to!(y::Vector{T}, a::T, x::Vector{T}) where {T}
-    @inbounds @simd for i in eachindex(y)
-        y[i] = muladd(a, x[i], y[i])
-    end
-    return y
-end
-
 const PROBES = 60
 
 """
@@ -225,7 +218,7 @@ function at_saddle!(state::KrylovState{T}, objective::Objective{T}) where {T}
         end
         curvature > sqrt(eps(T)) * largest * size || return false
         alpha = rr / curvature
-        add_scaled_to!(r, -alpha, Hp)
+        add_scaled!(r, -alpha, Hp)
         rr_new = dot_product(r, r)
         rr_new > 0 || return false
         for i in eachindex(p)
