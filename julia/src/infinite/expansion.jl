@@ -226,17 +226,19 @@ function sample!(p::Neuron, nodes::Nodes, level::Int)
     nodes.n = rows
     evaluate!(p.activation, nodes, 1)
     evaluate!(p.activation, nodes, 2)
-    A0 = B0 = change = squares = size = 0.0
+    A0 = B0 = change = squares = size = peak = 0.0
     @inbounds @simd for i in 1:rows
         w, f = t.T[i, 1], H[i, 1] + H[i, 2]
         A0 = muladd(w, f, A0)
         B0 = muladd(w, D[i, 1] + D[i, 2], B0)
         change += ifelse(i <= t.half, w, -w) * f
         squares += w * f * f
+        peak = max(peak, abs(S[i, 1]), abs(S[i, 2]))
         even[i], odd[i] = S[i, 1] + S[i, 2], S[i, 1] - S[i, 2]
         size += w * (even[i] * even[i] + odd[i] * odd[i])
     end
-    p.A[1], p.B[1], p.scale, p.level, p.transformed = A0, B0, sqrt(size / 2), level, 0
+    # Where f'' comes from beyond the nodes, 1e-14 of the largest value seen stands for nothing.
+    p.A[1], p.B[1], p.scale, p.level, p.transformed = A0, B0, max(sqrt(size / 2), 1e-8 * peak), level, 0
     # Between two nodes a step of f may hide all of f''; f itself shows it.
     p.resolved = !(abs(change) > 1e-6 * sqrt(squares))
     return nothing
