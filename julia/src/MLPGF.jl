@@ -38,6 +38,17 @@ include("minimize/trust_region.jl")
 include("minimize/linesearch.jl")
 include("minimize/bfgs.jl")
 include("train.jl")
+include("infinite/normal.jl")
+include("infinite/neuron.jl")
+include("infinite/moments.jl")
+include("infinite/expansion.jl")
+include("infinite/closed_forms.jl")
+include("infinite/quadrature.jl")
+include("infinite/pairs.jl")
+include("infinite/network.jl")
+include("infinite/derivatives.jl")
+include("infinite/second_derivatives.jl")
+include("infinite/gauss_hermite.jl")
 include("c_interface.jl")
 
 
@@ -48,5 +59,6 @@ export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, h
 export minimize, NewtonTrustRegion, BFGS, train
 export flow, Tsit5, Rodas5P, Auto, Stop, Monitor
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
+export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

@@ -1,0 +1,310 @@
+# Hermite coefficients of f(r x + b), and expectations of pairs by Mehler's formula.
+#
+# With orthonormal Hermite polynomials he_k and standard normals x, y of correlation u, E[he_k(x) he_l(y)] = δ_kl u^k, so
+# that E[f(r₁x + b₁) g(r₂y + b₂)] = Σ_k u^k A_k(f) A_k(g), and the same for derivatives of f and g. Integration by parts
+# gives the coefficients of f and f' from those of f'': B_k = r C_{k-1}/√k, A_k = r B_{k-1}/√k.
+
+const REACH = 12.5                   # he_k(x) φ(x) < 1e-16 beyond, for every k: it is bounded by 0.6 exp(-x²/4)
+const FINEST = 7                     # the step of the trapezoid at level l is 2^-l
+
+"""
+    HermiteTable
+
+Trapezoidal rule of step 2^-level on [0, REACH]: `x`, a row for each node, those of the coarser level first, then those
+between them, each half padded to a multiple of `LANES`; `T[row, k+1]` is step · φ(x) he_k(x).
+"""
+struct HermiteTable
+    x::Vector{Float64}
+    T::Matrix{Float64}
+end
+
+function HermiteTable(level::Int)
+    h = 2.0^-level
+    J = ceil(Int, REACH / h)
+    padded(js) = (n = cld(length(js), LANES) * LANES; (Float64[h * js[min(i, length(js))] for i in 1:n], length(js)))
+    (even, n_even), (odd, n_odd) = padded(0:2:J), padded(1:2:J)
+    x = [even; odd]
+    T = zeros(length(x), TERMS)
+    for i in eachindex(x)
+        i <= n_even || length(even) < i <= length(even) + n_odd || continue
+        w = h * exp(-x[i]^2 / 2) / sqrt(2pi) * (x[i] == 0 ? 0.5 : 1.0)    # both ±0 are counted
+        p, q = 0.0, w
+        for k in 1:TERMS
+            T[i, k] = q
+            p, q = q, (x[i] * q - sqrt(k - 1) * p) / sqrt(k)
+        end
+    end
+    return HermiteTable(x, T)
+end
+
+const TABLES = Vector{Union{Nothing,HermiteTable}}(nothing, FINEST)
+function table(level::Int)
+    t = TABLES[level]
+    t === nothing || return t::HermiteTable
+    return (TABLES[level] = HermiteTable(level))::HermiteTable
+end
+
+"""
+    Nodes
+
+Values of one activation at many points: pre-activations go into `H`, which `evaluate!` replaces by f, with f' in `D`
+and f'' in `S`. The expansion uses two columns, x and -x; `x`, `w` and `n` are nodes and weights of the
+other rules, `breaks`, `centers` and `widths` what those of [`panels!`](@ref) go by.
+"""
+mutable struct Nodes
+    H::Matrix{Float64}
+    D::Matrix{Float64}
+    S::Matrix{Float64}
+    x::Vector{Float64}
+    w::Vector{Float64}
+    n::Int
+    breaks::Vector{Float64}
+    centers::Vector{Float64}
+    widths::Vector{Float64}
+end
+Nodes() = Nodes(zeros(0, 2), zeros(0, 2), zeros(0, 2), Float64[], Float64[], 0, Float64[], Float64[], Float64[])
+
+"Room for `rows` rows; grows once and stays."
+function reserve!(nodes::Nodes, rows::Int)
+    if size(nodes.H, 1) < rows
+        rows = cld(max(rows, 2 * size(nodes.H, 1)), LANES) * LANES
+        nodes.H, nodes.D, nodes.S = zeros(rows, 2), zeros(rows, 2), zeros(rows, 2)
+        resize!(nodes.x, rows)
+        resize!(nodes.w, rows)
+    end
+    return nodes
+end
+
+@noinline evaluate!(a::Activation, nodes::Nodes, n::Int, column::Int) =
+    activate!(a, Val(2), nodes.H, nodes.D, nodes.S, n, column)
+
+"""
+    expand!(p::Neuron, nodes, stage)
+
+Make the first `STAGES[stage]` coefficients of `p` valid.
+"""
+function expand!(p::Neuron, nodes::Nodes, stage::Int)
+    p.stage >= stage && return nothing
+    if p.r == 0 || !isfinite(p.r + p.b)
+        expand_constant!(p)
+    elseif p.kind == exponential
+        expand_exponential!(p)
+    elseif p.kind == rectified
+        expand_rectified!(p)
+    elseif p.kind == piecewise || (is_sharp(p, p.r) && needed_level(p) > FINEST)
+        expand_by_panels!(p, nodes)
+    else
+        expand_smooth!(p, nodes, stage)
+    end
+    return nothing
+end
+
+"A, B, C1 and C2 up to `terms` from A₀, B₀ and C, and the size of C at the end of each stage up to `to`."
+function finish!(p::Neuron, terms::Int, to::Int)
+    A, B, C, r = p.A, p.B, p.C, p.r
+    C[terms+1] = C[terms+2] = B[terms+2] = 0
+    p.C1[terms+1] = p.C1[terms+2] = p.C2[terms+1] = p.C2[terms+2] = 0
+    s = A[1]^2
+    @inbounds for k in 1:terms
+        B[k+1] = r * C[k] / sqrt(k)
+        p.C1[k] = sqrt(k) * C[k+1]
+        p.C2[k] = sqrt(k * (k + 1)) * C[k+2]
+    end
+    @inbounds for k in 1:terms+1
+        A[k+1] = r * B[k] / sqrt(k)
+        s += A[k+1]^2
+    end
+    p.norm, p.terms, p.stage = sqrt(s), terms, to
+    for m in 1:to
+        last = 0.0
+        K = min(STAGES[m], terms)
+        for k in max(K - 15, 1):K
+            last += C[k]^2
+        end
+        p.decay[m] = sqrt(last / 16)
+    end
+    return nothing
+end
+
+complete!(p::Neuron, terms::Int) = (finish!(p, terms, length(STAGES)); terms < TERMS && fill!(p.decay, 0); nothing)
+
+function expand_constant!(p::Neuron)
+    p.A[1], p.B[1], p.C[1] = p.r == p.r ? derivatives(p.activation, p.b) : (NaN, NaN, NaN)
+    complete!(p, 1)
+end
+
+function expand_exponential!(p::Neuron)
+    c = exp(p.b + p.r^2 / 2)
+    p.A[1] = p.B[1] = c
+    for k in 1:TERMS
+        p.C[k] = c
+        c *= p.r / sqrt(k)
+    end
+    complete!(p, TERMS)
+end
+
+"Add jump · δ(h - kink) to the coefficients of f''."
+function add_kink!(p::Neuron, kink::Float64, jump::Float64)
+    t = (kink - p.b) / p.r
+    last, this = 0.0, jump * φ(t) / p.r
+    @inbounds for k in 1:TERMS
+        p.C[k] += this
+        last, this = this, (t * this - sqrt(k - 1) * last) / sqrt(k)
+    end
+    return nothing
+end
+
+function expand_rectified!(p::Neuron)
+    t = p.b / p.r
+    p.A[1], p.B[1] = p.b * Φ(t) + p.r * φ(t), Φ(t)
+    fill!(p.C, 0)
+    add_kink!(p, 0.0, 1.0)
+    complete!(p, TERMS)
+end
+
+function expand_by_panels!(p::Neuron, nodes::Nodes)
+    panels_for!(nodes, p, p.r, p.b, REACH, min(1.0, longest_panel(p, p.r)))
+    n = nodes.n
+    evaluate_at!(p, nodes, p.r, p.b)
+    A0 = B0 = 0.0
+    fill!(p.C, 0)
+    @inbounds for i in 1:n
+        A0 = muladd(nodes.w[i], nodes.H[i], A0)
+        B0 = muladd(nodes.w[i], nodes.D[i], B0)
+        nodes.H[i], nodes.D[i] = nodes.w[i] * nodes.S[i], 0.0             # he_k and he_{k-1}, weighted
+    end
+    @inbounds for k in 1:TERMS
+        a, b, s = 1 / sqrt(k), sqrt((k - 1) / k), 0.0
+        @simd for i in 1:n
+            this = nodes.H[i]
+            s += this
+            nodes.H[i] = a * nodes.x[i] * this - b * nodes.D[i]
+            nodes.D[i] = this
+        end
+        p.C[k] = s
+    end
+    p.A[1], p.B[1] = A0, B0
+    for (kink, jump) in zip(p.kinks, p.jumps)
+        add_kink!(p, kink, jump)
+    end
+    complete!(p, TERMS)
+end
+
+function expand_smooth!(p::Neuron, nodes::Nodes, stage::Int)
+    wanted = p.degree >= 0 ? max(p.degree - 1, 1) : STAGES[stage]
+    p.stage == 0 && (p.level = first_level(p))
+    while true
+        error, size = transform!(p, nodes, wanted)
+        # Halving the step squares the error of the trapezoidal rule.
+        (error <= 1e-6 * size || p.degree >= 0 || !isfinite(error)) && break
+        p.level == FINEST && throw(ArgumentError(
+            "the activation $(p.activation) is too sharp at a weight norm of $(p.r) for the integrals over infinite data"))
+        p.level += 1
+    end
+    p.measured = p.level == first_level(p) ? p.bandwidth : (2pi * 2.0^p.level - 20) / p.r
+    p.degree >= 0 ? complete!(p, wanted) : finish!(p, wanted, stage)
+    return nothing
+end
+
+# The transform of he_k φ reaches to √k + 6.
+needed_level(p::Neuron) = max(ceil(Int, log2((p.bandwidth * p.r + 20) / 2pi)), 2)
+first_level(p::Neuron) = min(needed_level(p), FINEST)
+
+"Coefficients from the rule at `p.level`; returns how much its two halves differ, and the size of f''."
+function transform!(p::Neuron, nodes::Nodes, terms::Int)
+    t = table(p.level)
+    x, rows = t.x, length(t.x)
+    reserve!(nodes, rows)
+    H, D, S = nodes.H, nodes.D, nodes.S
+    @inbounds @simd for i in 1:rows
+        H[i, 1] = muladd(p.r, x[i], p.b)
+        H[i, 2] = muladd(-p.r, x[i], p.b)
+    end
+    evaluate!(p.activation, nodes, rows, 1)
+    evaluate!(p.activation, nodes, rows, 2)
+    half = length(0:2:ceil(Int, REACH * 2.0^p.level))
+    half = cld(half, LANES) * LANES
+    size = 0.0
+    @inbounds @simd for i in 1:rows
+        H[i, 1] += H[i, 2]
+        D[i, 1] += D[i, 2]
+        even, odd = S[i, 1] + S[i, 2], S[i, 1] - S[i, 2]
+        S[i, 1], S[i, 2] = even, odd
+        size += t.T[i, 1] * (even * even + odd * odd)
+    end
+    p.A[1] = column_dot(H, 1, t.T, 1, 1, rows)
+    p.B[1] = column_dot(D, 1, t.T, 1, 1, rows)
+    error = 0.0
+    for k in 1:terms
+        c = k % 2 == 1 ? 1 : 2
+        s1, s2 = column_dot(S, c, t.T, k, 1, half), column_dot(S, c, t.T, k, half + 1, rows)
+        p.C[k] = s1 + s2
+        error = max(error, abs(s1 - s2))
+    end
+    return error, sqrt(size / 2)
+end
+
+@inline function column_dot(X, j, T, k, from, to)
+    s = 0.0
+    @inbounds @simd for i in from:to
+        s = muladd(X[i, j], T[i, k], s)
+    end
+    return s
+end
+
+# ---- pairs ---------------------------------------------------------------------------------------------------
+
+"""
+    mehler_stage(p, q, u) -> stage, or 0
+
+How many coefficients make the truncated sums good to 1e-13 of √(E f² E g²) in every derivative; 0: more than there are.
+The rest of the slowest sum is about c₁c₂ |u|^K min(K, 1/(1 - |u|)), with the last coefficients of f'' and g''.
+"""
+function mehler_stage(p::Neuron, q::Neuron, u::Float64, nodes::Nodes)
+    for stage in 1:length(STAGES)
+        expand!(p, nodes, stage)
+        expand!(q, nodes, stage)
+        K = STAGES[stage]
+        scale = max(p.r, q.r, 1.0)^2
+        rest = scale * p.decay[stage] * q.decay[stage] * abs(u)^K * min(K, 1 / (1 - abs(u)))
+        rest <= 1e-13 * p.norm * q.norm && return stage
+        # NaN goes through any rule
+        isfinite(rest) || return stage
+    end
+    return 0
+end
+
+"E[f⁽ᵖ⁾ g⁽ᵠ⁾] for p + q ≤ 2·order, in the order of `PairSums`: derivatives beyond the second are times r."
+function mehler!(e::PairSums, p::Neuron, q::Neuron, u::Float64, order::Int, powers::Vector{Float64}, terms::Int)
+    K = min(terms, min(p.terms, q.terms) + 2)
+    powers!(powers, u, K)
+    e.e00 = triple(p.A, q.A, powers, K)
+    order == 0 && return e
+    e.e10, e.e01 = triple(p.B, q.A, powers, K), triple(p.A, q.B, powers, K)
+    e.e20, e.e02 = triple(p.C, q.A, powers, K), triple(p.A, q.C, powers, K)
+    e.e11 = triple(p.B, q.B, powers, K)
+    order == 1 && return e
+    e.e21, e.e12, e.e22 = triple(p.C, q.B, powers, K), triple(p.B, q.C, powers, K), triple(p.C, q.C, powers, K)
+    e.e30, e.e31, e.e40 = triple(p.C1, q.A, powers, K), triple(p.C1, q.B, powers, K), triple(p.C2, q.A, powers, K)
+    e.e03, e.e13, e.e04 = triple(p.A, q.C1, powers, K), triple(p.B, q.C1, powers, K), triple(p.A, q.C2, powers, K)
+    return e
+end
+
+function powers!(powers::Vector{Float64}, u::Float64, K::Int)
+    u2 = u * u
+    powers[1], powers[2], powers[3], powers[4] = 1.0, u, u2, u2 * u
+    u4 = u2 * u2
+    @inbounds for k in 5:4:K
+        powers[k], powers[k+1], powers[k+2], powers[k+3] =
+            powers[k-4] * u4, powers[k-3] * u4, powers[k-2] * u4, powers[k-1] * u4
+    end
+    return powers
+end
+
+@inline function triple(X, Y, w, K)
+    s = 0.0
+    @inbounds @simd for k in 1:K
+        s = muladd(X[k] * Y[k], w[k], s)
+    end
+    return s
+end

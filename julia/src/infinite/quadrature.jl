@@ -1,0 +1,285 @@
+# Pairs whose Mehler series converges too slowly: sharp units with nearly the same direction. An outer rule along v₁, the
+# direction of one unit, and an inner one along v₂, where the other unit is as sharp as r₂ s only.
+
+const CUT = 9.0                          # x² φ(x) < 1e-16 beyond
+
+"""
+    panels!(nodes, reach, longest)
+
+Gauss–Legendre panels on [-reach, reach] with weights φ(x): none crosses one of `nodes.breaks` or is longer than
+`longest`, and near `nodes.centers` they shrink to `nodes.widths`.
+"""
+function panels!(nodes::Nodes, reach::Float64, longest::Float64)
+    nodes.n = 0
+    a = -reach
+    while a < reach
+        b = reach
+        for t in nodes.breaks
+            a < t < b && (b = t)
+        end
+        pieces = ceil(Int, (b - a) / longest)
+        for i in 1:pieces
+            split_panel!(nodes, a + (b - a) * (i - 1) / pieces, a + (b - a) * i / pieces)
+        end
+        a = b
+    end
+    # all loops are over multiples of LANES
+    while nodes.n % LANES != 0
+        add_node!(nodes, nodes.x[nodes.n], 0.0)
+    end
+    return nodes
+end
+
+function split_panel!(nodes::Nodes, a::Float64, b::Float64)
+    for (c, width) in zip(nodes.centers, nodes.widths)
+        distance = c < a ? a - c : c > b ? c - b : 0.0
+        if b - a > max(0.8 * distance, 1.5 * width)
+            m = (a + b) / 2
+            split_panel!(nodes, a, m)
+            split_panel!(nodes, m, b)
+            return nothing
+        end
+    end
+    half, mid = (b - a) / 2, (a + b) / 2
+    for i in eachindex(PANEL_X)
+        x = muladd(half, PANEL_X[i], mid)
+        add_node!(nodes, x, half * PANEL_W[i] * φ(x))
+    end
+    return nothing
+end
+
+function add_node!(nodes::Nodes, x::Float64, w::Float64)
+    nodes.n == length(nodes.x) && reserve!(nodes, max(2 * nodes.n, 512))
+    nodes.n += 1
+    nodes.x[nodes.n], nodes.w[nodes.n] = x, w
+    return nothing
+end
+
+"Trapezoidal rule with weights φ(x) for functions of that bandwidth; that of x² φ(x) is 9.5."
+function trapezoid!(nodes::Nodes, bandwidth::Float64)
+    h = 2pi / (bandwidth + 9.5)
+    J = ceil(Int, CUT / h)
+    n = cld(2J + 1, LANES) * LANES
+    reserve!(nodes, n)
+    @inbounds for i in 1:n
+        x = h * (i - 1 - J)
+        nodes.x[i], nodes.w[i] = x, i > 2J + 1 ? 0.0 : h * φ(x)
+    end
+    nodes.n = n
+    return nodes
+end
+
+"f, f' and f'' of `p` at r x + b for all nodes x, in the first columns of H, D and S."
+function evaluate_at!(p::Neuron, nodes::Nodes, r::Float64, b::Float64)
+    @inbounds @simd for i in 1:nodes.n
+        nodes.H[i, 1] = muladd(r, nodes.x[i], b)
+    end
+    evaluate!(p.activation, nodes, nodes.n, 1)
+    return nothing
+end
+
+"""
+    Smoothed
+
+Expectations of a unit at σ z + mean over a standard normal z: of f, f' and f''; of f'' z and f'' (z² - 1); and Σ jump φ(t)
+and Σ jump φ(t) t over the kinks, at z = t. The f'' are those between kinks.
+"""
+mutable struct Smoothed
+    f::Float64
+    d::Float64
+    s::Float64
+    sz::Float64
+    szz::Float64
+    kink::Float64
+    kinkz::Float64
+end
+Smoothed() = Smoothed(ntuple(_ -> 0.0, 7)...)
+
+function smooth!(out::Smoothed, p::Neuron, nodes::Nodes, mean::Float64, σ::Float64)
+    out.kink = out.kinkz = 0.0
+    if σ == 0
+        out.f, out.d, out.s = derivatives(p.activation, mean)
+        out.sz = out.szz = 0.0
+        return out
+    end
+    for (kink, jump) in zip(p.kinks, p.jumps)
+        t = (kink - mean) / σ
+        out.kink += jump * φ(t)
+        out.kinkz += jump * (abs(t) > 40 ? 0.0 : t * φ(t))
+    end
+    (has_kinks(p) || is_sharp(p, σ)) && panels_for!(nodes, p, σ, mean, CUT, longest_panel(p, σ))
+    evaluate_at!(p, nodes, σ, mean)
+    f = d = s = sz = szz = 0.0
+    @inbounds @simd for i in 1:nodes.n
+        w, x = nodes.w[i], nodes.x[i]
+        c = w * nodes.S[i, 1]
+        f = muladd(w, nodes.H[i, 1], f)
+        d = muladd(w, nodes.D[i, 1], d)
+        s += c
+        sz = muladd(c, x, sz)
+        szz = muladd(c, x * x - 1, szz)
+    end
+    out.f, out.d, out.s, out.sz, out.szz = f, d, s, sz, szz
+    return out
+end
+
+has_kinks(p::Neuron) = p.kind == rectified || p.kind == piecewise
+
+"""
+    is_sharp(p, r)
+
+At that norm, panels that shrink towards h = 0, where our activations have their poles, are cheaper than a trapezoidal
+rule. Where a user's function has its poles is not known.
+"""
+is_sharp(p::Neuron, r::Float64) = p.kind == smooth && bandwidth_at(p, r) > 250 && !(p.activation isa Custom)
+
+"What panels in x must heed of f(r x + b), smoothed at the scale `s` of x."
+function add_features!(nodes::Nodes, p::Neuron, r::Float64, b::Float64, s::Float64)
+    r == 0 && return nothing
+    if is_sharp(p, r)
+        push!(nodes.centers, -b / r)
+        push!(nodes.widths, max(s, min(32 / p.measured, 2.0) / abs(r)))
+    end
+    for kink in p.kinks
+        s < 1e-13 ? push!(nodes.breaks, (kink - b) / r) : (push!(nodes.centers, (kink - b) / r); push!(nodes.widths, s))
+    end
+    return nothing
+end
+
+"Panels on [-reach, reach] for f(r x + b)."
+function panels_for!(nodes::Nodes, p::Neuron, r::Float64, b::Float64, reach::Float64, longest::Float64)
+    empty!(nodes.breaks)
+    empty!(nodes.centers)
+    empty!(nodes.widths)
+    add_features!(nodes, p, r, b, 0.0)
+    return panels!(nodes, reach, longest)
+end
+
+# Twenty nodes see a pole at the distance of half a panel to 1e-15, and exp(±4).
+longest_panel(p::Neuron, r::Float64) = p.kind == rectified || is_sharp(p, r) ? 1.5 :
+    p.kind == piecewise ? min(1.5, 8 / abs(r)) : min(1.5, 64 / bandwidth_at(p, r))
+
+"""
+    rotated_pair!(m, p, q, u, outer, inner, smoothed)
+
+All moments in an orthonormal basis with v₁ along `p`. What has kinks comes first, else the sharper unit: see
+`quadrature_pair!`.
+"""
+function rotated_pair!(m::Moments, p::Neuron, q::Neuron, u::Float64, outer::Nodes, inner::Nodes, out::Smoothed)
+    s = orthonormal!(m, p, q, u)
+    mean, σ = q.r * u, q.r * s
+    if has_kinks(p) || is_sharp(p, p.r) || is_sharp(q, mean)
+        empty!(outer.breaks)
+        empty!(outer.centers)
+        empty!(outer.widths)
+        add_features!(outer, p, p.r, p.b, 0.0)
+        add_features!(outer, q, mean, q.b, s)
+        panels!(outer, CUT, min(longest_panel(p, p.r), longest_panel(q, mean)))
+    else
+        trapezoid!(outer, max(bandwidth_at(p, p.r), bandwidth_at(q, mean)))
+    end
+    has_kinks(q) || is_sharp(q, σ) || trapezoid!(inner, bandwidth_at(q, σ))
+    evaluate_at!(p, outer, p.r, p.b)
+    clear!(m)
+    for i in 1:outer.n
+        w, x = outer.w[i], outer.x[i]
+        w == 0 && continue
+        smooth!(out, q, inner, muladd(mean, x, q.b), σ)
+        f, d, c = w * outer.H[i, 1], w * outer.D[i, 1], w * outer.S[i, 1]
+        h = x * x - 1
+        # E over z of g z, g (z² - 1) and the like, by parts; kinks of g'' follow below
+        gz, gzz = σ * out.d, σ * (σ * out.s + out.kink)
+        dz, dzz = σ * out.s + out.kink, σ * out.sz + out.kinkz
+        m.m00 += f * out.f
+        m.m10 += d * out.f
+        m.x10 += d * out.f * x
+        m.y10 += d * gz
+        m.m01 += f * out.d
+        m.x01 += f * out.d * x
+        m.y01 += f * dz
+        m.m11 += d * out.d
+        m.x11 += d * out.d * x
+        m.y11 += d * dz
+        m.xx11 += d * out.d * h
+        m.xy11 += d * dz * x
+        m.yy11 += d * dzz
+        m.m20 += c * out.f
+        m.x20 += c * out.f * x
+        m.y20 += c * gz
+        m.xx20 += c * out.f * h
+        m.xy20 += c * gz * x
+        m.yy20 += c * gzz
+        m.m02 += f * out.s
+        m.x02 += f * out.s * x
+        m.y02 += f * out.sz
+        m.xx02 += f * out.s * h
+        m.xy02 += f * out.sz * x
+        m.yy02 += f * out.szz
+    end
+    add_first_kinks!(m, p, q, mean, σ, inner, out)
+    add_second_kinks!(m, p, q, u, s, inner, out)
+    return m
+end
+
+bandwidth_at(p::Neuron, r::Float64) = p.measured * abs(r)
+
+function clear!(m::Moments)
+    m.m00 = m.m10 = m.x10 = m.y10 = m.m01 = m.x01 = m.y01 = 0.0
+    m.m11 = m.x11 = m.y11 = m.xx11 = m.xy11 = m.yy11 = 0.0
+    m.m20 = m.x20 = m.y20 = m.xx20 = m.xy20 = m.yy20 = 0.0
+    m.m02 = m.x02 = m.y02 = m.xx02 = m.xy02 = m.yy02 = 0.0
+    return m
+end
+
+# f'' = jump δ(h₁ - kink): the line x = t, where g is smoothed along v₂.
+function add_first_kinks!(m::Moments, p::Neuron, q::Neuron, mean, σ, inner::Nodes, out::Smoothed)
+    for (kink, jump) in zip(p.kinks, p.jumps)
+        t = (kink - p.b) / p.r
+        w = jump * φ(t) / p.r
+        w == 0 && continue
+        smooth!(out, q, inner, muladd(mean, t, q.b), σ)
+        g, gz, gzz = w * out.f, w * σ * out.d, w * σ * (σ * out.s + out.kink)
+        m.m20 += g
+        m.x20 += t * g
+        m.y20 += gz
+        m.xx20 += (t * t - 1) * g
+        m.xy20 += t * gz
+        m.yy20 += gzz
+    end
+end
+
+# g'' = jump δ(h₂ - kink): the line y = t, where f is smoothed across n₂.
+function add_second_kinks!(m::Moments, p::Neuron, q::Neuron, u, s, inner::Nodes, out::Smoothed)
+    any_weight = false
+    for (kink, jump) in zip(q.kinks, q.jumps)
+        t = (kink - q.b) / q.r
+        w = jump * φ(t) / q.r
+        w == 0 && continue
+        σ = p.r * s
+        any_weight || has_kinks(p) || trapezoid!(inner, bandwidth_at(p, σ))
+        any_weight = true
+        smooth!(out, p, inner, muladd(p.r * u, t, p.b), σ)
+        f, fz, fzz = w * out.f, w * σ * out.d, w * σ * (σ * out.s + out.kink)
+        m.m02 += f
+        x, y = turn(u, s, t * f, fz)
+        m.x02 += x
+        m.y02 += y
+        xx, xy, yy = turn(u, s, (t * t - 1) * f, t * fz, fzz)
+        m.xx02 += xx
+        m.xy02 += xy
+        m.yy02 += yy
+    end
+end
+
+"The same with the roles of the two units exchanged, in the same basis."
+function flip!(m::Moments)
+    m.m10, m.m01, m.x10, m.x01, m.y10, m.y01 = m.m01, m.m10, m.x01, m.x10, m.y01, m.y10
+    m.m20, m.m02, m.x20, m.x02, m.y20, m.y02 = m.m02, m.m20, m.x02, m.x20, m.y02, m.y20
+    m.xx20, m.xx02, m.xy20, m.xy02, m.yy20, m.yy02 = m.xx02, m.xx20, m.xy02, m.xy20, m.yy02, m.yy20
+    return m
+end
+
+function quadrature_pair!(m::Moments, p::Neuron, q::Neuron, u::Float64, outer::Nodes, inner::Nodes, out::Smoothed)
+    swap = has_kinks(p) == has_kinks(q) ? bandwidth_at(p, p.r) < bandwidth_at(q, q.r) : has_kinks(q)
+    return swap ? flip!(rotated_pair!(m, q, p, u, outer, inner, out)) : rotated_pair!(m, p, q, u, outer, inner, out)
+end
