@@ -56,7 +56,7 @@ function cumulative_pair!(e::PairSums, p::Neuron, q::Neuron, u::Float64, s::Floa
     ρ = (a / τ1) * (b / τ2) * u
     σ = sqrt(1 + a * a + b * b + (a * b * s)^2) / (τ1 * τ2)
     f, g = mean_at(c, z1), mean_at(d, z2)
-    e.e00 = f * g + c * d * excess(z1, z2, ρ, σ)
+    e.e00 = f * g + c * d * added_by_correlation(z1, z2, ρ, σ)
     order == 0 && return e
     w1, w2 = (z2 - ρ * z1) / σ, (z1 - ρ * z2) / σ
     ψ = c * d * φ(z1) * φ(w1) / σ

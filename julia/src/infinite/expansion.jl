@@ -11,11 +11,13 @@ const FINEST = 7                     # the step of the trapezoid at level l is 2
     HermiteTable
 
 Trapezoidal rule of step 2^-level on [0, REACH]: `x`, a row for each node, those of the coarser level first, then those
-between them, each half padded to a multiple of `LANES`; `T[row, k+1]` is step · φ(x) he_k(x).
+between them, each half padded to a multiple of `LANES` (the first has
+`half` rows); `T[row, k+1]` is step · φ(x) he_k(x).
 """
 struct HermiteTable
     x::Vector{Float64}
     T::Matrix{Float64}
+    half::Int
 end
 
 function HermiteTable(level::Int)
@@ -34,7 +36,7 @@ function HermiteTable(level::Int)
             p, q = q, (x[i] * q - sqrt(k - 1) * p) / sqrt(k)
         end
     end
-    return HermiteTable(x, T)
+    return HermiteTable(x, T, length(even))
 end
 
 const TABLES = Vector{Union{Nothing,HermiteTable}}(nothing, FINEST)
@@ -192,14 +194,12 @@ end
 
 function expand_smooth!(p::Neuron, nodes::Nodes, stage::Int)
     wanted = p.degree >= 0 ? max(p.degree - 1, 1) : STAGES[stage]
-    p.stage == 0 && (p.level = first_level(p))
-    while true
-        error, size = transform!(p, nodes, wanted)
-        # Halving the step squares the error of the trapezoidal rule.
-        (error <= 1e-6 * size || p.degree >= 0 || !isfinite(error)) && break
+    p.stage == 0 && sample!(p, nodes, first_level(p))
+    # Halving the step squares the error of the trapezoidal rule.
+    while !(transform!(p, wanted) <= 1e-6 * p.scale || p.degree >= 0)
         p.level == FINEST && throw(ArgumentError(
             "the activation $(p.activation) is too sharp at a weight norm of $(p.r) for the integrals over infinite data"))
-        p.level += 1
+        sample!(p, nodes, p.level + 1)
     end
     p.measured = p.level == first_level(p) ? p.bandwidth : (2pi * 2.0^p.level - 20) / p.r
     p.degree >= 0 ? complete!(p, wanted) : finish!(p, wanted, stage)
@@ -210,44 +210,50 @@ end
 needed_level(p::Neuron) = max(ceil(Int, log2((p.bandwidth * p.r + 20) / 2pi)), 2)
 first_level(p::Neuron) = min(needed_level(p), FINEST)
 
-"Coefficients from the rule at `p.level`; returns how much its two halves differ, and the size of f''."
-function transform!(p::Neuron, nodes::Nodes, terms::Int)
-    t = table(p.level)
+"The rule of that level: A₀, B₀, and f''(x) ± f''(-x) at its nodes in `p.even` and `p.odd`."
+function sample!(p::Neuron, nodes::Nodes, level::Int)
+    t = table(level)
     x, rows = t.x, length(t.x)
     reserve!(nodes, rows)
-    H, D, S = nodes.H, nodes.D, nodes.S
+    resize!(p.even, rows)
+    resize!(p.odd, rows)
+    H, D, S, even, odd = nodes.H, nodes.D, nodes.S, p.even, p.odd
     @inbounds @simd for i in 1:rows
         H[i, 1] = muladd(p.r, x[i], p.b)
         H[i, 2] = muladd(-p.r, x[i], p.b)
     end
     evaluate!(p.activation, nodes, rows, 1)
     evaluate!(p.activation, nodes, rows, 2)
-    half = length(0:2:ceil(Int, REACH * 2.0^p.level))
-    half = cld(half, LANES) * LANES
-    size = 0.0
+    A0 = B0 = size = 0.0
     @inbounds @simd for i in 1:rows
-        H[i, 1] += H[i, 2]
-        D[i, 1] += D[i, 2]
-        even, odd = S[i, 1] + S[i, 2], S[i, 1] - S[i, 2]
-        S[i, 1], S[i, 2] = even, odd
-        size += t.T[i, 1] * (even * even + odd * odd)
+        w = t.T[i, 1]
+        A0 = muladd(w, H[i, 1] + H[i, 2], A0)
+        B0 = muladd(w, D[i, 1] + D[i, 2], B0)
+        even[i], odd[i] = S[i, 1] + S[i, 2], S[i, 1] - S[i, 2]
+        size += w * (even[i] * even[i] + odd[i] * odd[i])
     end
-    p.A[1] = column_dot(H, 1, t.T, 1, 1, rows)
-    p.B[1] = column_dot(D, 1, t.T, 1, 1, rows)
-    error = 0.0
-    for k in 1:terms
-        c = k % 2 == 1 ? 1 : 2
-        s1, s2 = column_dot(S, c, t.T, k, 1, half), column_dot(S, c, t.T, k, half + 1, rows)
-        p.C[k] = s1 + s2
-        error = max(error, abs(s1 - s2))
-    end
-    return error, sqrt(size / 2)
+    p.A[1], p.B[1], p.scale, p.level, p.transformed = A0, B0, sqrt(size / 2), level, 0
+    return nothing
 end
 
-@inline function column_dot(X, j, T, k, from, to)
+"The coefficients that are missing up to `terms`; returns how much the two halves of the rule differ in them."
+function transform!(p::Neuron, terms::Int)
+    T = table(p.level).T
+    rows, half, error = size(T, 1), table(p.level).half, 0.0
+    for k in p.transformed+1:terms
+        f = k % 2 == 1 ? p.even : p.odd
+        s1, s2 = hermite_dot(f, T, k, 1, half), hermite_dot(f, T, k, half + 1, rows)
+        p.C[k] = s1 + s2
+        error = ifelse(abs(s1 - s2) <= error, error, abs(s1 - s2))           # NaN stays
+    end
+    p.transformed = terms
+    return isfinite(error) ? error : 0.0
+end
+
+@inline function hermite_dot(f, T, k, from, to)
     s = 0.0
     @inbounds @simd for i in from:to
-        s = muladd(X[i, j], T[i, k], s)
+        s = muladd(f[i], T[i, k], s)
     end
     return s
 end
@@ -257,7 +263,8 @@ end
 """
     mehler_stage(p, q, u) -> stage, or 0
 
-How many coefficients make the truncated sums good to 1e-13 of √(E f² E g²) in every derivative; 0: more than there are.
+How many coefficients make the truncated sums good to 1e-12 of √(E f² E g²) in the Hessian, and better in gradient and
+loss; 0: more than there are.
 The rest of the slowest sum is about c₁c₂ |u|^K min(K, 1/(1 - |u|)), with the last coefficients of f'' and g''.
 """
 function mehler_stage(p::Neuron, q::Neuron, u::Float64, nodes::Nodes)
@@ -267,7 +274,7 @@ function mehler_stage(p::Neuron, q::Neuron, u::Float64, nodes::Nodes)
         K = STAGES[stage]
         scale = max(p.r, q.r, 1.0)^2
         rest = scale * p.decay[stage] * q.decay[stage] * abs(u)^K * min(K, 1 / (1 - abs(u)))
-        rest <= 1e-13 * p.norm * q.norm && return stage
+        rest <= 1e-12 * p.norm * q.norm && return stage
         # NaN goes through any rule
         isfinite(rest) || return stage
     end

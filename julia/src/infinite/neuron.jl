@@ -16,7 +16,8 @@ before it is `measured`.
 
 At norm `r` and bias `b`, with `terms` valid coefficients: `A`, `B`, `C` are those of f, f' and f'' in orthonormal
 Hermite polynomials of x; `C1`, `C2` those of r f''' and r² f''''. `decay[m]`: size of the coefficients
-in `C` that follow on the first `STAGES[m]`, once these are there; `norm` is √E f².
+in `C` that follow on the first `STAGES[m]`, once these are there; `norm` is √E f². `even`, `odd`, `scale` = √E f''² and `transformed`, the number of coefficients made from them, belong
+to the rule of step 2^-`level`.
 """
 mutable struct Neuron
     activation::Activation
@@ -40,6 +41,10 @@ mutable struct Neuron
     C::Vector{Float64}
     C1::Vector{Float64}
     C2::Vector{Float64}
+    even::Vector{Float64}
+    odd::Vector{Float64}
+    scale::Float64
+    transformed::Int
 end
 
 function Neuron(a::Activation, D::Int)
@@ -48,7 +53,7 @@ function Neuron(a::Activation, D::Int)
     kind == smooth && !isempty(kinks) && (kind = piecewise)
     zero_terms() = zeros(TERMS + 2)
     return Neuron(a, kind, kinks, jumps, degree(a), a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a), bandwidth(a), 0.0, 0.0, zeros(D), 0, 0, 0,
-                  0.0, zeros(length(STAGES)), zero_terms(), zero_terms(), zero_terms(), zero_terms(), zero_terms())
+                  0.0, zeros(length(STAGES)), zero_terms(), zero_terms(), zero_terms(), zero_terms(), zero_terms(), Float64[], Float64[], 0.0, 0)
 end
 
 degree(::Activation) = -1

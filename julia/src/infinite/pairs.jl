@@ -34,6 +34,10 @@ function expectations!(ws::PairWorkspace, p::Neuron, q::Neuron, order::Int)
             return from_sums!(m, flip!(e), p, q, order)
         end
     end
+    if p === q && p.r > 0 && p.kind == smooth && p.degree < 0
+        expand!(p, ws.nodes, 1)                     # measures its sharpness
+        return self_pair!(m, p, ws.outer)
+    end
     stage = mehler_stage(p, q, u, ws.nodes)
     stage == 0 && return quadrature_pair!(m, p, q, u, ws.outer, ws.inner, ws.smoothed)
     return from_sums!(m, mehler!(e, p, q, u, order, ws.powers, STAGES[stage]), p, q, order)

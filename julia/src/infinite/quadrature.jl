@@ -98,7 +98,12 @@ Smoothed() = Smoothed(ntuple(_ -> 0.0, 7)...)
 function smooth!(out::Smoothed, p::Neuron, nodes::Nodes, mean::Float64, σ::Float64)
     out.kink = out.kinkz = 0.0
     if σ == 0
-        out.f, out.d, out.s = derivatives(p.activation, mean)
+        reserve!(nodes, LANES)
+        @inbounds for i in 1:LANES
+            nodes.H[i, 1] = mean
+        end
+        evaluate!(p.activation, nodes, LANES, 1)
+        out.f, out.d, out.s = nodes.H[1, 1], nodes.D[1, 1], nodes.S[1, 1]
         out.sz = out.szz = 0.0
         return out
     end
@@ -218,6 +223,37 @@ function rotated_pair!(m::Moments, p::Neuron, q::Neuron, u::Float64, outer::Node
     end
     add_first_kinks!(m, p, q, mean, σ, inner, out)
     add_second_kinks!(m, p, q, u, s, inner, out)
+    return m
+end
+
+"""
+    self_pair!(m, p, nodes)
+
+A smooth unit with itself: one integral along its direction.
+"""
+function self_pair!(m::Moments, p::Neuron, nodes::Nodes)
+    is_sharp(p, p.r) ? panels_for!(nodes, p, p.r, p.b, CUT, longest_panel(p, p.r)) : trapezoid!(nodes, bandwidth_at(p, p.r))
+    evaluate_at!(p, nodes, p.r, p.b)
+    clear!(m)
+    copyto!(m.v1, p.n)
+    copyto!(m.v2, p.n)
+    ff = fd = fdx = dd = ddx = ddxx = fs = fsx = fsxx = 0.0
+    @inbounds @simd for i in 1:nodes.n
+        w, x, f, d, s = nodes.w[i], nodes.x[i], nodes.H[i, 1], nodes.D[i, 1], nodes.S[i, 1]
+        h = x * x - 1
+        ff = muladd(w * f, f, ff)
+        fd = muladd(w * f, d, fd)
+        fdx = muladd(w * f * d, x, fdx)
+        dd = muladd(w * d, d, dd)
+        ddx = muladd(w * d * d, x, ddx)
+        ddxx = muladd(w * d * d, h, ddxx)
+        fs = muladd(w * f, s, fs)
+        fsx = muladd(w * f * s, x, fsx)
+        fsxx = muladd(w * f * s, h, fsxx)
+    end
+    m.m00, m.m10, m.m01, m.x10, m.x01 = ff, fd, fd, fdx, fdx
+    m.m11, m.x11, m.xx11 = dd, ddx, ddxx
+    m.m20, m.m02, m.x20, m.x02, m.xx20, m.xx02 = fs, fs, fsx, fsx, fsxx, fsxx
     return m
 end
 
