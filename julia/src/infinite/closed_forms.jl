@@ -105,3 +105,26 @@ function flip!(e::PairSums)
     e.e31, e.e13 = e.e13, e.e31
     return e
 end
+
+"relu(σ z + mean) averaged over z: see [`Smoothed`](@ref)."
+function smoothed_relu!(out::Smoothed, mean::Float64, σ::Float64)
+    t = mean / σ
+    out.f, out.d = mean * Φ(t) + σ * φ(t), Φ(t)
+    out.s = out.sz = out.szz = 0.0
+    return out
+end
+
+"selu(σ z + mean) averaged over z, from T = E[exp(h); h < 0] and its derivatives by the mean."
+function smoothed_selu!(out::Smoothed, mean::Float64, σ::Float64)
+    above, below = derivatives(selu, 1.0)[2], derivatives(selu, 0.0)[2]           # λ and λα
+    t = mean / σ
+    z = t + σ
+    # exp(mean + σ²/2) Φ(-z), where z is large by Mills' ratio 1/z - 1/z³ + …
+    T = z > 20 ? φ(t) / z * (1 - (1 - (3 - (15 - 105 / z^2) / z^2) / z^2) / z^2) : exp(mean + σ^2 / 2) * Φ(-z)
+    out.f = above * (mean * Φ(t) + σ * φ(t)) + below * (T - Φ(-t))
+    out.d = above * Φ(t) + below * T
+    out.s = below * T
+    out.sz = below * (σ * T - φ(t))
+    out.szz = below * (σ^2 * T - σ * φ(t) + t * φ(t))
+    return out
+end

@@ -40,9 +40,10 @@ function tetrachoric(h::Float64, k::Float64, ρ::Float64, s::Float64)
     δ = (h - k)^2 / 2
     # Below the second angle the integrand is under e^-40 of its value at π/2.
     a = max(atan(s, ρ), asin(sqrt(δ / (δ + 40 + max(h * k, 0.0) / 2))))
+    bulge = 1.5 / sqrt(max(h * k, 1.0))                     # what is left at t = 0 for h = k is exp(-hk t²/8)
     total = 0.0
     while a < pi / 2
-        b = δ == 0 ? pi / 2 : min(2a, pi / 2)                  # without a layer one panel does
+        b = min(max(2a, δ == 0 ? bulge : 0.0), pi / 2)
         pi / 2 - b < 0.1 && (b = pi / 2)
         half, mid, part = (b - a) / 2, (a + b) / 2, 0.0
         for i in eachindex(PANEL_X)

@@ -112,6 +112,8 @@ function smooth!(out::Smoothed, p::Neuron, nodes::Nodes, mean::Float64, σ::Floa
         out.kink += jump * φ(t)
         out.kinkz += jump * (abs(t) > 40 ? 0.0 : t * φ(t))
     end
+    p.kind == rectified && return smoothed_relu!(out, mean, σ)
+    p.activation isa Selu && return smoothed_selu!(out, mean, σ)
     (has_kinks(p) || is_sharp(p, σ)) && panels_for!(nodes, p, σ, mean, CUT, longest_panel(p, σ))
     evaluate_at!(p, nodes, σ, mean)
     f = d = s = sz = szz = 0.0
@@ -183,7 +185,7 @@ function rotated_pair!(m::Moments, p::Neuron, q::Neuron, u::Float64, outer::Node
     else
         trapezoid!(outer, max(bandwidth_at(p, p.r), bandwidth_at(q, mean)))
     end
-    has_kinks(q) || is_sharp(q, σ) || trapezoid!(inner, bandwidth_at(q, σ))
+    has_kinks(q) || is_sharp(q, σ) || σ == 0 || trapezoid!(inner, bandwidth_at(q, σ))
     evaluate_at!(p, outer, p.r, p.b)
     clear!(m)
     for i in 1:outer.n
