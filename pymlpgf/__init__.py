@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .activations import ACTIVATIONS, Poly
     from .errors import InputError, JuliaError, KeywordError, MLPGFError, RuntimeUnavailable, ThreadError
+    from .infinite import InfiniteNet, gauss_hermite_net
     from .net import Net, TeacherNet
     from .params import Params
     from .result import TrainResult, load
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ACTIVATIONS": "activations",
+    "InfiniteNet": "infinite",
     "InputError": "errors",
     "JuliaError": "errors",
     "KeywordError": "errors",
@@ -32,6 +34,7 @@ _HOMES = {
     "ThreadError": "errors",
     "TrainResult": "result",
     "flow": "training",
+    "gauss_hermite_net": "infinite",
     "load": "result",
     "minimize": "training",
     "train": "training",
@@ -39,6 +42,7 @@ _HOMES = {
 
 __all__ = [
     "ACTIVATIONS",
+    "InfiniteNet",
     "InputError",
     "JuliaError",
     "KeywordError",
@@ -51,6 +55,7 @@ __all__ = [
     "ThreadError",
     "TrainResult",
     "flow",
+    "gauss_hermite_net",
     "init",
     "load",
     "minimize",

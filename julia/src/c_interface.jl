@@ -182,6 +182,18 @@ c_random_params(net::Int64, seed::UInt64, init::Cstring, out::Ptr{Cvoid}) =
 border_random_params(net::AbstractNet{T}, seed, init, out) where {T} =
     copyto!(array(T, out, n_params(net)), random_params(seed, net; init=init))
 
+"The population loss of a student under a teacher of parameters `x`, both nets that are there already."
+c_infinite_net(teacher::Int64, x::Ptr{Cvoid}, student::Int64, out::Ptr{Int64}) = @status begin
+    net = Base.invokelatest(border_infinite_net, net_of(teacher), x, net_of(student))
+    unsafe_store!(out, keep!(net))
+end
+border_infinite_net(teacher, x, student) = InfiniteNet(TeacherNet(teacher, copy(parameters(teacher, x))), student)
+
+"A handle to nodes `X` (D×N) and weights `w` of the product rule."
+c_gauss_hermite(D::Int64, order::Int64, out::Ptr{Int64}) = @status begin
+    unsafe_store!(out, keep!(Base.invokelatest(gauss_hermite_grid, D, order)))
+end
+
 # ---- solvers -----------------------------------------------------------------------------------------------
 
 const PHASES = (:flow, :minimize, :evaluation)
@@ -313,6 +325,8 @@ function c_table()
             @cfunction(c_random_params, Int32, (Int64, UInt64, Cstring, Ptr{Cvoid})),
             @cfunction(c_solve, Int32, (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_field, Int32, (Int64, Cstring, Ptr{Int64})),
+            @cfunction(c_infinite_net, Int32, (Int64, Ptr{Cvoid}, Int64, Ptr{Int64})),
+            @cfunction(c_gauss_hermite, Int32, (Int64, Int64, Ptr{Int64})),
         ])
     end
     return Int64(UInt(pointer(C_TABLE)))

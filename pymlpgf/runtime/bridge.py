@@ -40,6 +40,8 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "random_params": (i32, (i64, u64, text, ptr)),
     "solve": (i32, (i64, ptr, text, text, ptr, ptr, ptr)),
     "field": (i32, (i64, text, ptr)),
+    "infinite_net": (i32, (i64, ptr, i64, ptr)),
+    "gauss_hermite": (i32, (i64, i64, ptr)),
 }
 REPORT = ctypes.CFUNCTYPE(i32, i32, i64, f64, f64, f64, ptr)
 KINDS: dict[int, np.dtype[Any]] = {1: np.dtype("f8"), 2: np.dtype("f4"), 3: np.dtype("i8"), 4: np.dtype("u1")}
@@ -157,6 +159,23 @@ class Bridge:
         address = ctypes.addressof(handle)
         self._check(self._call["with_data"](net, len(X), _pointer(X), _outputs(Y), _pointer(Y), _pointer(w), address))
         return handle.value
+
+    def infinite_net(self, teacher: int, x: int, student: int) -> int:
+        """A handle to the population loss of a student under a teacher with the parameters at address ``x``."""
+        self.enter()
+        handle = i64()
+        self._check(self._call["infinite_net"](teacher, x, student, ctypes.addressof(handle)))
+        return handle.value
+
+    def gauss_hermite(self, n_features: int, order: int) -> tuple[np.ndarray, np.ndarray]:
+        """Nodes (N, n_features) and weights (N,) of the product rule for standard normal inputs."""
+        self.enter()
+        handle = i64()
+        self._check(self._call["gauss_hermite"](n_features, order, ctypes.addressof(handle)))
+        try:
+            return self.field(handle.value, "X"), self.field(handle.value, "w")
+        finally:
+            self.release_later(handle.value)
 
     def compute(self, net: int, x: int, what: str, read: Callable[[int], R]) -> R:
         """What ``read`` makes of the handle to "jacobian", "gauss_newton", … at the parameters at address ``x``."""

@@ -105,7 +105,7 @@ def smoothed(name, m, s):
     return f, s * λ * (ndtr(t) + α * tail), s * s * λ * α * tail + s * λ * (1 - α) * phi(t)
 
 
-def trapezoid(bandwidth, offset, cut=9.0):
+def trapezoid(bandwidth, offset, cut=10.0):
     h = 2 * np.pi / (bandwidth + 10)
     x = h * (np.arange(-np.ceil(cut / h), np.ceil(cut / h) + 1) + offset)
     return x, h * phi(x)
@@ -158,7 +158,9 @@ def by_product_grid(first, second, w1, b1, w2, b2, offset):
     e /= np.hypot(*e)
     o = np.array([-e[1], e[0]])
     sharp = [max(36 / pole1 * abs(w1 @ v), 36 / pole2 * abs(w2 @ v)) for v in (e, o)]
-    (x, wx), (y, wy) = trapezoid(sharp[0], offset), trapezoid(sharp[1], offset)
+    # far from its transition such a unit is so small that even its own scale comes from the tail
+    cut = 15.0 if {first, second} & {"normal_cdf", "sigmoid2", "gelu"} else 10.0
+    (x, wx), (y, wy) = (trapezoid(b, offset, cut) for b in sharp)
     L = S = 0.0
     G, H = np.zeros(4), np.zeros((4, 4))
     for part in np.array_split(np.arange(len(x)), max(1, len(x) * len(y) // 200_000)):
@@ -238,7 +240,7 @@ def by_lines(first, second, w1, b1, w2, b2, offset):
 
 def self_energy(name, r, b, offset):
     if name in SMOOTH:
-        x, w = trapezoid(36 / SMOOTH[name][1] * r, offset)
+        x, w = trapezoid(36 / SMOOTH[name][1] * r, offset, 15.0)
         return np.sum(w * SMOOTH[name][0](r * x + b)[0] ** 2)
     points = [-39.0, 39.0] + ([-b / r] if r and abs(b / r) < 39 else [])
     x, w = panels(sorted(points), (0.5 if offset == 0 else 0.37) / max(1, 0.2 * r), 16, [], 1.0)
@@ -311,19 +313,20 @@ MIXED = [("softplus", "relu"), ("relu", "tanh"), ("selu", "sigmoid"), ("gelu", "
 def main():
     names = sys.argv[1:]
     path = Path(__file__).with_name("infinite_reference.npz")
-    tables = dict(np.load(path)) if names and path.exists() else {}
+    tables = dict(np.load(path)) if path.exists() else {}  # what is there is kept: delete the file to begin anew
+    tables = {key: table for key, table in tables.items() if key not in names}
     jobs = [(name, name) for name in [*KINKED, "exp", *SMOOTH]] + MIXED
     for number, (first, second) in enumerate(jobs):
         key = first if first == second else f"{first}|{second}"
-        if names and key not in names:
+        if (names and key not in names) or key in tables:
             continue
         rows = [
             np.concatenate([[w1[0], b1, *w2, b2], reference(first, second, w1, b1, w2, b2)])
             for w1, b1, w2, b2 in cases(np.random.default_rng(number), first in KINKED)
         ]
         tables[key] = np.array(rows) if first == second else np.array(rows[:100])
+        np.savez_compressed(path, **tables)
         print(key, flush=True)
-    np.savez_compressed(path, **tables)
 
 
 if __name__ == "__main__":

@@ -77,8 +77,9 @@ function reserve!(nodes::Nodes, rows::Int)
     return nodes
 end
 
-@noinline evaluate!(a::Activation, nodes::Nodes, n::Int, column::Int) =
-    activate!(a, Val(2), nodes.H, nodes.D, nodes.S, n, column)
+# Reached by a dynamic call, in which a large number would be boxed: the rows are those of nodes.n.
+@noinline evaluate!(a::Activation, nodes::Nodes, column::Int) =
+    activate!(a, Val(2), nodes.H, nodes.D, nodes.S, nodes.n, column)
 
 """
     expand!(p::Neuron, nodes, stage)
@@ -196,7 +197,7 @@ function expand_smooth!(p::Neuron, nodes::Nodes, stage::Int)
     wanted = p.degree >= 0 ? max(p.degree - 1, 1) : STAGES[stage]
     p.stage == 0 && sample!(p, nodes, first_level(p))
     # Halving the step squares the error of the trapezoidal rule.
-    while !(transform!(p, wanted) <= 1e-6 * p.scale || p.degree >= 0)
+    while !((transform!(p, wanted) <= 1e-6 * p.scale && p.resolved) || p.degree >= 0)
         p.level == FINEST && throw(ArgumentError(
             "the activation $(p.activation) is too sharp at a weight norm of $(p.r) for the integrals over infinite data"))
         sample!(p, nodes, p.level + 1)
@@ -222,17 +223,22 @@ function sample!(p::Neuron, nodes::Nodes, level::Int)
         H[i, 1] = muladd(p.r, x[i], p.b)
         H[i, 2] = muladd(-p.r, x[i], p.b)
     end
-    evaluate!(p.activation, nodes, rows, 1)
-    evaluate!(p.activation, nodes, rows, 2)
-    A0 = B0 = size = 0.0
+    nodes.n = rows
+    evaluate!(p.activation, nodes, 1)
+    evaluate!(p.activation, nodes, 2)
+    A0 = B0 = change = squares = size = 0.0
     @inbounds @simd for i in 1:rows
-        w = t.T[i, 1]
-        A0 = muladd(w, H[i, 1] + H[i, 2], A0)
+        w, f = t.T[i, 1], H[i, 1] + H[i, 2]
+        A0 = muladd(w, f, A0)
         B0 = muladd(w, D[i, 1] + D[i, 2], B0)
+        change += ifelse(i <= t.half, w, -w) * f
+        squares += w * f * f
         even[i], odd[i] = S[i, 1] + S[i, 2], S[i, 1] - S[i, 2]
         size += w * (even[i] * even[i] + odd[i] * odd[i])
     end
     p.A[1], p.B[1], p.scale, p.level, p.transformed = A0, B0, sqrt(size / 2), level, 0
+    # Between two nodes a step of f may hide all of f''; f itself shows it.
+    p.resolved = !(abs(change) > 1e-6 * sqrt(squares))
     return nothing
 end
 

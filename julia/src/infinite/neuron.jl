@@ -17,7 +17,7 @@ before it is `measured`.
 At norm `r` and bias `b`, with `terms` valid coefficients: `A`, `B`, `C` are those of f, f' and f'' in orthonormal
 Hermite polynomials of x; `C1`, `C2` those of r f''' and r² f''''. `decay[m]`: size of the coefficients
 in `C` that follow on the first `STAGES[m]`, once these are there; `norm` is √E f². `even`, `odd`, `scale` = √E f''² and `transformed`, the number of coefficients made from them, belong
-to the rule of step 2^-`level`.
+to the rule of step 2^-`level`, which has `resolved` f or not.
 """
 mutable struct Neuron
     activation::Activation
@@ -45,6 +45,7 @@ mutable struct Neuron
     odd::Vector{Float64}
     scale::Float64
     transformed::Int
+    resolved::Bool
 end
 
 function Neuron(a::Activation, D::Int)
@@ -53,7 +54,7 @@ function Neuron(a::Activation, D::Int)
     kind == smooth && !isempty(kinks) && (kind = piecewise)
     zero_terms() = zeros(TERMS + 2)
     return Neuron(a, kind, kinks, jumps, degree(a), a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a), bandwidth(a), 0.0, 0.0, zeros(D), 0, 0, 0,
-                  0.0, zeros(length(STAGES)), zero_terms(), zero_terms(), zero_terms(), zero_terms(), zero_terms(), Float64[], Float64[], 0.0, 0)
+                  0.0, zeros(length(STAGES)), zero_terms(), zero_terms(), zero_terms(), zero_terms(), zero_terms(), Float64[], Float64[], 0.0, 0, true)
 end
 
 degree(::Activation) = -1
@@ -78,7 +79,7 @@ find_kinks(a::Selu) = ([0.0], [derivatives(a, 1e-300)[2] - derivatives(a, -1e-30
     find_kinks(a::Custom) -> (positions, jumps of f')
 
 Where f' or f'' of a user's activation jumps, for |x| up to 120, by bisection of the cells of a grid over which f' or f''
-changes. Between kinks closer than a cell nothing is found. A jump of f itself is refused.
+changes. Of several in one cell one is found. A jump of f itself is refused.
 """
 function find_kinks(a::Custom)
     kinks, jumps = Float64[], Float64[]
@@ -86,7 +87,8 @@ function find_kinks(a::Custom)
     left = derivatives(a, x)
     while x < 120
         right = derivatives(a, x + cell)
-        if right[3] != left[3] || abs(right[2] - left[2] - cell * left[3]) > 1e-9 * abs(left[2])
+        if right[3] != left[3] || abs(right[2] - left[2] - cell * left[3]) > 1e-9 * abs(left[2]) ||
+           abs(right[1] - left[1] - cell * left[2]) > 1e-9 * abs(left[1])
             kink = bisect_kink(a, x, x + cell)
             if kink !== nothing
                 push!(kinks, kink[1])
@@ -99,26 +101,20 @@ function find_kinks(a::Custom)
 end
 
 function bisect_kink(a::Custom, lo::Float64, hi::Float64)
-    change(u, v, i) = abs(derivatives(a, v)[i] - derivatives(a, u)[i])
-    for i in (2, 3)
+    for i in 1:3
+        change(u, v) = abs(derivatives(a, v)[i] - derivatives(a, u)[i])
         u, v = lo, hi
-        first_change = change(u, v, i)
+        first_change = change(u, v)
         first_change > 1e-9 * (abs(derivatives(a, u)[i]) + abs(derivatives(a, v)[i])) || continue
-        width = 1.0
         while true
             m = (u + v) / 2
-            (m <= u || m >= v) && break
-            change(u, m, i) > change(m, v, i) ? (v = m) : (u = m)
-            width /= 2
-            # What is smooth changes in proportion to the width, what is only sharp soon does.
-            width < 1e-6 && change(u, v, i) < 1e-3 * first_change && break
+            # What is smooth changes in proportion to the width, and what is only sharp soon does.
+            (m <= u || m >= v || (v - u < 1e-6 * (hi - lo) && change(u, v) < 1e-3 * first_change)) && break
+            change(u, m) > change(m, v) ? (v = m) : (u = m)
         end
-        change(u, v, i) < 1e-3 * first_change && continue
-        jump = derivatives(a, v)[2] - derivatives(a, u)[2]
-        kink = abs(u) < 1e-12 ? 0.0 : (u + v) / 2
-        abs(derivatives(a, v)[1] - derivatives(a, u)[1]) > 1e-6 * max(1, abs(derivatives(a, v)[1])) &&
-            throw(ArgumentError("the activation $(a.f) jumps at x = $kink: its derivative there is infinite"))
-        return kink, jump
+        change(u, v) < 1e-3 * first_change && continue
+        i == 1 && throw(ArgumentError("the activation $(a.f) jumps near x = $u: only kinks can be integrated"))
+        return abs(u) < 1e-12 ? 0.0 : (u + v) / 2, derivatives(a, v)[2] - derivatives(a, u)[2]
     end
     return nothing
 end

@@ -74,7 +74,7 @@ function evaluate_at!(p::Neuron, nodes::Nodes, r::Float64, b::Float64)
     @inbounds @simd for i in 1:nodes.n
         nodes.H[i, 1] = muladd(r, nodes.x[i], b)
     end
-    evaluate!(p.activation, nodes, nodes.n, 1)
+    evaluate!(p.activation, nodes, 1)
     return nothing
 end
 
@@ -102,7 +102,8 @@ function smooth!(out::Smoothed, p::Neuron, nodes::Nodes, mean::Float64, σ::Floa
         @inbounds for i in 1:LANES
             nodes.H[i, 1] = mean
         end
-        evaluate!(p.activation, nodes, LANES, 1)
+        nodes.n = LANES
+        evaluate!(p.activation, nodes, 1)
         out.f, out.d, out.s = nodes.H[1, 1], nodes.D[1, 1], nodes.S[1, 1]
         out.sz = out.szz = 0.0
         return out
@@ -138,7 +139,8 @@ has_kinks(p::Neuron) = p.kind == rectified || p.kind == piecewise
 At that norm, panels that shrink towards h = 0, where our activations have their poles, are cheaper than a trapezoidal
 rule. Where a user's function has its poles is not known.
 """
-is_sharp(p::Neuron, r::Float64) = p.kind == smooth && bandwidth_at(p, r) > 250 && !(p.activation isa Custom)
+is_sharp(p::Neuron, r::Float64) =
+    (p.kind == smooth || p.kind == cumulative) && bandwidth_at(p, r) > 250 && !(p.activation isa Custom)
 
 "What panels in x must heed of f(r x + b), smoothed at the scale `s` of x."
 function add_features!(nodes::Nodes, p::Neuron, r::Float64, b::Float64, s::Float64)
