@@ -2,18 +2,18 @@
 
     python tests/data/make_infinite_reference.py        # writes infinite_reference.npz beside itself, in some minutes
 
-It shares no rule with the implementation. Smooth pairs: the trapezoidal rule on a product grid along the bisector of the
-two directions and across it, where both units are evaluated at every node; the residual is squared there, so the loss
-does not cancel. Units with a kink: composite Gauss-Legendre rules along the student's direction, and across it the closed
-form of the teacher's unit under a Gaussian, or the trapezoidal rule. exp: moments of a shifted normal. Everything
-is done twice, on different nodes, and must agree to 3e-12 of E f² + E g² or the largest entry, Hessians
-to 1e-11.
+It shares no rule with the implementation. Smooth pairs: the trapezoidal rule on a product grid along the bisector of
+the two directions and across it, where both units are evaluated at every node; the residual is squared there, so the
+loss does not cancel. Units with a kink: composite Gauss-Legendre rules along the student's direction, and across it the
+closed form of the teacher's unit under a Gaussian, or the trapezoidal rule. exp: moments of a shifted normal. All is
+done twice, on different nodes, and must agree to 3e-12 of E f² + E g² or the largest entry, Hessians to 1e-11.
 
 Each row: w1x, b1 (the student's weights are (w1x, 0)), w2x, w2y, b2, then loss, E f² + E g², gradient by (w1x, w1y, b1,
 a), lower triangle of the Hessian row by row, with outgoing weights a = 1 of student and teacher.
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,8 @@ def relu(x):
 def selu(x):
     e = np.exp(np.minimum(x, 0))
     low = x <= 0
-    return λ * np.where(low, α * np.expm1(np.minimum(x, 0)), x), λ * np.where(low, α * e, 1), λ * np.where(low, α * e, 0)
+    values = (α * np.expm1(np.minimum(x, 0)), x), (α * e, 1), (α * e, 0)
+    return tuple(λ * np.where(low, below, above) for below, above in values)
 
 
 KINKED = {"relu": (relu, 1.0), "selu": (selu, λ * (1 - α))}  # and the jump of f'
@@ -125,9 +126,9 @@ def panels(points, longest, n, centers, width):
         xs.append((a + b) / 2 + (b - a) / 2 * t)
         ws.append((b - a) / 2 * v * phi(xs[-1]))
 
-    for a, b in zip(points[:-1], points[1:], strict=True):
+    for a, b in pairwise(points):
         edges = np.linspace(a, b, int(np.ceil((b - a) / longest)) + 1)
-        for lo, hi in zip(edges[:-1], edges[1:], strict=True):
+        for lo, hi in pairwise(edges):
             add(lo, hi)
     return np.concatenate(xs), np.concatenate(ws)
 
@@ -226,7 +227,8 @@ def by_lines(first, second, w1, b1, w2, b2, offset):
             ]
         )
 
-    dd = np.array([[np.sum(w * d * d * x * x), 0, 0], [0, np.sum(w * d * d), 0], [np.sum(w * d * d * x), 0, np.sum(w * d * d)]])
+    d0, d1, d2 = (np.sum(w * d * d * x**k) for k in range(3))
+    dd = np.array([[d2, 0, 0], [0, d0, 0], [d1, 0, d0]])
     H[:3, :3] = 2 * (dd + curvature(w, s, x, R))
     if first in KINKED and r1:
         t = np.array([-b1 / r1])
@@ -285,7 +287,10 @@ def cases(rng, kinked):
             rng.choice([0.0, 10 ** rng.uniform(-2, 1), rng.uniform(0, 10), 10.0], p=[0.05, 0.45, 0.45, 0.05])
             for _ in range(2)
         )
-        b1, b2 = (rng.choice([0.0, rng.normal(), rng.uniform(-10, 10), 10.0, -10.0], p=[0.25, 0.35, 0.3, 0.05, 0.05]) for _ in range(2))
+        b1, b2 = (
+            rng.choice([0.0, rng.normal(), rng.uniform(-10, 10), 10.0, -10.0], p=[0.25, 0.35, 0.3, 0.05, 0.05])
+            for _ in range(2)
+        )
         kind = rng.choice(5, p=[0.2, 0.3, 0.05, 0.4, 0.05])
         r1, r2, b1, b2 = np.round([r1, r2, b1, b2], 3)
         sign = rng.choice([-1, 1])
@@ -306,8 +311,18 @@ def cases(rng, kinked):
         yield np.array([r1, 0.0]), b1, w2, b2
 
 
-MIXED = [("softplus", "relu"), ("relu", "tanh"), ("selu", "sigmoid"), ("gelu", "selu"), ("relu", "selu"), ("selu", "relu"),
-         ("tanh", "sigmoid2"), ("cube", "relu"), ("normal_cdf", "sigmoid2"), ("g", "silu")]  # fmt: skip
+MIXED = [
+    ("softplus", "relu"),
+    ("relu", "tanh"),
+    ("selu", "sigmoid"),
+    ("gelu", "selu"),
+    ("relu", "selu"),
+    ("selu", "relu"),
+    ("tanh", "sigmoid2"),
+    ("cube", "relu"),
+    ("normal_cdf", "sigmoid2"),
+    ("g", "silu"),
+]
 
 
 def main():

@@ -15,9 +15,9 @@ else -1. `bandwidth`: the Fourier transform of f'' falls below 1e-14 of its size
 before it is `measured`.
 
 At norm `r` and bias `b`, with `terms` valid coefficients: `A`, `B`, `C` are those of f, f' and f'' in orthonormal
-Hermite polynomials of x; `C1`, `C2` those of r f''' and r² f''''. `decay[m]`: size of the coefficients
-in `C` that follow on the first `STAGES[m]`, once these are there; `norm` is √E f². `even`, `odd`, `scale` = √E f''² and `transformed`, the number of coefficients made from them, belong
-to the rule of step 2^-`level`, which has `resolved` f or not.
+Hermite polynomials of x; `C1`, `C2` those of r f''' and r² f''''. `decay[m]`: size of the last of the first `STAGES[m]`
+coefficients in `C`, once these are there; `norm` is √E f². `even`, `odd`, `scale` (√E f''²), `transformed` (the number of
+coefficients made from them) and `resolved` (whether f is) belong to the rule of step 2^-`level`.
 """
 mutable struct Neuron
     activation::Activation
@@ -52,9 +52,9 @@ function Neuron(a::Activation, D::Int)
     kind = a isa Relu ? rectified : a isa Union{NormalCdf,Sigmoid2} ? cumulative : a isa Exp ? exponential : smooth
     kinks, jumps = find_kinks(a)
     kind == smooth && !isempty(kinks) && (kind = piecewise)
-    zero_terms() = zeros(TERMS + 2)
-    return Neuron(a, kind, kinks, jumps, degree(a), a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a), bandwidth(a), 0.0, 0.0, zeros(D), 0, 0, 0,
-                  0.0, zeros(length(STAGES)), zero_terms(), zero_terms(), zero_terms(), zero_terms(), zero_terms(), Float64[], Float64[], 0.0, 0, true)
+    A, B, C, C1, C2 = (zeros(TERMS + 2) for _ in 1:5)
+    return Neuron(a, kind, kinks, jumps, degree(a), a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a), bandwidth(a), 0.0, 0.0,
+                  zeros(D), 0, 0, 0, 0.0, zeros(length(STAGES)), A, B, C, C1, C2, Float64[], Float64[], 0.0, 0, true)
 end
 
 degree(::Activation) = -1
@@ -103,16 +103,17 @@ end
 function bisect_kink(a::Custom, lo::Float64, hi::Float64)
     for i in 1:3
         change(u, v) = abs(derivatives(a, v)[i] - derivatives(a, u)[i])
-        u, v = lo, hi
-        first_change = change(u, v)
-        first_change > 1e-9 * (abs(derivatives(a, u)[i]) + abs(derivatives(a, v)[i])) || continue
+        u, v, largest = lo, hi, change(lo, hi)
+        largest > 1e-9 * (abs(derivatives(a, u)[i]) + abs(derivatives(a, v)[i])) || continue
         while true
             m = (u + v) / 2
+            left, right = change(u, m), change(m, v)
+            largest = max(largest, left, right)
             # What is smooth changes in proportion to the width, and what is only sharp soon does.
-            (m <= u || m >= v || (v - u < 1e-6 * (hi - lo) && change(u, v) < 1e-3 * first_change)) && break
-            change(u, m) > change(m, v) ? (v = m) : (u = m)
+            (m <= u || m >= v || (v - u < 1e-6 * (hi - lo) && change(u, v) < 1e-3 * largest)) && break
+            left > right ? (v = m) : (u = m)
         end
-        change(u, v) < 1e-3 * first_change && continue
+        change(u, v) < 1e-3 * largest && continue
         i == 1 && throw(ArgumentError("the activation $(a.f) jumps near x = $u: only kinks can be integrated"))
         return abs(u) < 1e-12 ? 0.0 : (u + v) / 2, derivatives(a, v)[2] - derivatives(a, u)[2]
     end
