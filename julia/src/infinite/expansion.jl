@@ -1,8 +1,5 @@
-# Hermite coefficients of f(r x + b), and expectations of pairs by Mehler's formula.
-#
-# With orthonormal Hermite polynomials he_k and standard normals x, y of correlation u, E[he_k(x) he_l(y)] = δ_kl u^k, so
-# that E[f(r₁x + b₁) g(r₂y + b₂)] = Σ_k u^k A_k(f) A_k(g), and the same for derivatives of f and g. Integration by parts
-# gives the coefficients of f and f' from those of f'': B_k = r C_{k-1}/√k, A_k = r B_{k-1}/√k.
+# Coefficients of f(r x + b) and its derivatives in orthonormal Hermite polynomials he_k. Integration by parts gives those
+# of f and f' from those of f'': B_k = r C_{k-1}/√k, A_k = r B_{k-1}/√k.
 
 const REACH = 12.5                   # he_k(x) φ(x) < 1e-16 beyond, for every k: it is bounded by 0.6 exp(-x²/4)
 const FINEST = 7                     # the step of the trapezoid at level l is 2^-l
@@ -45,41 +42,6 @@ function table(level::Int)
     t === nothing || return t::HermiteTable
     return (TABLES[level] = HermiteTable(level))::HermiteTable
 end
-
-"""
-    Nodes
-
-Values of one activation at many points: pre-activations go into `H`, which `evaluate!` replaces by f, with f' in `D`
-and f'' in `S`. The expansion uses two columns, x and -x; `x`, `w` and `n` are nodes and weights of the
-other rules, `breaks`, `centers` and `widths` what those of [`panels!`](@ref) go by.
-"""
-mutable struct Nodes
-    H::Matrix{Float64}
-    D::Matrix{Float64}
-    S::Matrix{Float64}
-    x::Vector{Float64}
-    w::Vector{Float64}
-    n::Int
-    breaks::Vector{Float64}
-    centers::Vector{Float64}
-    widths::Vector{Float64}
-end
-Nodes() = Nodes(zeros(0, 2), zeros(0, 2), zeros(0, 2), Float64[], Float64[], 0, Float64[], Float64[], Float64[])
-
-"Room for `rows` rows; grows once and stays."
-function reserve!(nodes::Nodes, rows::Int)
-    if size(nodes.H, 1) < rows
-        rows = cld(max(rows, 2 * size(nodes.H, 1)), LANES) * LANES
-        nodes.H, nodes.D, nodes.S = zeros(rows, 2), zeros(rows, 2), zeros(rows, 2)
-        resize!(nodes.x, rows)
-        resize!(nodes.w, rows)
-    end
-    return nodes
-end
-
-# Reached by a dynamic call, in which a large number would be boxed: the rows are those of nodes.n.
-@noinline evaluate!(a::Activation, nodes::Nodes, column::Int) =
-    activate!(a, Val(2), nodes.H, nodes.D, nodes.S, nodes.n, column)
 
 """
     expand!(p::Neuron, nodes, stage)
@@ -262,64 +224,6 @@ end
     s = 0.0
     @inbounds @simd for i in from:to
         s = muladd(f[i], T[i, k], s)
-    end
-    return s
-end
-
-# ---- pairs ---------------------------------------------------------------------------------------------------
-
-"""
-    mehler_stage(p, q, u) -> stage, or 0
-
-How many coefficients make the truncated sums good to 1e-12 of √(E f² E g²) in the Hessian, and better in gradient and
-loss; 0: more than there are.
-The rest of the slowest sum is about c₁c₂ |u|^K min(K, 1/(1 - |u|)), with the last coefficients of f'' and g''.
-"""
-function mehler_stage(p::Neuron, q::Neuron, u::Float64, nodes::Nodes)
-    for stage in 1:length(STAGES)
-        expand!(p, nodes, stage)
-        expand!(q, nodes, stage)
-        K = STAGES[stage]
-        scale = max(p.r, q.r, 1.0)^2
-        rest = scale * p.decay[stage] * q.decay[stage] * abs(u)^K * min(K, 1 / (1 - abs(u)))
-        rest <= 1e-12 * p.norm * q.norm && return stage
-        # NaN goes through any rule
-        isfinite(rest) || return stage
-    end
-    return 0
-end
-
-"E[f⁽ᵖ⁾ g⁽ᵠ⁾] for p + q ≤ 2·order, in the order of `PairSums`: derivatives beyond the second are times r."
-function mehler!(e::PairSums, p::Neuron, q::Neuron, u::Float64, order::Int, powers::Vector{Float64}, terms::Int)
-    K = min(terms, min(p.terms, q.terms) + 2)
-    powers!(powers, u, K)
-    e.e00 = triple(p.A, q.A, powers, K)
-    order == 0 && return e
-    e.e10, e.e01 = triple(p.B, q.A, powers, K), triple(p.A, q.B, powers, K)
-    e.e20, e.e02 = triple(p.C, q.A, powers, K), triple(p.A, q.C, powers, K)
-    e.e11 = triple(p.B, q.B, powers, K)
-    order == 1 && return e
-    e.e21, e.e12, e.e22 = triple(p.C, q.B, powers, K), triple(p.B, q.C, powers, K), triple(p.C, q.C, powers, K)
-    e.e30, e.e31, e.e40 = triple(p.C1, q.A, powers, K), triple(p.C1, q.B, powers, K), triple(p.C2, q.A, powers, K)
-    e.e03, e.e13, e.e04 = triple(p.A, q.C1, powers, K), triple(p.B, q.C1, powers, K), triple(p.A, q.C2, powers, K)
-    return e
-end
-
-function powers!(powers::Vector{Float64}, u::Float64, K::Int)
-    u2 = u * u
-    powers[1], powers[2], powers[3], powers[4] = 1.0, u, u2, u2 * u
-    u4 = u2 * u2
-    @inbounds for k in 5:4:K
-        powers[k], powers[k+1], powers[k+2], powers[k+3] =
-            powers[k-4] * u4, powers[k-3] * u4, powers[k-2] * u4, powers[k-1] * u4
-    end
-    return powers
-end
-
-@inline function triple(X, Y, w, K)
-    s = 0.0
-    @inbounds @simd for k in 1:K
-        s = muladd(X[k] * Y[k], w[k], s)
     end
     return s
 end

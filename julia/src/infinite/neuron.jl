@@ -15,9 +15,9 @@ else -1. `bandwidth`: the Fourier transform of f'' falls below 1e-14 of its size
 before it is `measured`.
 
 At norm `r` and bias `b`, with `terms` valid coefficients: `A`, `B`, `C` are those of f, f' and f'' in orthonormal
-Hermite polynomials of x; `C1`, `C2` those of r f''' and r² f''''. `decay[m]`: size of the last of the first `STAGES[m]` coefficients in `C`,
-once these are there; `norm` is √E f². `even`, `odd`, `scale` (√E f''²), `transformed` (the number of coefficients made from
-them) and `resolved` (whether f is) belong to the rule of step 2^-`level`.
+Hermite polynomials of x; `C1`, `C2` those of r f''' and r² f''''. `decay[m]`: size of the last of the first `STAGES[m]`
+coefficients in `C`, once these are there; `norm` is √E f². `even`, `odd`, `scale` (√E f''²), `transformed` (the number of
+coefficients made from them) and `resolved` (whether f is) belong to the rule of step 2^-`level`.
 """
 mutable struct Neuron
     activation::Activation
@@ -52,9 +52,9 @@ function Neuron(a::Activation, D::Int)
     kind = a isa Relu ? rectified : a isa Union{NormalCdf,Sigmoid2} ? cumulative : a isa Exp ? exponential : smooth
     kinks, jumps = find_kinks(a)
     kind == smooth && !isempty(kinks) && (kind = piecewise)
-    zero_terms() = zeros(TERMS + 2)
-    return Neuron(a, kind, kinks, jumps, degree(a), a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a), bandwidth(a), 0.0, 0.0, zeros(D), 0, 0, 0,
-                  0.0, zeros(length(STAGES)), zero_terms(), zero_terms(), zero_terms(), zero_terms(), zero_terms(), Float64[], Float64[], 0.0, 0, true)
+    A, B, C, C1, C2 = (zeros(TERMS + 2) for _ in 1:5)
+    return Neuron(a, kind, kinks, jumps, degree(a), a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a), bandwidth(a), 0.0, 0.0,
+                  zeros(D), 0, 0, 0, 0.0, zeros(length(STAGES)), A, B, C, C1, C2, Float64[], Float64[], 0.0, 0, true)
 end
 
 degree(::Activation) = -1

@@ -74,9 +74,9 @@ end
 """
     bivariate_normal_cdf(h, k, ρ, s = √(1 - ρ²)) -> P(X ≤ h, Y ≤ k)
 
-For standard normal X, Y of correlation ρ; give `s` where ρ is so near ±1 that it has lost digits. The integral over
-the correlation is that of Z. Drezner and G. O. Wesolowsky (Journal of Statistical Computation and Simulation 35, 1990), as in
-A. Genz (Statistics and Computing 14, 2004); its panels are ours.
+For standard normal X, Y of correlation ρ; give `s` where ρ is so near ±1 that it has lost digits. The integral over the
+correlation is that of Z. Drezner and G. O. Wesolowsky (Journal of Statistical Computation and Simulation 35, 1990), as
+in A. Genz (Statistics and Computing 14, 2004); its panels are ours.
 
     julia> bivariate_normal_cdf(0.0, 0.0, 0.5) ≈ 1/3
     true

@@ -16,9 +16,9 @@ second_20(m::Moments) = Second(m.m20, m.x20, m.y20, m.xx20, m.xy20, m.yy20)
 second_02(m::Moments) = Second(m.m02, m.x02, m.y02, m.xx02, m.xy02, m.yy02)
 
 """
-Add second derivatives to `target`, a Hessian or a [`Product`](@ref), by `add_hidden!(target, layer, i, j, c, second, v1, v2)`,
-`add_mixed!(target, net, o, i, j, c, m, x, y, v1, v2)` (output weight o of unit j with w̃ᵢ; j = 0 is the output
-bias) and `add_outer!(target, net, o, i, j, c)` (output weights o of i and j).
+Add second derivatives to `target`, a Hessian or a [`Product`](@ref), by
+`add_hidden!(target, layer, i, j, c, second, v1, v2)`, `add_mixed!(target, net, o, i, j, c, m, x, y, v1, v2)` (output weight o
+of unit j with w̃ᵢ; j = 0 is the output bias) and `add_outer!(target, net, o, i, j, c)` (output weights o of i and j).
 """
 function add_second!(target::A, net::InfiniteNet) where {A}
     hidden, last_layer = net.student.layers[1], net.student.layers[2]
