@@ -207,8 +207,8 @@ class Checkpointer:
 
 
 def _describe(net: Net) -> dict[str, Any]:
-    """What ``Net`` needs besides layers."""
-    if not isinstance(net, Net):
+    """What ``Net`` needs besides layers; of a net without samples ``resume`` has to be given the net."""
+    if type(net) is not Net:
         return {}
     merge = net._settings["merge"]
     values: dict[str, Any] = {**net._settings, "dtype": net.dtype.name, "threads": net._threads}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -81,6 +82,14 @@ class InfiniteNet(Net):
         parameters = np.ascontiguousarray(teacher.params.flat, teacher.net.dtype)
         self._handle = self._bridge.infinite_net(teacher.net._handle, _address(parameters), student._handle)
         weakref.finalize(self, self._bridge.release_later, self._handle)
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256((super()._fingerprint() + self._teacher.net._fingerprint()).encode())
+        digest.update(self._teacher.params.flat.tobytes())
+        return digest.hexdigest()
+
+    def _like(self, layers: Sequence[tuple[int, Activation, bool]], merge: Any) -> Net:
+        return InfiniteNet(self._teacher, self._student._like(layers, merge))
 
     @property
     def teacher(self) -> TeacherNet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
@@ -227,3 +228,27 @@ def test_solutions_on_samples_approach_the_one_on_infinite_data(tmp_path):
     assert -1.2 < exponent < -0.8
     assert len((tmp_path / "infinite_data.csv").read_text().splitlines()) == 1 + 4 * 4
     assert (tmp_path / "infinite_data.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_goes_wherever_a_net_goes(tmp_path) -> None:
+    layers = [(2, "sigmoid2", True), (1, "identity", True)]
+    teacher = mg.TeacherNet(layers=layers, params=[1.0, 0.5, -0.3, 1.2, 0.1, -0.2, 0.7, -1.1, 0.3], n_features=2)
+    net = mg.InfiniteNet(teacher, layers)
+    end = mg.minimize(net, np.asarray(teacher.params.flat) + 0.05)
+    assert end.loss < 1e-24
+    assert mg.classify(net, end).kind == "minimum"
+    copy = pickle.loads(pickle.dumps(net))
+    p = net.random_params(3)
+    assert copy.loss(p) == net.loss(p)
+    assert copy._fingerprint() == net._fingerprint()
+    other = mg.InfiniteNet(mg.TeacherNet(layers=layers, params=np.ones(9), n_features=2), layers)
+    assert other._fingerprint() != net._fingerprint()
+    wider, q = mg.grow_net(net, p)
+    assert isinstance(wider, mg.InfiniteNet)
+    np.testing.assert_allclose(wider.loss(q), net.loss(p), rtol=1e-12)
+    path = tmp_path / "run.npz"
+    with pytest.raises(ZeroDivisionError):
+        mg.minimize(net, p, callback=lambda intermediate_result: 1 / 0, checkpoint=path, checkpoint_interval=1e-9)
+    with pytest.raises(mg.InputError, match="holds no net: give it as net"):
+        mg.resume(path)
+    assert mg.resume(path, net, callback=lambda intermediate_result: None).loss < net.loss(p)

@@ -40,6 +40,7 @@ end
 
 "A net, or only its layers where a question is about nothing else."
 layers_of(net::Net, options) = net.layers
+layers_of(net::InfiniteNet, options) = net.student.layers
 layers_of(::Nothing, options) = tool_layers(options, "layers", "n_features")
 tool_layers(options, name, features) = build_layers(parse_layers(split(options[name], ';')), Int(options[features]))
 
