@@ -18,7 +18,7 @@ method stays small because a straight step leaves the floor of the valley:
   a raised shift, so that they only return to the floor (each costs one gradient, no Hessian);
 - `momentum`: the model is built at a point displaced by a multiple of the last displacements, and the
   result is kept only if the loss is lower than where the displacement started (heavy ball with a Newton step
-  instead of a gradient step; the multiple adapts to success).
+  instead of a gradient step; the multiple adapts to success). It begins when a valley shows.
 
 On 12 problems of 33 parameters and equal cost (2500 units; Hessian 1, gradient 0.32) the geometric mean of
 the final loss was 1e-12 without momentum, 6e-14 without corrections and 2e-15 with both. Memory: two P×P
@@ -59,6 +59,7 @@ mutable struct TrustRegionState{T<:AbstractFloat,M<:TrustRegion}
     velocity::Vector{T}             # running mean of accepted displacements
     reach::T                        # the center is displaced by reach * velocity
     rest::Bool                      # no displacement this time
+    strayed::Int                    # steps that the model did not foretell, less what good steps take off
     radius::T
     rejections::Int                 # in a row, at this center
     standstill_loss::T              # where the radius last collapsed
@@ -72,7 +73,7 @@ function initial_state(method::TrustRegion, objective::Objective{T}, x0::Vector{
     gradient = z()
     loss = evaluate!(gradient, objective, x0)
     return TrustRegionState(method, copy(x0), gradient, loss, supnorm(gradient), z(), z(), loss, false, false,
-                               zeros(T, P, P), Subproblem{T}(P), z(), z(), z(), z(), z(), z(), one(T), true,
+                               zeros(T, P, P), Subproblem{T}(P), z(), z(), z(), z(), z(), z(), one(T), true, 0,
                                T(method.initial_radius), 0, T(Inf), T(Inf), 0)
 end
 
@@ -81,6 +82,9 @@ const SHRINK = 0.3
 const GROW = 2.0
 const CORRECTION_SHIFT = 5.0        # × λ: at 1 the corrections also drift along the valley and spoil the step
 const VELOCITY_MEMORY = 0.3
+# A valley shows by so many steps to the boundary, or inside where the model does not foretell the loss. Where the minimum
+# is a point the way is mostly shorter, and momentum cost half as much again (30 problems of 9 to 57 parameters).
+const VALLEY = 10
 const REACH_UP = 1.3
 const REACH_DOWN = 0.5
 const DISPLACED_TRIES = 2
@@ -123,7 +127,7 @@ end
 function place_center!(state::TrustRegionState{T}, objective::Objective{T},
                        method::TrustRegion) where {T}
     state.displaced = false
-    if method.momentum && !state.rest
+    if method.momentum && !state.rest && state.strayed >= VALLEY
         for i in eachindex(state.x)
             state.center[i] = state.x[i] + state.reach * state.velocity[i]
         end
@@ -245,6 +249,7 @@ function accept!(state::TrustRegionState{T}, trial_loss::T, trial_gnorm::T, well
     state.displaced && (state.reach = min(state.reach * T(REACH_UP), T(10)))
     # Quadratic convergence needs no help.
     well_modelled && (state.rest = true)
+    state.strayed = well_modelled ? div(state.strayed, 2) : state.strayed + 1
     state.x, state.trial = state.trial, state.x
     state.gradient, state.trial_gradient = state.trial_gradient, state.gradient
     state.loss = trial_loss
