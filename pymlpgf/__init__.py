@@ -10,16 +10,57 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .activations import ACTIVATIONS, Poly
+    from .checkpoint import resume
+    from .discrete import (
+        Adam,
+        AdamW,
+        CosineDecay,
+        ExponentialDecay,
+        GradientDescent,
+        Momentum,
+        Nesterov,
+        RMSprop,
+    )
+    from .distance import TrajectoryDistance, trajectory_distance
     from .errors import InputError, JuliaError, KeywordError, MLPGFError, RuntimeUnavailable, ThreadError
+    from .fixed_points import Classification, classify, polish
+    from .infinite import InfiniteNet, gauss_hermite_net
+    from .landscape import (
+        align,
+        cosine_similarity,
+        distinct_minima,
+        escape_saddle,
+        grow_net,
+        match_neurons,
+        saddle_passages,
+        shrink_net,
+        spectrum_along,
+        split_neuron,
+    )
     from .net import Net, TeacherNet
     from .params import Params
     from .result import TrainResult, load
+    from .stops import Stop
+    from .subspace import LinearSubspace, loss_grid, subspace_grid, subspace_minloss
+    from .sweeps import sweep
     from .training import flow, minimize, train
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Adam": "discrete",
+    "AdamW": "discrete",
+    "CosineDecay": "discrete",
+    "ExponentialDecay": "discrete",
+    "GradientDescent": "discrete",
+    "Momentum": "discrete",
+    "Nesterov": "discrete",
+    "RMSprop": "discrete",
+    "Stop": "stops",
+    "TrajectoryDistance": "distance",
+    "trajectory_distance": "distance",
     "ACTIVATIONS": "activations",
+    "InfiniteNet": "infinite",
     "InputError": "errors",
     "JuliaError": "errors",
     "KeywordError": "errors",
@@ -32,16 +73,50 @@ _HOMES = {
     "ThreadError": "errors",
     "TrainResult": "result",
     "flow": "training",
+    "gauss_hermite_net": "infinite",
     "load": "result",
     "minimize": "training",
     "train": "training",
+    "Classification": "fixed_points",
+    "classify": "fixed_points",
+    "polish": "fixed_points",
+    "align": "landscape",
+    "cosine_similarity": "landscape",
+    "distinct_minima": "landscape",
+    "escape_saddle": "landscape",
+    "grow_net": "landscape",
+    "match_neurons": "landscape",
+    "saddle_passages": "landscape",
+    "shrink_net": "landscape",
+    "spectrum_along": "landscape",
+    "split_neuron": "landscape",
+    "LinearSubspace": "subspace",
+    "loss_grid": "subspace",
+    "subspace_grid": "subspace",
+    "subspace_minloss": "subspace",
+    "sweep": "sweeps",
+    "resume": "checkpoint",
 }
 
 __all__ = [
+    "Adam",
+    "AdamW",
+    "CosineDecay",
+    "ExponentialDecay",
+    "GradientDescent",
+    "Momentum",
+    "Nesterov",
+    "RMSprop",
+    "Stop",
+    "TrajectoryDistance",
+    "trajectory_distance",
     "ACTIVATIONS",
+    "Classification",
+    "InfiniteNet",
     "InputError",
     "JuliaError",
     "KeywordError",
+    "LinearSubspace",
     "MLPGFError",
     "Net",
     "Params",
@@ -50,11 +125,29 @@ __all__ = [
     "TeacherNet",
     "ThreadError",
     "TrainResult",
+    "align",
+    "classify",
+    "cosine_similarity",
+    "distinct_minima",
+    "escape_saddle",
     "flow",
+    "grow_net",
+    "gauss_hermite_net",
     "init",
     "load",
+    "loss_grid",
+    "match_neurons",
     "minimize",
+    "polish",
+    "resume",
     "runtime_info",
+    "saddle_passages",
+    "shrink_net",
+    "spectrum_along",
+    "split_neuron",
+    "subspace_grid",
+    "subspace_minloss",
+    "sweep",
     "train",
 ]
 

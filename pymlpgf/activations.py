@@ -10,7 +10,7 @@ import numpy as np
 from .errors import InputError
 from .suggest import nearest
 
-__all__ = ["ACTIVATIONS", "Activation", "Poly", "border_text", "check_layers"]
+__all__ = ["ACTIVATIONS", "Activation", "Poly", "border_text", "check_layers", "layer_lines"]
 
 #: name -> formula
 ACTIVATIONS = {
@@ -82,6 +82,11 @@ def border_text(activation: Activation) -> str:
     if isinstance(activation, tuple):
         return "|".join(map(border_text, activation))
     return activation if activation in ACTIVATIONS else "julia " + activation.encode().hex()
+
+
+def layer_lines(layers: list[tuple[int, Activation, bool]]) -> str:
+    """``layers`` as julia/src/c_interface.jl reads them, one line each."""
+    return "\n".join(f"{width} {int(bias)} {border_text(f)}" for width, f, bias in layers)
 
 
 def activation_to_json(activation: Activation) -> Any:

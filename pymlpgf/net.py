@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import runtime
-from .activations import Activation, border_text, check_layers
+from .activations import Activation, check_layers, layer_lines
 from .data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
 from .errors import InputError
 from .params import Params
@@ -65,7 +66,8 @@ class Net:
 
     Notes
     -----
-    The data are copied once, into the layout that the Julia core computes on. Parameters are flat vectors
+    The data are copied into the layout that the Julia core computes on, and once more for pickling. A net that arrives
+    in another process starts Julia there at its first use, in the thread that uses it. Parameters are flat vectors
     (see ``Params``): arrays of this net's dtype and length ``n_params``.
 
     Examples
@@ -101,7 +103,7 @@ class Net:
             given = f"loss={loss!r} and the output activation {self._layers[-1][1]!r}"
             raise InputError(f"{given} do not fit: 'nll' and 'softmax' go together")
         self._loss = loss
-        data = None
+        self._kept: Any = None
         if input is None:
             if target is not None or weights is not None:
                 raise InputError("target or weights are given without input")
@@ -114,8 +116,8 @@ class Net:
                 raise InputError("input is given without target")
             X, Y = numeric("input", input), numeric("target", target)
             self._dtype = common_dtype(dtype, X, X if loss == "nll" and Y.dtype.kind in "iub" else Y)
-            data = self._data(X, Y, weights, n_features)
-            self._n_samples, self._n_features = data[0].shape
+            self._kept = self._data(X, Y, weights, n_features)
+            self._n_samples, self._n_features = self._kept[0].shape
         fan_ins = [self._n_features, *(width for width, _, _ in self._layers)]
         self._shapes = [(fan_in, width, bias) for fan_in, (width, _, bias) in zip(fan_ins, self._layers, strict=False)]
         self._n_params = sum(width * (fan_in + bias) for fan_in, width, bias in self._shapes)
@@ -126,22 +128,55 @@ class Net:
             not isinstance(threads, (int, np.integer)) or isinstance(threads, bool) or threads < 1
         ):
             raise InputError(f"threads is {threads!r}; a positive whole number is needed")
-        lines = "\n".join(f"{width} {int(bias)} {border_text(f)}" for width, f, bias in self._layers)
-        self._bridge = runtime.start()
+        self._options, self._threads = options, threads
+        self._settings = {"loss": loss, "l2": l2, "maxnorm": maxnorm, "merge": merge, "output_factor": output_factor}
+        self._connect()
+
+    def _connect(self) -> None:
+        """Start Julia if need be, and give it this net."""
+        bridge = runtime.start()
         available = runtime.info()["threads"]
-        if threads is not None and threads > available:
+        if self._threads is not None and self._threads > available:
             raise InputError(
-                f"threads is {threads}, but Julia runs with {available}: call pymlpgf.init(threads={threads}) before "
-                "the first use, or set PYMLPGF_THREADS"
+                f"threads is {self._threads}, but Julia runs with {available}: call "
+                f"pymlpgf.init(threads={self._threads}) before the first use, or set PYMLPGF_THREADS"
             )
-        options["threads"] = available if threads is None else threads
-        self._handle = self._bridge.net(self._dtype == np.float32, lines, options, self._n_features, data)
-        weakref.finalize(self, self._bridge.release_later, self._handle)
+        options = {**self._options, "threads": available if self._threads is None else self._threads}
+        single = self._dtype == np.float32
+        self._handle = bridge.net(single, layer_lines(self._layers), options, self._n_features, self._kept)
+        self._bridge = bridge
+        weakref.finalize(self, bridge.release_later, self._handle)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_bridge", "_handle") and "_settings" in self.__dict__:  # the first use after unpickling
+            self._connect()
+            return self.__dict__[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_bridge", "_handle")}
+
+    def _fingerprint(self) -> str:
+        """The same for nets with the same loss function."""
+        digest = hashlib.sha256(layer_lines(self._layers).encode())
+        digest.update(repr((self._n_features, self._dtype.str, sorted(self._options.items()))).encode())
+        for array in self._kept or ():
+            digest.update(b"none" if array is None else array.tobytes())
+        return digest.hexdigest()
+
+    def _like(self, layers: Sequence[tuple[int, Activation, bool]], merge: Any) -> Net:
+        """The same data and settings with other layers."""
+        settings: dict[str, Any] = {**self._settings, "merge": merge, "dtype": self._dtype, "threads": self._threads}
+        if self._kept is None:
+            return Net(layers, n_features=self._n_features, **settings)
+        X, Y, w = self._kept
+        return Net(layers, X, Y - 1 if Y.ndim == 1 else Y, weights=w, **settings)
 
     def _data(self, X: Any, Y: Any, weights: Any, n_features: int | None) -> Any:
-        X = inputs(X, n_features, self._dtype)
-        Y = targets(Y, len(X), self.n_outputs, self._loss, self._dtype)
-        return X, Y, sample_weights(weights, len(X), self._dtype)
+        samples = inputs(X, n_features, self._dtype)
+        labels = targets(Y, len(samples), self.n_outputs, self._loss, self._dtype)
+        w = sample_weights(weights, len(samples), self._dtype)
+        return _own(samples, X), _own(labels, Y), None if w is None else _own(w, weights)
 
     def _merge(self, merge: Any) -> str:
         """One-based, as Julia counts."""
@@ -260,9 +295,9 @@ class Net:
         """The same network, loss and regularisers on other data; evaluated in this net's dtype."""
         other = object.__new__(Net)
         other.__dict__.update(self.__dict__)
-        data = self._data(numeric("input", input), numeric("target", target), weights, self._n_features)
-        other._n_samples = len(data[0])
-        other._handle = self._bridge.with_data(self._handle, data)
+        other._kept = self._data(numeric("input", input), numeric("target", target), weights, self._n_features)
+        other._n_samples = len(other._kept[0])
+        other._handle = self._bridge.with_data(self._handle, other._kept)
         weakref.finalize(other, self._bridge.release_later, other._handle)
         return other
 
@@ -383,6 +418,11 @@ class Net:
         if not out.flags.c_contiguous or not out.flags.writeable:
             raise InputError("out must be C-contiguous and writeable")
         return out
+
+
+def _own(array: np.ndarray, given: Any) -> np.ndarray:
+    """``array``, or a copy where it is still the user's."""
+    return array.copy() if isinstance(given, np.ndarray) and np.may_share_memory(array, given) else array
 
 
 def _address(array: np.ndarray) -> int:

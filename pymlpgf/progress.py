@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
-__all__ = ["ProgressLine"]
+if TYPE_CHECKING:
+    from .sweeps import Run
+
+__all__ = ["ProgressLine", "SweepLine"]
 
 QUIET = 1.0  # seconds before a line appears
 
 
-class ProgressLine:
-    """``update`` is a solver's report. verbosity 0: silent; 1: on terminals, after a second; 2: always."""
+class Line:
+    """A line that replaces itself on a terminal. verbosity 0: silent; 1: on terminals, after a second; 2: always."""
 
     def __init__(self, verbosity: int, interval: float) -> None:
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -21,18 +25,16 @@ class ProgressLine:
         self._next = self._start + (0 if verbosity == 2 else QUIET)
         self._width = 0
 
-    def __enter__(self) -> ProgressLine:
-        return self
-
-    def update(self, phase: str, iteration: int, t: float, loss: float, gnorm: float) -> None:
-        """Show where the solver is, at most every ``interval`` seconds."""
+    def due(self) -> float | None:
+        """Seconds since the start if it is time for a new line."""
         now = time.perf_counter()
         if not self._active or now < self._next:
-            return
+            return None
         self._next = now + self._interval
-        clock = f"t = {t:.4g}  " if phase == "flow" else ""
-        size = f"loss {loss:.6g}  |gradient| {gnorm:.2g}"
-        line = f"{phase}: {clock}iteration {iteration}  {size}  [{now - self._start:.0f} s]"
+        return now - self._start
+
+    def show(self, line: str) -> None:
+        """Write ``line``."""
         if self._terminal:
             sys.stderr.write("\r" + line.ljust(self._width))
             self._width = len(line)
@@ -40,7 +42,46 @@ class ProgressLine:
             sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
-    def __exit__(self, *exception: object) -> None:
+    def end(self) -> None:
+        """Leave the terminal as it was."""
         if self._width:
             sys.stderr.write("\r" + " " * self._width + "\r")
             sys.stderr.flush()
+            self._width = 0
+
+
+class ProgressLine(Line):
+    """``update`` is a solver's report."""
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def update(
+        self, phase: str, iteration: int, t: float, loss: float, gnorm: float, _address: int | None = None
+    ) -> None:
+        """Show where the solver is, at most every ``interval`` seconds."""
+        seconds = self.due()
+        if seconds is not None:
+            clock = f"t = {t:.4g}  " if phase == "flow" else ""
+            size = f"loss {loss:.6g}  |gradient| {gnorm:.2g}"
+            self.show(f"{phase}: {clock}iteration {iteration}  {size}  [{seconds:.0f} s]")
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
+
+
+class SweepLine(Line):
+    """How many of ``total`` runs have finished."""
+
+    def __init__(self, verbosity: int, total: int) -> None:
+        super().__init__(verbosity, 0.5)
+        self._total = total
+
+    def update(self, runs: list[Run]) -> None:
+        """Show the state, at most every half second."""
+        seconds = self.due()
+        if seconds is not None:
+            losses = [run.result.loss for run in runs if run.result is not None]
+            failed = f", {len(runs) - len(losses)} failed" if len(losses) < len(runs) else ""
+            lowest = f"  lowest loss {min(losses):.6g}" if losses else ""
+            self.show(f"sweep: {len(runs)} of {self._total} runs{failed}{lowest}  [{seconds:.0f} s]")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,10 @@ import numpy as np
 
 from .activations import Activation, activation_from_json, activation_to_json
 from .errors import InputError
+from .files import npz_path, write_atomically
+from .params import Params
+from .stops import Stop
+from .suggest import nearest
 
 if TYPE_CHECKING:
     from .net import Net
@@ -24,20 +27,29 @@ __all__ = ["DenseSolution", "TrainResult", "Trajectory", "load"]
 SCHEMA = 1
 CONVERGED = ("min_gnorm", "minloss", "roundoff")
 #: every reason to stop, in the order of ``TrainResult.status``
-REASONS = (
-    "min_gnorm", "minloss", "roundoff", "maxT", "maxtime", "maxiterations", "patience", "callback", "interrupted",
-    "diverged",
-)  # fmt: skip
+REASONS = tuple(reason.value for reason in Stop)
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Recorded points of a flow: times ``t`` (M,), parameters ``x`` (M, P), ``loss`` (M,), ``gnorm`` = ‖∇L‖_∞ (M,)."""
+    """Recorded points of a flow: times ``t`` (M,), parameters ``x`` (M, P), ``loss`` (M,), ``gnorm`` = ‖∇L‖_∞ (M,).
+
+    ``trajectory["name"]`` (M,) is the observable of that name, the row of ``observables`` (K, M) at its place in
+    ``names`` (K,).
+    """
 
     t: np.ndarray
     x: np.ndarray
     loss: np.ndarray
     gnorm: np.ndarray
+    names: np.ndarray = field(default_factory=lambda: np.zeros(0, "U1"))
+    observables: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        names = self.names.tolist()
+        if name not in names:
+            raise InputError(f"no observable {name!r} was recorded{nearest(str(name), names)}")
+        return self.observables[names.index(name)]
 
     def __len__(self) -> int:
         return len(self.t)
@@ -91,10 +103,15 @@ class TrainResult:
         The minimisation.
     total_time : float
         Seconds in the solvers.
+    compile_time : float
+        Seconds that compiling the solvers took before, which no time limit counts; 0 from the second run on.
+    batchsize, batch_seed : int or None
+        What a discrete method was given.
     nfev, njev, nhev : int
         Evaluations of loss or loss and gradient, of gradients, and of Hessians.
     converged, success : bool
         Whether the run ended at a fixed point, in accuracy asked for or of the number type; in a goal that was set.
+        Goals are these, ``maxT`` and an event.
     status : int
         Number of the reason to stop in ``pymlpgf.result.REASONS``.
     message : str
@@ -105,6 +122,8 @@ class TrainResult:
     provider : str
         Whose solvers ran.
     layers : list of (width, activation, bias)
+    seed : int or None
+        Of the initial parameters, in a sweep.
     versions : dict
     """
 
@@ -136,6 +155,10 @@ class TrainResult:
     optim_solver: str | None = None
     trajectory: Trajectory | None = None
     sol: DenseSolution | None = None
+    seed: int | None = None
+    compile_time: float = 0.0
+    batchsize: int | None = None
+    batch_seed: int | None = None
 
     @property
     def converged(self) -> bool:
@@ -144,8 +167,8 @@ class TrainResult:
 
     @property
     def success(self) -> bool:
-        """``converged``, or the flow reached ``maxT``."""
-        return self.converged or REASONS[self.status] == "maxT"
+        """``converged``, or the flow reached ``maxT`` or an event."""
+        return self.converged or REASONS[self.status] in ("maxT", "event")
 
     def __repr__(self) -> str:
         parts = [f"loss={self.loss:.6g}", f"gnorm={self.gnorm:.2g}"]
@@ -156,6 +179,41 @@ class TrainResult:
             parts.append(f"minimize: {self.optim_stopped_by} after {steps}")
         return f"TrainResult({', '.join(parts)}, {self.total_time:.2g} s)"
 
+    @property
+    def params(self) -> Params:
+        """``x`` with views on weights and biases."""
+        width, _, bias = self.layers[0]
+        later = [(i[0], w, b) for i, (w, _, b) in zip(self.layers, self.layers[1:], strict=False)]
+        n_features = (len(self.x) - sum(w * (fan_in + b) for fan_in, w, b in later)) // width - bias
+        return Params(self.x, [(n_features, width, bias), *later])
+
+    def to_torch(self, path: str | os.PathLike[str]) -> Path:
+        """Write the weights as a state_dict of PyTorch, for ``torch.load``. Returns the path.
+
+        It fits the ``nn.Sequential`` in which each ``nn.Linear`` is followed by a module for its activation, except
+        where that is the identity: with keys such as "0.weight", "0.bias", "2.weight".
+        """
+        import torch
+
+        state, position = {}, 0
+        p = self.params
+        for W, b, (_, activation, _) in zip(p.weights, p.biases, self.layers, strict=True):
+            state[f"{position}.weight"] = torch.from_numpy(W.copy())
+            if b is not None:
+                state[f"{position}.bias"] = torch.from_numpy(b.copy())
+            position += 1 if activation == "identity" else 2
+        return write_atomically(Path(path), lambda file: torch.save(state, file))
+
+    def to_scipy(self) -> Any:
+        """A ``scipy.optimize.OptimizeResult``; ``nit`` counts the steps of both phases."""
+        from scipy.optimize import OptimizeResult
+
+        return OptimizeResult(
+            x=self.x, fun=self.loss, gnorm=self.gnorm, nit=(self.ode_iterations or 0) + (self.optim_iterations or 0),
+            nfev=self.nfev, njev=self.njev, nhev=self.nhev, success=self.success, status=self.status,
+            message=self.message,
+        )  # fmt: skip
+
     def to_dict(self) -> dict[str, Any]:
         """All fields; trajectory and dense solution as dictionaries of arrays."""
         return {**dataclasses.asdict(self), "converged": self.converged, "success": self.success}
@@ -165,45 +223,34 @@ class TrainResult:
 
         Folders that are missing are made.
         """
-        path = Path(path)
-        if path.suffix != ".npz":
-            path = path.with_name(path.name + ".npz")
         arrays: dict[str, Any] = {}
         header: dict[str, Any] = {"schema": SCHEMA, "type": "pymlpgf.TrainResult"}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for name in (entry.name for entry in dataclasses.fields(self)):
+            value = getattr(self, name)
             if isinstance(value, np.ndarray):
-                arrays[field.name] = value
+                arrays[name] = value
             elif dataclasses.is_dataclass(value):
                 for part in dataclasses.fields(value):
-                    arrays[f"{field.name}.{part.name}"] = getattr(value, part.name)
+                    arrays[f"{name}.{part.name}"] = getattr(value, part.name)
             else:
-                header[field.name] = value
+                header[name] = value
         header["layers"] = [(width, activation_to_json(f), bias) for width, f, bias in self.layers]
         arrays["header"] = np.array(json.dumps(header))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        try:
-            with open(temporary, "xb") as file:
-                np.savez_compressed(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return path
+        return write_atomically(npz_path(path), lambda file: np.savez_compressed(file, **arrays))
 
 
-def load(path: str | os.PathLike[str]) -> TrainResult:
-    """The result that ``TrainResult.save`` wrote. Needs no Julia and runs no code from the file."""
+def load(path: str | os.PathLike[str]) -> Any:
+    """The TrainResult that its ``save`` wrote, or the Checkpoint of a run that has not ended.
+
+    Needs no Julia and runs no code from the file.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
-        schema = header.pop("schema")
-        if header.pop("type") != "pymlpgf.TrainResult":
-            raise KeyError("type")
+        schema, kind = header.pop("schema"), header.pop("type")
+        if kind not in ("pymlpgf.TrainResult", "pymlpgf.Checkpoint"):
+            raise KeyError(kind)
     except FileNotFoundError:
         raise InputError(f"{os.fspath(path)} does not exist") from None
     except Exception as error:
@@ -214,61 +261,67 @@ def load(path: str | os.PathLike[str]) -> TrainResult:
         raise InputError(
             f"{os.fspath(path)} was written by a newer pymlpgf (schema {schema}): update pymlpgf to read it"
         )
+    if kind == "pymlpgf.Checkpoint":
+        from .checkpoint import Checkpoint
+
+        return Checkpoint.read(header, arrays)
     header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
     for name, part in (("trajectory", Trajectory), ("sol", DenseSolution)):
         prefix = name + "."
         values = {key[len(prefix) :]: arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
         header[name] = part(**values) if values else None
-    return TrainResult(**header, **arrays)
+    try:
+        return TrainResult(**header, **arrays)
+    except TypeError as error:
+        raise InputError(f"{os.fspath(path)} is damaged: {error}") from None
 
 
-def read_result(bridge: Bridge, handle: int, what: str, init: np.ndarray, net: Net) -> TrainResult:
-    """Copy a result out of Julia."""
+def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: list[str] | None = None) -> TrainResult:
+    """Copy a result out of Julia; ``names`` are those of the observables."""
 
     def get(path: str) -> Any:
         return bridge.field(handle, path)
 
-    phases = {"flow": ("", None), "minimize": (None, ""), "train": ("ode.", "optim.")}[what]
-    ode, optim = phases
-    if what == "train" and get("optim.stopped_by") is None:
-        optim = None
     fields: dict[str, Any] = {}
     counts: dict[str, Any] = {"nfev": 0, "njev": 0, "nhev": 0}
     last = ""
-    if ode is not None:
-        last = ode
+    if get("ode.stopped_by") is not None:
+        last = "ode."
         fields.update(
-            ode_x=get(ode + "x"), ode_loss=get(ode + "loss"), ode_t=get(ode + "t"),
-            ode_iterations=get(ode + "iterations"), ode_time_run=get(ode + "time_run"),
-            ode_stopped_by=get(ode + "stopped_by"), alg=get(ode + "alg"),
-            trajectory=Trajectory(*(get(f"{ode}trajectory.{name}") for name in ("t", "x", "loss", "gnorm"))),
+            ode_x=get("ode.x"), ode_loss=get("ode.loss"), ode_t=get("ode.t"), ode_iterations=get("ode.iterations"),
+            ode_time_run=get("ode.time_run"), ode_stopped_by=get("ode.stopped_by"), alg=get("ode.alg"),
         )  # fmt: skip
-        counts["nfev"] += get(ode + "nfev")
-        counts["njev"] += get(ode + "nfev")
-        counts["nhev"] += get(ode + "njev")
-        coefficients = get(ode + "dense.coefficients")
+        t, x, loss, gnorm = (get(f"ode.trajectory.{name}") for name in ("t", "x", "loss", "gnorm"))
+        seen = get("ode.trajectory.observables").T.copy() if names else np.zeros((0, 0))
+        fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen)
+        counts["nfev"] += get("ode.nfev")
+        counts["njev"] += get("ode.nfev")
+        counts["nhev"] += get("ode.njev")
+        coefficients = get("ode.dense.coefficients")
         if coefficients is not None and len(coefficients):
-            fields["sol"] = DenseSolution(get(ode + "dense.t"), coefficients)
-    if optim is not None:
-        last = optim
+            fields["sol"] = DenseSolution(get("ode.dense.t"), coefficients)
+    if get("optim.stopped_by") is not None:
+        last = "optim."
         fields.update(
-            optim_iterations=get(optim + "iterations"), optim_time_run=get(optim + "time_run"),
-            optim_stopped_by=get(optim + "stopped_by"), optim_solver=get(optim + "optim_solver"),
+            optim_iterations=get("optim.iterations"), optim_time_run=get("optim.time_run"),
+            optim_stopped_by=get("optim.stopped_by"), optim_solver=get("optim.optim_solver"),
         )  # fmt: skip
         for name in counts:
-            counts[name] += get(optim + name)
+            counts[name] += get("optim." + name)
     from . import __version__, runtime
 
     x = get("x")
-    data_loss, data_gnorm = net.data_terms(x)
+    loss, gnorm = float(get("loss")), float(get("gnorm"))
+    data_loss, data_gnorm = (loss, gnorm) if get("plain") else net.data_terms(x)
     return TrainResult(
         x=x,
-        loss=float(get("loss")),
-        gnorm=float(get("gnorm")),
+        loss=loss,
+        gnorm=gnorm,
         data_loss=data_loss,
         data_gnorm=data_gnorm,
         init=init,
-        total_time=float(get("total_time" if what == "train" else "time_run")),
+        total_time=float(get("total_time")),
+        compile_time=float(get("compile_time")),
         status=REASONS.index(get(last + "stopped_by")),
         message=get(last + "stopped_by.advice"),
         layers=net.layers,

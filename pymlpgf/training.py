@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from .callbacks import Questions, stepwise
+from .checkpoint import Checkpointer
 from .data import numeric, real_number
+from .discrete import DISCRETE_METHODS, DiscreteMethod
 from .errors import InputError
 from .net import Net
 from .progress import ProgressLine
@@ -25,7 +30,7 @@ def flow(
     net: Net,
     p: Any,
     *,
-    alg: str = "auto",
+    alg: str | DiscreteMethod = "auto",
     maxT: float = math.inf,
     abstol: float = 1e-6,
     reltol: float = 1e-6,
@@ -38,21 +43,33 @@ def flow(
     dense: bool = False,
     save_everystep: bool = False,
     n_samples_trajectory: int = 100,
+    event: Any = None,
+    observables: Any = None,
+    batchsize: int | None = None,
+    seed: int = 0,
+    learning_rate: float | None = None,
+    schedule: Any = None,
+    callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     """Integrate the gradient flow dθ/dt = −tauinv ∘ ∇L(θ) from ``p``.
 
     Parameters
     ----------
     net : Net
-    p : array of shape (n_params,) or Params
-        Initial parameters; not changed.
+    p : array of shape (n_params,), Params or TrainResult
+        Initial parameters; not changed. A result is continued from its best point ``x``; clock and trajectory begin
+        anew.
     alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF" or "Exprb53s3"
         Explicit: Tsit5 (Tsitouras 2011) and RK4. Stiff, with the exact Hessian: Rodas5P (Steinebach 2023), TRBDF2, QNDF
         (variable order 1 to 5, few Hessians) and Exprb53s3 (exponential, Luan and Ostermann 2014); TRBDF2 and QNDF
         use Hessian-vector products for large nets. "auto": the last where P² ≤ N, else Tsit5 until
         stiffness shows and then the stiff method that suits P and N.
+        Discrete: "GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam" or "AdamW", for the defaults of
+        ``pymlpgf.Adam`` and so on, or such an object, which also says what its time t is.
     maxT : float
         Final time; infinity integrates until another stop.
     abstol, reltol : float
@@ -73,10 +90,34 @@ def flow(
         Keep the solution between the steps: ``res.sol(t)``.
     save_everystep, n_samples_trajectory
         Record every step, or at most so many points, evenly spaced in log(t + 1).
+    event : function of (t, x), optional
+        The run ends when it becomes true, or where the number it returns reaches zero or changes its sign: between the
+        steps of a flow, after a step of a discrete method.
+    observables : dict, optional
+        What else to record along the trajectory, ``res.trajectory["name"]``: a function of x that returns a number, a
+        pair (input, target) whose data loss is meant (evaluated in Julia, by a net made once), or a net whose loss is.
+    batchsize : int, optional
+        Samples a step of a discrete method, in an order drawn anew each epoch; all of them by default. With batches,
+        loss and gradient norm of all samples are computed, and points recorded, about once an epoch.
+    seed : int
+        Of the order of the samples.
+    learning_rate, schedule
+        Of a discrete method that is given by name; see ``pymlpgf.Adam``.
+    callback : function, optional
+        Called after every step with one argument, an ``IntermediateResult`` (x, loss, gnorm, t, phase, iteration).
+        It ends the run by raising StopIteration. Another exception ends it too and is raised when the solver has
+        returned, what was found until then in its attribute ``result``. Like the other functions here it
+        cannot call a net.
     verbosity : 0, 1 or 2
         No progress line, one on terminals after a second, or always.
     progress_interval : float
         Seconds between updates of the progress line.
+    checkpoint : path, optional
+        An .npz file that holds the state of the run while it lasts, with the net and its data, for ``pymlpgf.resume``,
+        and its result afterwards; ``pymlpgf.load`` reads both. The functions given here, and what a discrete method
+        remembers, are not in it.
+    checkpoint_interval : float
+        Seconds between checkpoints.
 
     Returns
     -------
@@ -96,11 +137,12 @@ def flow(
     >>> bool(abs(res.x[0] - np.exp(-2)) < 1e-8), res.ode_stopped_by
     (True, 'maxT')
     """
-    options = _flow_options(
-        alg, maxT, abstol, reltol, maxtime_ode, maxiterations_ode, dt, dense, save_everystep, n_samples_trajectory
-    )
+    options, schedule = _flow_options(**locals())
     options.update(_goals(min_gnorm, minloss))
-    return _solve("flow", net, p, options, tauinv, verbosity, progress_interval)
+    return _solve(
+        "flow", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
+        event=event, schedule=schedule, observables=observables,
+    )  # fmt: skip
 
 
 @suggest_keywords
@@ -114,15 +156,18 @@ def minimize(
     min_gnorm: float = 0,
     minloss: float = 0,
     patience: float = 10_000,
+    callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     """Find the nearest minimum of the loss, down to round-off.
 
     Parameters
     ----------
     net : Net
-    p : array of shape (n_params,) or Params
+    p : array of shape (n_params,), Params or TrainResult
         Where to start; not changed.
     optim_solver : "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS", "LBFGS" or "NewtonKrylov"
         The last two need memory for some vectors of length n_params only, the others for matrices.
@@ -135,7 +180,7 @@ def minimize(
         Stop when the loss is at most this, if positive.
     patience : float
         Stop after so many iterations without progress.
-    verbosity, progress_interval
+    callback, verbosity, progress_interval, checkpoint, checkpoint_interval
         As for ``flow``.
 
     Returns
@@ -157,7 +202,9 @@ def minimize(
     """
     options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience)
     options.update(_goals(min_gnorm, minloss))
-    return _solve("minimize", net, p, options, 1, verbosity, progress_interval)
+    return _solve(
+        "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback
+    )
 
 
 @suggest_keywords
@@ -165,7 +212,7 @@ def train(
     net: Net,
     p: Any,
     *,
-    alg: str = "auto",
+    alg: str | DiscreteMethod = "auto",
     maxT: float = math.inf,
     abstol: float = 1e-6,
     reltol: float = 1e-6,
@@ -176,16 +223,28 @@ def train(
     dense: bool = False,
     save_everystep: bool = False,
     n_samples_trajectory: int = 100,
+    event: Any = None,
+    observables: Any = None,
+    batchsize: int | None = None,
+    seed: int = 0,
+    learning_rate: float | None = None,
+    schedule: Any = None,
     optim_solver: str = "NewtonTrustRegion",
     maxtime_optim: float = 120,
     maxiterations_optim: float = math.inf,
     patience: float = 10_000,
     min_gnorm: float = 0,
     minloss: float = 0,
+    callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
 ) -> TrainResult:
     """``flow``, then ``minimize`` from where it ended; the keywords are theirs.
+
+    A flow that was interrupted, diverged or ended by the callback is not followed by a minimisation. The result holds
+    the best point of both.
 
     Examples
     --------
@@ -196,22 +255,27 @@ def train(
     >>> res.loss < 1e-8
     True
     """
-    options = _flow_options(
-        alg, maxT, abstol, reltol, maxtime_ode, maxiterations_ode, dt, dense, save_everystep, n_samples_trajectory
-    )
+    options, schedule = _flow_options(**locals())
     options.update(_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience))
     options.update(_goals(min_gnorm, minloss))
-    return _solve("train", net, p, options, tauinv, verbosity, progress_interval)
+    return _solve(
+        "train", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
+        event=event, schedule=schedule, observables=observables,
+    )  # fmt: skip
 
 
 def _solve(
     what: str,
     net: Net,
     p: Any,
-    options: dict[str, object],
+    options: dict[str, Any],
     tauinv: Any,
     verbosity: int,
     progress_interval: float,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
+    callback: Any = None,
+    **functions: Any,
 ) -> TrainResult:
     if not isinstance(net, Net):
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
@@ -227,43 +291,37 @@ def _solve(
     interval = _number("progress_interval", progress_interval, positive=True)
     if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
+    step = stepwise(callback, net)
+    questions = Questions(net, x, **functions)
     bridge = net._bridge
+    writer = None
+    if checkpoint is not None:
+        functions["callback"] = callback
+        writer = Checkpointer.of(checkpoint, checkpoint_interval, net, what, x, options, rates, functions)
     with ProgressLine(verbosity, interval) as line:
-        return bridge.solve(
-            net._handle, x.ctypes.data, what, options, rates, line.update,
-            lambda handle: read_result(bridge, handle, what, x.copy(), net),
+        result = bridge.solve(
+            net._handle, x.ctypes.data, what, {**options, **questions.options}, rates,
+            line.update if writer is None else writer.after(line),
+            lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
         )  # fmt: skip
+    if "batchsize" in options:
+        result = replace(result, batchsize=options["batchsize"], batch_seed=int(options["seed"][1:]))
+    return result if writer is None else writer.finish(result)
 
 
 def _flow_options(
-    alg: str,
-    maxT: float,
-    abstol: float,
-    reltol: float,
-    maxtime: float,
-    maxiterations: float,
-    dt: float | None,
-    dense: bool,
-    save_everystep: bool,
-    samples: int,
-) -> dict[str, object]:
-    options: dict[str, object] = {
-        "alg": _name("alg", alg, FLOW_ALGORITHMS),
-        "maxT": _number("maxT", maxT),
-        "abstol": _number("abstol", abstol, finite=True),
-        "reltol": _number("reltol", reltol, finite=True),
-        "maxtime_ode": _number("maxtime_ode", maxtime),
-        "maxiterations_ode": _number("maxiterations_ode", maxiterations),
-        "dense": bool(dense),
-        "save_everystep": bool(save_everystep),
-        "n_samples_trajectory": _number("n_samples_trajectory", samples, finite=True),
-    }
-    if dt is not None:
-        options["dt"] = _number("dt", dt, finite=True, positive=True)
-    return options
+    *, alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any, **given: Any
+) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
+    options, function = _method(alg, learning_rate, schedule, batchsize, seed, dt, dense)
+    for name in ("maxT", "maxtime_ode", "maxiterations_ode"):
+        options[name] = _number(name, given[name])
+    for name in ("abstol", "reltol", "n_samples_trajectory"):
+        options[name] = _number(name, given[name], finite=True)
+    options["save_everystep"] = bool(given["save_everystep"])
+    return options, function
 
 
-def _minimize_options(solver: str, maxtime: float, maxiterations: float, patience: float) -> dict[str, object]:
+def _minimize_options(solver: str, maxtime: float, maxiterations: float, patience: float) -> dict[str, Any]:
     return {
         "optim_solver": _name("optim_solver", solver, OPTIM_SOLVERS),
         "maxtime_optim": _number("maxtime_optim", maxtime),
@@ -272,11 +330,51 @@ def _minimize_options(solver: str, maxtime: float, maxiterations: float, patienc
     }
 
 
-def _goals(min_gnorm: float, minloss: float) -> dict[str, object]:
+def _goals(min_gnorm: float, minloss: float) -> dict[str, Any]:
     return {
         "min_gnorm": _number("min_gnorm", min_gnorm, finite=True),
         "minloss": _number("minloss", minloss, finite=True),
     }
+
+
+def _method(
+    alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any
+) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
+    """The options of the flow's algorithm, and the schedule if that is a function."""
+    known = (*FLOW_ALGORITHMS, *DISCRETE_METHODS)
+    if isinstance(alg, type) and issubclass(alg, DiscreteMethod):
+        raise InputError(f"alg is the class {alg.__name__}; {alg.__name__}() is needed")
+    own = {name: v for name, v in (("learning_rate", learning_rate), ("schedule", schedule)) if v is not None}
+    if isinstance(alg, DiscreteMethod):
+        if own:
+            raise InputError(f"{' and '.join(own)}: give it to {type(alg).__name__}(…) alone")
+        method = alg
+    elif _name("alg", alg, known) in DISCRETE_METHODS:
+        method = DISCRETE_METHODS[alg](**own)
+    else:
+        if batchsize is not None:
+            own["batchsize"] = batchsize
+        if own:
+            raise InputError(f"{' and '.join(own)}: for discrete methods such as 'Adam'; alg is {alg!r}")
+        options: dict[str, Any] = {"alg": alg, "dense": bool(dense)}
+        if dt is not None:
+            options["dt"] = _number("dt", dt, finite=True, positive=True)
+        return options, None
+    if dense or dt is not None:
+        raise InputError(f"{'dense' if dense else 'dt'}: for flows; alg is the discrete method {method!r}")
+    options, function = method._options()
+    if batchsize is not None:
+        if not _whole(batchsize) or not 1 <= batchsize < 2**53:
+            raise InputError(f"batchsize is {batchsize!r}; a positive whole number, or None for all samples, is needed")
+        options["batchsize"] = int(batchsize)
+    if not _whole(seed) or not 0 <= seed < 2**64:
+        raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
+    options["seed"] = f"u{int(seed)}"
+    return options, function
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _name(argument: str, value: object, known: tuple[str, ...]) -> str:

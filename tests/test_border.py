@@ -15,6 +15,7 @@ X, Y = np.linspace(-1, 1, N * D).reshape(N, D), np.linspace(0, 1, N)
 LAYERS = [(3, "tanh", True), (1, "identity", True)]
 NET = mg.Net(layers=LAYERS, input=X, target=Y)
 POINT = np.linspace(-1, 1, P)
+PATH = mg.flow(NET, POINT, maxT=0.1).trajectory
 
 not_finite = st.sampled_from([np.nan, np.inf, -np.inf])
 nonsense = st.sampled_from(
@@ -138,6 +139,25 @@ calls = st.one_of(
     bad_number(zero_allowed=False, infinite_allowed=True).map(lambda v: run("minimize", patience=v)),
     bad_number(zero_allowed=False, infinite_allowed=True).map(lambda v: run("train", progress_interval=v)),
     unknown({"auto", "Tsit5", "Rodas5P"}).map(lambda v: run("flow", alg=v)),
+    unknown({"auto", "Adam"}).map(lambda v: run("train", alg=v, learning_rate=0.1)),
+    st.one_of(st.integers(max_value=0), st.floats(), words, nonsense, st.booleans()).map(lambda v: run("flow", alg="Adam", batchsize=v)),
+    st.integers(min_value=1).map(lambda v: run("flow", alg="Tsit5", batchsize=v)),
+    bad_seed.map(lambda v: run("train", alg="Adam", batchsize=2, seed=v)),
+    bad_number(zero_allowed=False).filter(lambda v: v is not None).map(lambda v: run("flow", alg="RMSprop", learning_rate=v)),
+    bad_number(zero_allowed=False).map(lambda v: lambda: mg.Adam(learning_rate=v)),
+    bad_number(zero_allowed=False).map(lambda v: lambda: mg.RMSprop(eps=v)),
+    bad_number().map(lambda v: lambda: mg.AdamW(weight_decay=v)),
+    st.one_of(bad_number(), st.floats(min_value=1)).map(lambda v: lambda: mg.Nesterov(momentum=v)),
+    st.one_of(nonsense, words, st.floats(), st.tuples(st.just(0.9), st.floats(min_value=1))).map(lambda v: lambda: mg.Adam(betas=v)),
+    st.one_of(words, st.integers(), st.just([]), st.lists(st.floats(max_value=-1e-9), min_size=1), st.just([[1.0]])).map(lambda v: run("flow", alg="Adam", schedule=v)),
+    st.one_of(words, st.floats(max_value=0), st.floats(min_value=1.1), st.none()).map(lambda v: lambda: mg.ExponentialDecay(v)),
+    st.one_of(words, st.integers(max_value=0), st.floats(), st.none(), st.booleans()).map(lambda v: lambda: mg.CosineDecay(v)),
+    words.filter(str.isidentifier).map(lambda w: lambda: mg.Momentum(**{w + "_": 1})),
+    st.one_of(words, st.integers(), st.lists(st.integers())).map(lambda v: run("train", callback=v)),
+    st.one_of(words, st.integers(), st.just(lambda t, x: "late"), st.just(lambda t, x: None)).map(lambda v: run("flow", event=v)),
+    st.one_of(words, st.integers(1), st.dictionaries(words, words, min_size=1), st.just({1: len})).map(lambda v: run("flow", observables=v)),
+    bad_array((3, P)).filter(lambda a: not fits(a, (-1, P))).map(lambda a: lambda: mg.trajectory_distance(a, PATH)),
+    st.one_of(nonsense, words, st.none(), st.just(POINT)).map(lambda v: lambda: mg.trajectory_distance([POINT], v)),
     unknown(set(OPTIM_SOLVERS)).map(lambda v: run("minimize", optim_solver=v)),
     words.filter(str.isidentifier).map(lambda w: run("train", **{w + "_": 1})),
     st.one_of(st.integers().filter(lambda v: v not in (0, 1, 2)), words, nonsense).map(lambda v: run("flow", verbosity=v)),

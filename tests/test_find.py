@@ -336,7 +336,8 @@ def some_julia(host: str = "embedded", version: tuple[int, int, int] = (1, 5, 3)
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("JULIA_LOAD_PATH", "JULIA_DEPOT_PATH", "JULIA_PROJECT", "JULIA_NUM_THREADS"):
+    names = ("JULIA_LOAD_PATH", "JULIA_DEPOT_PATH", "JULIA_PROJECT", "JULIA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    for name in names:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cpu, "openblas_coretype", lambda: "SkylakeX")
 
@@ -349,6 +350,7 @@ def test_environment_of_the_private_julia(cache: Path, plain: None, monkeypatch:
         "JULIA_LOAD_PATH": f"{PACKAGE}{os.pathsep}@stdlib",
         "JULIA_DEPOT_PATH": str(cache / "depot-1.5.3"),
         "JULIA_NUM_THREADS": "3",
+        "OPENBLAS_NUM_THREADS": "3",
         "OPENBLAS_CORETYPE": "SkylakeX",
     }
     assert environment.variables(some_julia(private=True), cache, 3) == expected
@@ -356,7 +358,10 @@ def test_environment_of_the_private_julia(cache: Path, plain: None, monkeypatch:
     monkeypatch.setenv("JULIA_LOAD_PATH", "/mine")
     assert environment.variables(some_julia(private=True), cache, 3) == expected
     expected["JULIA_LOAD_PATH"] = os.pathsep.join(["/mine", PACKAGE, "@stdlib"])
+    del expected["OPENBLAS_NUM_THREADS"]
     assert environment.variables(some_julia(private=True), cache, 3, session=True) == expected
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    assert "OPENBLAS_NUM_THREADS" not in environment.variables(some_julia(private=True), cache, 3)
 
 
 @pytest.mark.parametrize("version", [(1, 5, 3), (1, 9, 4)])

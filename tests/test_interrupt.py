@@ -84,7 +84,8 @@ WARM_FLOW = NET + '    mg.flow(net, p, alg="Tsit5", maxiterations_ode=2)\n'
 WARM = (
     WARM_FLOW
     + """
-    mg.train(net, p, alg="Rodas5P", maxiterations_ode=2, maxiterations_optim=2)
+    for alg in ("Rodas5P", "auto"):
+        mg.train(net, p, alg=alg, maxiterations_ode=2, maxiterations_optim=2)
     mg.minimize(net, p, maxiterations_optim=2)
 """
 )

@@ -38,7 +38,13 @@ include("flow/qndf.jl")
 include("flow/eigen.jl")
 include("flow/exponential.jl")
 include("flow/auto.jl")
+include("discrete/method.jl")
+include("discrete/momentum.jl")
+include("discrete/adaptive.jl")
+include("discrete/batches.jl")
 include("flow/flow.jl")
+include("discrete/descent.jl")
+include("flow/distance.jl")
 include("minimize/problem.jl")
 include("minimize/shifted_solver.jl")
 include("minimize/subproblem.jl")
@@ -53,7 +59,29 @@ include("minimize/newton.jl")
 include("minimize/levenberg_marquardt.jl")
 include("minimize/newton_krylov.jl")
 include("train.jl")
+include("infinite/normal.jl")
+include("infinite/neuron.jl")
+include("infinite/moments.jl")
+include("infinite/nodes.jl")
+include("infinite/expansion.jl")
+include("infinite/mehler.jl")
+include("infinite/quadrature.jl")
+include("infinite/closed_forms.jl")
+include("infinite/pairs.jl")
+include("infinite/network.jl")
+include("infinite/derivatives.jl")
+include("infinite/second_derivatives.jl")
+include("infinite/gauss_hermite.jl")
+include("landscape/growth.jl")
+include("landscape/symmetry.jl")
+include("landscape/subspace.jl")
+include("landscape/invariances.jl")
+include("landscape/classify.jl")
+include("landscape/along.jl")
+include("landscape/polish.jl")
+include("landscape/border.jl")
 include("c_interface.jl")
+include("c_solve.jl")
 
 
 include("precompile.jl")
@@ -62,6 +90,11 @@ export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, h
     unpack, n_params
 export minimize, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
 export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
+export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
+export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
+export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
+export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages
+export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

@@ -14,6 +14,7 @@ for (T, gemm, syrk) in ((Float64, :dgemm_, :dsyrk_), (Float32, :sgemm_, :ssyrk_)
             ta, tb, m, n, k, α, pointer(A, oa), lda, pointer(B, ob), ldb, β, pointer(C, oc), ldc, 1, 1)
         return C
     end
+    # Lower triangle of the n × n matrix C += α AᵀA, with A k × n.
     @eval function syrk!(n::Int, k::Int, α::$T, A::Array{$T}, lda::Int, C::Array{$T}, ldc::Int)
         GC.@preserve A C ccall(($syrk, libblas), Cvoid,
             (Ref{UInt8}, Ref{UInt8}, Ref{BLAS.BlasInt}, Ref{BLAS.BlasInt}, Ref{$T}, Ptr{$T}, Ref{BLAS.BlasInt},
@@ -40,22 +41,6 @@ function gemm!(ta::Char, tb::Char, m::Int, n::Int, k::Int, α, A, oa::Int, lda::
         end
         c = oc + i + ldc * j
         C[c] = iszero(β) ? α * s : α * s + β * C[c]
-    end
-    return C
-end
-
-"""
-    syrk!(n, k, α, A, lda, C, ldc)
-
-Lower triangle of C += α AᵀA, with A k×n.
-"""
-function syrk!(n::Int, k::Int, α, A, lda::Int, C, ldc::Int)
-    @inbounds for j in 1:n, i in j:n
-        s = zero(eltype(C))
-        for l in 1:k
-            s += A[l+lda*(i-1)] * A[l+lda*(j-1)]
-        end
-        C[i+ldc*(j-1)] += α * s
     end
     return C
 end

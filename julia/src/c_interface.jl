@@ -73,11 +73,7 @@ c_net(single::Int32, layers::Cstring, options::Cstring, D::Int64, N::Int64, X::P
     unsafe_store!(out, keep!(net))
 end
 function border_net(::Type{T}, layers, options, D, N, X, O, Y, w) where {T}
-    specs = map(split(layers, '\n')) do line
-        width, bias, f = split(line, ' '; limit=3)
-        units = [parse_activation(String(part)) for part in split(f, '|')]
-        (parse(Int, width), length(units) == 1 ? units[1] : Tuple(units), bias == "1")
-    end
+    specs = parse_layers(split(layers, '\n'))
     merge = [(parse(Int, l), parse(Int, i), parse(Int, j), parse(Float64, λ))
              for (l, i, j, λ) in split.(split(get(options, "merge", ""), ';'; keepempty=false), ',')]
     number(name, default) = get(options, name, default)::Float64
@@ -85,6 +81,12 @@ function border_net(::Type{T}, layers, options, D, N, X, O, Y, w) where {T}
     return Net{T}(build_layers(specs, D), input, target; weights=weights, loss=get(options, "loss", "mse"),
                   l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf), merge=merge,
                   output_factor=number("output_factor", 1.0), threads=Int(number("threads", 1.0)))
+end
+
+parse_layers(lines) = map(lines) do line
+    width, bias, f = split(line, ' '; limit=3)
+    units = [parse_activation(String(part)) for part in split(f, '|')]
+    (parse(Int, width), length(units) == 1 ? units[1] : Tuple(units), bias == "1")
 end
 
 border_data(::Type{T}, D, N, X, O, Y, w) where {T} =
@@ -182,22 +184,19 @@ c_random_params(net::Int64, seed::UInt64, init::Cstring, out::Ptr{Cvoid}) =
 border_random_params(net::AbstractNet{T}, seed, init, out) where {T} =
     copyto!(array(T, out, n_params(net)), random_params(seed, net; init=init))
 
-# ---- solvers -----------------------------------------------------------------------------------------------
-
-const PHASES = (:flow, :minimize, :evaluation)
-
-"""
-A monitor that calls `int32 report(int32 phase, int64 iteration, double t, double loss, double gnorm, void *x)`,
-with a phase only between blocks of samples (2: `evaluation`): 0 goes on, 1 interrupts, 2 is the callback's wish to stop.
-"""
-function foreign_monitor(report::Ptr{Cvoid})
-    report == C_NULL && return Monitor()
-    return Monitor((phase, iteration, t, value, gnorm, x) -> begin
-        answer = GC.@preserve x ccall(report, Int32, (Int32, Int64, Float64, Float64, Float64, Ptr{Cvoid}),
-            findfirst(isequal(phase), PHASES) - 1, iteration, t, value, gnorm, x === nothing ? C_NULL : pointer(x))
-        answer == 0 ? Stop.running : answer == 1 ? Stop.interrupted : Stop.callback
-    end)
+"The population loss of a student under a teacher of parameters `x`, both nets that are there already."
+c_infinite_net(teacher::Int64, x::Ptr{Cvoid}, student::Int64, out::Ptr{Int64}) = @status begin
+    net = Base.invokelatest(border_infinite_net, net_of(teacher), x, net_of(student))
+    unsafe_store!(out, keep!(net))
 end
+border_infinite_net(teacher, x, student) = InfiniteNet(TeacherNet(teacher, copy(parameters(teacher, x))), student)
+
+"A handle to nodes `X` (D×N) and weights `w` of the product rule."
+c_gauss_hermite(D::Int64, order::Int64, out::Ptr{Int64}) = @status begin
+    unsafe_store!(out, keep!(Base.invokelatest(gauss_hermite_grid, D, order)))
+end
+
+# ---- solvers -----------------------------------------------------------------------------------------------
 
 "Options as lines `name=value`, each value a number, true, false, or a name."
 function parse_options(text::Cstring)
@@ -219,38 +218,22 @@ method_by_name(table, kind, name) = haskey(table, name) ? table[name] :
     throw(ArgumentError("unknown $kind \"$name\"; known are $(join(sort!(collect(keys(table))), ", "))"))
 
 c_solve(net::Int64, x::Ptr{Cvoid}, what::Cstring, options::Cstring, tauinv::Ptr{Float64}, report::Ptr{Cvoid},
-        out::Ptr{Int64}) = @status begin
-    result = Base.invokelatest(border_solve, net_of(net), x, unsafe_string(what), parse_options(options), tauinv,
-                               foreign_monitor(report))
-    unsafe_store!(out, keep!(result))
+        ask::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
+    solved = Base.invokelatest(border_solve, net_of(net), x, unsafe_string(what), parse_options(options), tauinv, report,
+                               ask)
+    unsafe_store!(out, keep!(solved))
 end
 
-function border_solve(net::AbstractNet, x, what, options, tauinv, monitor)
-    x0 = copy(parameters(net, x))
-    τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
-    number(name, default) = get(options, name, default)::Float64
-    count(name, default) = floor(Int, min(number(name, default), 1e18))
-    flag(name) = get(options, name, false)::Bool
-    alg = method_by_name(FLOW_METHODS, "alg", get(options, "alg", "auto"))
-    solver = method_by_name(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion"))
-    dt = number("dt", 0.0)
-    flow_options = (alg=alg, maxT=number("maxT", Inf), abstol=number("abstol", 1e-6), reltol=number("reltol", 1e-6),
-        maxtime=number("maxtime_ode", Inf), maxiterations=count("maxiterations_ode", Inf),
-        min_gnorm=number("min_gnorm", 0.0), minloss=number("minloss", 0.0), tauinv=τ,
-        dt=dt > 0 ? dt : nothing, dense=flag("dense"), save_everystep=flag("save_everystep"),
-        n_samples_trajectory=count("n_samples_trajectory", 100.0))
-    minimize_options = (optim_solver=solver, maxtime=number("maxtime_optim", Inf),
-        maxiterations=count("maxiterations_optim", Inf), min_gnorm=number("min_gnorm", 0.0),
-        minloss=number("minloss", 0.0), patience=count("patience", 10_000.0))
-    watch!(net, monitor)
-    try
-        return what == "flow" ? flow(net, x0; flow_options..., monitor=monitor) :
-               what == "minimize" ? minimize(net, x0; minimize_options..., monitor=monitor) :
-               train(net, x0, flow_options, minimize_options, monitor)
-    finally
-        watch!(net, nothing)
-    end
+"""
+A handle to what the tool `what` answers about a net (0: none is needed). `arrays` and `lengths` describe `n` vectors of Float64.
+"""
+c_tool(net::Int64, what::Cstring, options::Cstring, arrays::Ptr{Ptr{Float64}}, lengths::Ptr{Int64}, n::Int64,
+       out::Ptr{Int64}) = @status begin
+    value = Base.invokelatest(border_tool, net == 0 ? nothing : net_of(net), unsafe_string(what), parse_options(options),
+                              [copy(unsafe_wrap(Array, unsafe_load(arrays, i), unsafe_load(lengths, i))) for i in 1:n])
+    unsafe_store!(out, keep!(value))
 end
+border_tool(net, what, options, arrays) = TOOLS[what](net, options, arrays)
 
 # ---- reading results -----------------------------------------------------------------------------------------
 
@@ -259,6 +242,7 @@ const SCRATCH = Ref{Any}(nothing)
 # What a field becomes: an array of numbers or of bytes.
 flat(x::Array{<:Union{Float32,Float64,Int64}}) = x
 flat(x::Union{Float32,Float64,Int64}) = fill(x)
+flat(x::Bool) = fill(Int64(x))
 flat(x::Stop.Reason) = flat(string(x))
 flat(x::AbstractString) = Vector{UInt8}(codeunits(String(x)))
 flat(::Nothing) = UInt8[]
@@ -313,8 +297,11 @@ function c_table()
             @cfunction(c_predict, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Int64, Ptr{Cvoid})),
             @cfunction(c_compute, Int32, (Int64, Ptr{Cvoid}, Cstring, Ptr{Int64})),
             @cfunction(c_random_params, Int32, (Int64, UInt64, Cstring, Ptr{Cvoid})),
-            @cfunction(c_solve, Int32, (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_solve, Int32, (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_tool, Int32, (Int64, Cstring, Cstring, Ptr{Ptr{Float64}}, Ptr{Int64}, Int64, Ptr{Int64})),
             @cfunction(c_field, Int32, (Int64, Cstring, Ptr{Int64})),
+            @cfunction(c_infinite_net, Int32, (Int64, Ptr{Cvoid}, Int64, Ptr{Int64})),
+            @cfunction(c_gauss_hermite, Int32, (Int64, Int64, Ptr{Int64})),
         ])
     end
     return Int64(UInt(pointer(C_TABLE)))

@@ -5,14 +5,15 @@ function forward!(ws::Workspace, net, θ, block::Block, order::Int)
     n = block.n
     for (l, layer) in enumerate(net.layers)
         A, D, S, X = ws.A[l], ws.D[l], ws.S[l], layer_input(ws, block, l)
-        by_blas(layer) && linear!(A, X, θ, layer, n)
+        whole = by_blas(layer) || by_tile(eltype(A), layer.fan_in, layer.width, n)
+        whole && linear!(A, X, θ, layer, n)
         for columns in layer.columns
             if order == 0
-                forward_columns!(columns.activation, Val(0), A, D, S, X, θ, layer, n, columns)
+                forward_columns!(columns.activation, Val(0), A, D, S, X, θ, layer, n, columns, whole)
             elseif order == 1
-                forward_columns!(columns.activation, Val(1), A, D, S, X, θ, layer, n, columns)
+                forward_columns!(columns.activation, Val(1), A, D, S, X, θ, layer, n, columns, whole)
             else
-                forward_columns!(columns.activation, Val(2), A, D, S, X, θ, layer, n, columns)
+                forward_columns!(columns.activation, Val(2), A, D, S, X, θ, layer, n, columns, whole)
             end
         end
     end
@@ -20,10 +21,10 @@ function forward!(ws::Workspace, net, θ, block::Block, order::Int)
     return nothing
 end
 
-# Column by column, so that the pre-activations are still in the first-level cache.
-function forward_columns!(a::Activation, order::Val, A, D, S, X, θ, layer::Layer, n::Int, columns::Columns)
+# Where the pre-activations are not there as a `whole`, column by column, so that they are in the first-level cache.
+function forward_columns!(a::Activation, order::Val, A, D, S, X, θ, layer::Layer, n::Int, columns::Columns, whole::Bool)
     for j in columns.first:columns.last
-        by_blas(layer) || linear_column!(A, j, X, θ, layer, n)
+        whole || linear_column!(A, j, X, θ, layer, n)
         activate!(a, order, A, D, S, n, j)
     end
     return nothing
@@ -116,18 +117,17 @@ function share_gradient!(g::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{
 end
 
 """
-Δ of layer `l` and its share of the gradient `g`. Column by column as in `forward!`, but for the products that are left to
-BLAS.
+Δ of layer `l` and its share of the gradient `g`, in one pass over each column where the layer has few inputs.
 """
 function backward!(g, ws::Workspace{T}, θ, block::Block, layers, l::Int) where {T}
     n, layer, Δ, A = block.n, layers[l], ws.Δ[l], layer_input(ws, block, l)
     direct = l < length(layers) && layers[l+1].width == 1        # E is a multiple of the one column that follows
     l == length(layers) || direct || pullback!(Δ, ws.Δ[l+1], θ, layers[l+1], n)
-    blas = by_blas(layer)
+    apart = in_one_product(layer)
     @inbounds for j in 1:layer.width
         E, c, w = direct ? (ws.Δ[l+1], 1, θ[layers[l+1].offset+j]) : (Δ, j, one(T))
         o = layer.offset + (j - 1) * layer.fan_in
-        if blas
+        if apart
             total, = backpropagate!(Val(0), Δ, j, ws.D[l], E, c, w, A, n)
         elseif layer.fan_in == 1
             total, s1 = backpropagate!(Val(1), Δ, j, ws.D[l], E, c, w, A, n)
@@ -140,7 +140,7 @@ function backward!(g, ws::Workspace{T}, θ, block::Block, layers, l::Int) where 
         end
         layer.bias && (g[bias_offset(layer)+j] += total)
     end
-    blas && accumulate_weights!(g, Δ, A, layer, n)
+    apart && accumulate_weights!(g, Δ, A, layer, n)
     return nothing
 end
 

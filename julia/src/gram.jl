@@ -58,13 +58,12 @@ register(::Type{T}) where {T<:BlasReal} = Vec{div(32, sizeof(T)),T}
     end
 end
 
-@inline function add!(C::Matrix{T}, i::Int, j::Int, x::Vec{4,T}) where {T}
-    first = (j - 1) * size(C, 1) + i
-    if i + 3 <= size(C, 1)
+@inline function add!(C::Array{T}, first::Int, rows::Int, x::Vec{4,T}) where {T}
+    if rows >= 4
         GC.@preserve C store!(C, first, load(Vec{4,T}, C, first) + x)
     else
-        @inbounds for p in 0:size(C, 1)-i
-            C[first+p] += x.data[p+1].value
+        @inbounds for p in 1:rows
+            C[first+p-1] += x.data[p].value
         end
     end
     return nothing
@@ -80,57 +79,56 @@ columns_for(k::Int) = k + 3
 const PANEL = 9     # columns of B, 18 kB, that stay in the first-level cache
 
 """
-    gram!(C, A, B, n; lower = false)
-
-C += AᵀB over the first `n` rows for C of size p × q; `A` has at least `columns_for(p)` columns, B `q`. With `lower` only
-tiles that reach the lower triangle.
-"""
-function gram!(C::Matrix{T}, A::Matrix{T}, B::Matrix{T}, n::Int, lower::Bool=false) where {T<:BlasReal}
-    p, q = size(C)
-    for panel in 1:PANEL:q
-        for i in (lower ? panel - mod(panel - 1, 4) : 1):4:p
-            j, last = panel, min(panel + PANEL - 1, q)
-            while j + 2 <= last
-                lower && j > i + 3 && break
-                x, y, z = tile(Val(3), A, i, B, j, n)
-                add!(C, i, j, x)
-                add!(C, i, j + 1, y)
-                add!(C, i, j + 2, z)
-                j += 3
-            end
-            while j <= last
-                lower && j > i + 3 && break
-                x, = tile(Val(1), A, i, B, j, n)
-                add!(C, i, j, x)
-                j += 1
-            end
-        end
-    end
-    return C
-end
-
-function gram!(C::Matrix, A::Matrix, B::Matrix, n::Int, lower::Bool=false)
-    @inbounds for j in 1:size(C, 2), i in (lower ? j : 1):size(C, 1)
-        s = zero(eltype(C))
-        for r in 1:n
-            s += A[r, i] * B[r, j]
-        end
-        C[i, j] += s
-    end
-    return C
-end
-
-"""
+    gram!(C, o, ld, p, q, A, a, B, b, n; lower = false)
+    gram!(C, A, B, n)
     gram!(C, Z, n)
 
-Lower triangle of C += ZᵀZ; `Z` has `columns_for(size(C, 1))` columns.
-"""
-gram!(C::Matrix, Z::Matrix, n::Int) = gram!(C, Z, Z, n, true)
+C += AᵀB over the first `n` rows, for C of p × q numbers behind the first `o` of an array, columns `ld` apart; the columns of
+`A` count from `a` on, those of `B` from `b` on, and `A` has three more than p. With `lower` only tiles that reach the lower
+triangle. The second form takes whole matrices, the third adds the lower triangle of ZᵀZ.
 
-# A few samples leave more time to the sums over registers than to the products: BLAS, which keeps no sums there, is
-# faster for 16 samples and 201 columns (25 against 41 µs), slower for 112 (136 against 123 µs).
-function gram!(C::Matrix{T}, Z::Matrix{T}, n::Int) where {T<:BlasReal}
-    p = size(C, 1)
-    n < 64 && p > 64 ? syrk!(p, n, one(T), Z, size(Z, 1), C, p) : gram!(C, Z, Z, n, true)
+A few samples leave more time to the sums over registers than to the products; BLAS keeps no sums there (16 samples, 201
+columns: 25 against 41 µs; 112 samples: 136 against 123 µs).
+"""
+function gram!(C::Array{T}, o::Int, ld::Int, p::Int, q::Int, A::Matrix{T}, a::Int, B::Matrix{T}, b::Int, n::Int,
+               lower::Bool=false) where {T<:BlasReal}
+    if n < 64 && (lower ? p > 64 : p * q > 100)
+        lower ? syrk!(p, n, one(T), A, size(A, 1), C, ld) :
+        gemm!('T', 'N', p, q, n, one(T), A, 1 + (a - 1) * size(A, 1), size(A, 1), B, 1 + (b - 1) * size(B, 1), size(B, 1),
+              one(T), C, o + 1, ld)
+        return C
+    end
+    for panel in 1:PANEL:q
+        last = min(panel + PANEL - 1, q)
+        for i in (lower ? panel - mod(panel - 1, 4) : 1):4:p
+            j, rows, at = panel, p - i + 1, o + i + ld * (panel - 1)
+            while j + 2 <= last && !(lower && j > i + 3)
+                x, y, z = tile(Val(3), A, a + i - 1, B, b + j - 1, n)
+                add!(C, at, rows, x)
+                add!(C, at + ld, rows, y)
+                add!(C, at + 2ld, rows, z)
+                j, at = j + 3, at + 3ld
+            end
+            while j <= last && !(lower && j > i + 3)
+                x, = tile(Val(1), A, a + i - 1, B, b + j - 1, n)
+                add!(C, at, rows, x)
+                j, at = j + 1, at + ld
+            end
+        end
+    end
     return C
 end
+
+function gram!(C::Array, o::Int, ld::Int, p::Int, q::Int, A::Matrix, a::Int, B::Matrix, b::Int, n::Int, lower::Bool=false)
+    @inbounds for j in 1:q, i in (lower ? j : 1):p
+        s = zero(eltype(C))
+        for r in 1:n
+            s += A[r, a+i-1] * B[r, b+j-1]
+        end
+        C[o+i+ld*(j-1)] += s
+    end
+    return C
+end
+
+gram!(C::Matrix, A::Matrix, B::Matrix, n::Int) = gram!(C, 0, size(C, 1), size(C, 1), size(C, 2), A, 1, B, 1, n)
+gram!(C::Matrix, Z::Matrix, n::Int) = gram!(C, 0, size(C, 1), size(C, 1), size(C, 2), Z, 1, Z, 1, n, true)

@@ -4,15 +4,15 @@ function hessian_buffers(share::Share{T}, net::Net{T}) where {T}
     return share.buffers
 end
 
-"`Z` holds a block's weighted derivatives, a column per parameter; `product` one block of the Hessian."
+"`Z` holds a block's weighted derivatives, a column for each weight of a few units of one layer."
 struct BlockBuffers{T} <: HessianBuffers{T}
     Z::Matrix{T}
-    product::Matrix{T}
 end
-function BlockBuffers(net::Net{T}) where {T}
-    columns, fan_in = maximum(n_params, net.layers), maximum(l.fan_in for l in net.layers)
-    return BlockBuffers{T}(zeros(T, first(net.blocks).n, columns), zeros(T, columns, fan_in + 1))
-end
+BlockBuffers(net::Net{T}) where {T} =
+    BlockBuffers{T}(zeros(T, first(net.blocks).n, columns_for(maximum(l.fan_in * units_at_once(l) for l in net.layers))))
+
+"So many that their columns, 2 kB each, stay in the second-level cache."
+units_at_once(l::Layer) = clamp(div(128, l.fan_in), 1, l.width)
 
 """
     hessian!(H, net, θ) -> H
@@ -238,13 +238,38 @@ end
 "Add the rows of layer m ≥ l, columns of unit j of layer l; `H` begins after `shift` parameters."
 function add_block!(H::Matrix{T}, shift::Int, buffers::BlockBuffers{T}, ws::Workspace{T}, layers, block::Block{T},
                     l::Int, j::Int, m::Int) where {T}
-    n, lower, upper = block.n, layers[l], layers[m]
-    Z, product, Δ̇, Δ = buffers.Z, buffers.product, ws.Δ̇[m], ws.Δ[m]
-    A = layer_input(ws, block, m)
-    p0 = m == l ? j : 1
-    weights = (upper.width - p0 + 1) * upper.fan_in
-    @inbounds for p in p0:upper.width, q in 1:upper.fan_in
-        c = (p - p0) * upper.fan_in + q
+    n, lower, upper, Δ̇, B, ld = block.n, layers[l], layers[m], ws.Δ̇[m], layer_input(ws, block, l), size(H, 1)
+    first = m == l ? j : 1
+    inputs = lower.offset - shift + (j - 1) * lower.fan_in            # columns before those of the weights
+    bias, ones = bias_offset(lower) - shift + j - 1, lower.fan_in + 1
+    for p0 in first:units_at_once(upper):upper.width
+        units = min(units_at_once(upper), upper.width - p0 + 1)
+        weights = units * upper.fan_in
+        w0 = upper.offset - shift + (p0 - 1) * upper.fan_in
+        fill_weights!(buffers.Z, ws, layers, block, l, j, m, p0, units)
+        gram!(H, w0 + ld * inputs, ld, weights, lower.fan_in, buffers.Z, 1, B, 1, n)
+        if lower.bias && m > l
+            gram!(H, w0 + ld * bias, ld, weights, 1, buffers.Z, 1, B, ones, n)
+        elseif lower.bias                          # weights come before biases: their place is the transposed one
+            @inbounds for c in (p0 == j ? upper.fan_in : 0)+1:weights   # unit j's own are added as a bias row
+                H[bias+1, w0+c] += column_sum(buffers.Z, c, n)
+            end
+        end
+    end
+    if upper.bias
+        units, b0 = upper.width - first + 1, bias_offset(upper) - shift + first - 1
+        gram!(H, b0 + ld * inputs, ld, units, lower.fan_in, Δ̇, first, B, 1, n)
+        lower.bias && gram!(H, b0 + ld * bias, ld, units, 1, Δ̇, first, B, ones, n)
+    end
+    return nothing
+end
+
+"The factors that stand before a_{l-1}[i] above, for the weights of `units` units of layer m from `p0` on."
+function fill_weights!(Z::Matrix{T}, ws::Workspace{T}, layers, block::Block{T}, l::Int, j::Int, m::Int, p0::Int,
+                       units::Int) where {T}
+    n, A, Δ, Δ̇, k = block.n, layer_input(ws, block, m), ws.Δ[m], ws.Δ̇[m], layers[m].fan_in
+    @inbounds for p in p0:p0+units-1, q in 1:k
+        c = (p - p0) * k + q
         if m == l || (m == l + 1 && q != j)
             @lanes r n Z[r, c] = Δ̇[r, p] * A[r, q]
         elseif m == l + 1
@@ -252,41 +277,6 @@ function add_block!(H::Matrix{T}, shift::Int, buffers::BlockBuffers{T}, ws::Work
         else
             @lanes r n Z[r, c] = muladd(Δ̇[r, p], A[r, q], Δ[r, p] * ws.Ȧ[m-1][r, q])
         end
-    end
-    rows = weights
-    if upper.bias
-        @inbounds for p in p0:upper.width
-            rows += 1
-            @lanes r n Z[r, rows] = Δ̇[r, p]
-        end
-    end
-    B = layer_input(ws, block, l)
-    columns = lower.fan_in + lower.bias           # the last column of B holds ones
-    gemm!('T', 'N', rows, columns, n, one(T), Z, 1, size(Z, 1), B, 1, size(B, 1), zero(T), product, 1, size(product, 1))
-    w0 = upper.offset - shift + (p0 - 1) * upper.fan_in
-    b0 = bias_offset(upper) - shift + p0 - 1
-    @inbounds for i in 1:lower.fan_in
-        col = lower.offset - shift + (j - 1) * lower.fan_in + i
-        for c in 1:weights
-            H[w0+c, col] += product[c, i]
-        end
-        for c in weights+1:rows
-            H[b0+c-weights, col] += product[c, i]
-        end
-    end
-    lower.bias || return nothing
-    col, i = bias_offset(lower) - shift + j, lower.fan_in + 1
-    @inbounds if m == l                            # weights come before biases: their place is the transposed one
-        for c in upper.fan_in+1:weights            # those of unit j itself were added as a bias row
-            H[col, w0+c] += product[c, i]
-        end
-    else
-        for c in 1:weights
-            H[w0+c, col] += product[c, i]
-        end
-    end
-    @inbounds for c in weights+1:rows
-        H[b0+c-weights, col] += product[c, i]
     end
     return nothing
 end

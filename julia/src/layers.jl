@@ -70,7 +70,8 @@ const BLOCK = 256
     Block{T}
 
 Up to `BLOCK` samples, one column a feature, so that loops over samples run through memory. The number of
-rows `n` is a multiple of `LANES`: the last sample is repeated with weight 0. Column D + 1 of `X` holds ones.
+rows `n` is a multiple of `LANES`: the last sample is repeated with weight 0. Column D + 1 of `X` holds ones; there are as
+many columns as [`gram!`](@ref) reads.
 """
 struct Block{T}
     n::Int
@@ -82,11 +83,11 @@ end
 function Block{T}(X::AbstractMatrix, Y::AbstractMatrix, w, samples::UnitRange{Int}) where {T}
     n = cld(length(samples), LANES) * LANES
     rows = [min(i, last(samples)) for i in first(samples):first(samples)+n-1]
-    x = Matrix{T}(undef, n, size(X, 1) + 1)
+    x = zeros(T, n, columns_for(size(X, 1)))
     for d in 1:size(X, 1), r in 1:n
         x[r, d] = X[d, rows[r]]
     end
-    x[:, end] .= 1
+    x[:, size(X, 1)+1] .= 1
     y = T[Y[o, i] for i in rows, o in 1:size(Y, 1)]
     return Block{T}(n, x, y, T[r <= length(samples) ? (w === nothing ? 1 : w[rows[r]]) : 0 for r in 1:n])
 end
@@ -98,7 +99,7 @@ blocks(::Type{T}, X, Y, w) where {T} =
     Workspace{T}
 
 Buffers for one block, a matrix per layer with a column per unit. Activations `A` (column width + 1 holds
-ones), f' `D`, f'' `S`, ∂ℓ/∂a `E`, ∂ℓ/∂h `Δ`; the letters with a dot are directional derivatives:
+ones, others follow for `gram!`), f' `D`, f'' `S`, ∂ℓ/∂a `E`, ∂ℓ/∂h `Δ`; the letters with a dot are directional derivatives:
 `Ȧ`, `Ḣ` (of pre-activations), `Δ̇`. `row` has three columns for what a loss keeps per sample.
 """
 struct Workspace{T}
@@ -114,11 +115,11 @@ struct Workspace{T}
 end
 
 function Workspace{T}(layers, rows) where {T}
-    buffers(extra) = [zeros(T, rows, l.width + extra) for l in layers]
-    ws = Workspace{T}(buffers(1), buffers(0), buffers(0), buffers(0), buffers(0), buffers(1), buffers(0), buffers(0),
-                      zeros(T, rows, 3))
-    for A in ws.A
-        A[:, end] .= 1
+    buffers(columns=identity) = [zeros(T, rows, columns(l.width)) for l in layers]
+    ws = Workspace{T}(buffers(columns_for), buffers(), buffers(), buffers(), buffers(), buffers(columns_for), buffers(),
+                      buffers(columns_for), zeros(T, rows, 3))
+    for (A, l) in zip(ws.A, layers)
+        A[:, l.width+1] .= 1
     end
     return ws
 end

@@ -40,14 +40,21 @@ end
     each_share(f, net)
 
 `f(share)` for every share, in parallel if there are several. Threads must not call out, so only a share that is alone
-lets the monitor beat.
+lets the monitor beat aloud; the others look at the clock, and an exception of theirs waits for all to end.
 """
 function each_share(f::F, net) where {F}
     Threads.@threads for share in net.shares
-        f(share)
+        try
+            f(share)
+        catch interruption
+            interruption isa Interrupted || rethrow()
+            share.alone && rethrow()
+        end
     end
+    rethrow_cut!(net.monitor)
+    return nothing
 end
-beat(share::Share, net) = share.alone ? heartbeat(net.monitor) : nothing
+beat(share::Share, net) = share.alone ? heartbeat(net.monitor) : quiet_heartbeat(net.monitor)
 
 """
     Net(; layers, input, target, weights = nothing, loss = "mse", l2 = 0, maxnorm = Inf, merge = nothing,

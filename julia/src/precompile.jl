@@ -10,12 +10,16 @@ if ccall(:jl_generating_output, Cint, ()) == 1
         precompile(border_hvp, (N, P, P, P))
         precompile(border_random_params, (N, UInt64, typeof(glorot_normal), P))
         precompile(parse_options, (Cstring,))
-        precompile(foreign_monitor, (P,))
+        precompile(foreign_monitor, (P, Bool))
         precompile(value_and_gradient!, (V, N, V))
+        precompile(border_infinite_net, (N, P, N))
+        precompile(border_gradient, (InfiniteNet{T}, P, P, Ptr{T}))
+        precompile(border_loss, (InfiniteNet{T}, P, Ptr{T}))
+        precompile(border_hessian, (InfiniteNet{T}, P, P))
         for A in (Identity, Softplus, Tanh, Sigmoid, Relu, Sigmoid2, GFunction)
             for order in 0:2
                 M = Matrix{T}
-                precompile(forward_columns!, (A, Val{order}, M, M, M, M, V, Layer, Int, Columns))
+                precompile(forward_columns!, (A, Val{order}, M, M, M, M, V, Layer, Int, Columns, Bool))
             end
         end
     end

@@ -40,7 +40,7 @@ end # module Stop
 The solvers' window to the outside. Every solver calls `poll!` once per accepted step; at most every
 `interval` seconds (and once at the first call) that calls
 `f(phase, iteration, t, loss, gnorm, x) -> Stop.Reason`. Anything but `Stop.running` ends the solve.
-`Monitor()` never stops anything.
+`Monitor()` never stops anything but an evaluation that goes on long after the time limit of its solver.
 """
 mutable struct Monitor
     report::Any
@@ -48,16 +48,25 @@ mutable struct Monitor
     last::Float64       # report by poll!
     beat::Float64       # report by heartbeat, which must not starve poll!
     start::Float64
+    deadline::Float64   # an evaluation that goes on is given up
+    polled::Int         # the iteration that was last reported
+    cut::Stop.Reason    # what one of several threads found in its heartbeat
 end
-Monitor(f=nothing; interval=0.05) = Monitor(f, interval, -Inf, -Inf, seconds())
+Monitor(f=nothing; interval=0.05) = Monitor(f, interval, -Inf, -Inf, seconds(), Inf, -1, Stop.running)
+
+# How long, in seconds, a step may go on beyond its solver's time limit; most steps are done by then.
+const GRACE = 0.5
+const HEARTBEAT = 0.05
 
 "Seconds on a clock that never runs backwards."
 seconds() = time_ns() * 1e-9
 
-"Restart the clock of `monitor`: the solver begins now."
-function start!(monitor::Monitor)
+"Restart the clock of `monitor`: the solver begins now and may take `maxtime` seconds."
+function start!(monitor::Monitor, maxtime=Inf)
     monitor.start = monitor.beat = seconds()
+    monitor.deadline = monitor.start + maxtime + GRACE
     monitor.last = -Inf
+    monitor.polled = -1
     return monitor
 end
 
@@ -75,6 +84,7 @@ function poll!(monitor::Monitor, phase::Symbol, iteration::Integer, t::Real, los
     now = seconds()
     now - monitor.last < monitor.interval && return Stop.running
     monitor.last = monitor.beat = now
+    monitor.polled = iteration
     return monitor.report(phase, Int(iteration), Float64(t), Float64(loss), Float64(gnorm), x)::Stop.Reason
 end
 
@@ -87,12 +97,13 @@ end
     heartbeat(monitor)
 
 Called between blocks of samples, so that a long evaluation can be interrupted: throws `Interrupted` when the
-outside asks to stop.
+outside asks to stop, or when the time limit has long passed.
 """
 function heartbeat(monitor::Monitor)
-    monitor.report === nothing && return nothing
     now = seconds()
-    now - monitor.beat < monitor.interval && return nothing
+    now > monitor.deadline && throw(Interrupted(Stop.maxtime))
+    monitor.report === nothing && return nothing
+    now - monitor.beat < max(monitor.interval, HEARTBEAT) && return nothing
     monitor.beat = now
     reason = monitor.report(:evaluation, 0, 0.0, 0.0, 0.0, nothing)::Stop.Reason
     reason == Stop.running || throw(Interrupted(reason))
@@ -100,5 +111,42 @@ function heartbeat(monitor::Monitor)
 end
 heartbeat(::Nothing) = nothing
 
+"The heartbeat of one of several threads, which must not call out: it knows the clock and what the others found."
+function quiet_heartbeat(monitor::Monitor)
+    monitor.cut == Stop.running && seconds() > monitor.deadline && (monitor.cut = Stop.maxtime)
+    monitor.cut == Stop.running || throw(Interrupted(monitor.cut))
+    return nothing
+end
+quiet_heartbeat(::Nothing) = nothing
+
+"After the threads have met: what one of them found, found by all."
+function rethrow_cut!(monitor::Monitor)
+    reason = monitor.cut
+    monitor.cut = Stop.running
+    reason == Stop.running || throw(Interrupted(reason))
+    return nothing
+end
+rethrow_cut!(::Nothing) = nothing
+
 "Let evaluations of `net` beat for `monitor`; `nothing` ends that."
 watch!(net, monitor) = nothing
+
+"`f()` while evaluations of `net` beat for `monitor`."
+function watching(f, net, monitor::Monitor)
+    watch!(net, monitor)
+    try
+        return f()
+    finally
+        watch!(net, nothing)
+    end
+end
+
+"""
+    last_poll!(monitor, phase, iteration, t, loss, gnorm, x) -> Stop.Reason
+
+Solvers do not poll after the step that ends them: whoever wants to see every step (interval 0) gets it here.
+"""
+function last_poll!(monitor::Monitor, phase::Symbol, iteration::Int, t, loss, gnorm, x)
+    (monitor.interval > 0 || monitor.polled == iteration) && return Stop.running
+    return poll!(monitor, phase, iteration, t, loss, gnorm, x)
+end

@@ -88,3 +88,30 @@ end
     @test_throws ArgumentError Net(; p..., threads = Threads.nthreads() + 1)
     @test_throws ArgumentError Net(; p..., threads = 0)
 end
+
+@testset "products over samples" begin
+    rng = MersenneTwister(8)
+    for T in (Float64, Float32), n in (16, 48, 64, 256), p in (1, 3, 4, 5, 9, 13, 66), q in (1, 2, 3, 10, 11)
+        A, B = randn(rng, T, n, MLPGF.columns_for(p + 1)), randn(rng, T, n, q + 1)
+        C = randn(rng, T, 2 + (p + 1) * q)                 # C begins at the third number, columns p + 1 apart
+        exact = copy(C)
+        for j in 1:q, i in 1:p
+            exact[2+i+(p+1)*(j-1)] += sum(big.(A[:, 1+i]) .* big.(B[:, 1+j]))
+        end
+        @test MLPGF.gram!(C, 2, p + 1, p, q, A, 2, B, 2, n) ≈ exact rtol = 20 * eps(T)
+    end
+    for T in (Float64, Float32), n in (16, 256), p in (1, 5, 41, 70)
+        Z = randn(rng, T, n, MLPGF.columns_for(p))
+        @test LowerTriangular(MLPGF.gram!(zeros(T, p, p), Z, n)) ≈ LowerTriangular(Z[:, 1:p]' * Z[:, 1:p]) rtol = 20 * eps(T)
+    end
+    # C = c + A W, W row by row and column by column, with and without constants; sizes on both sides of every crossover
+    for T in (Float64, Float32), n in (16, 64, 256), (k, m) in ((1, 1), (1, 7), (3, 9), (9, 3), (4, 4), (7, 6), (300, 17))
+        A, θ = randn(rng, T, n, k + 1), randn(rng, T, k * m + m + 2)
+        for (si, sj) in ((1, k), (m, 1)), constant in (true, false)
+            W = [θ[2+si*(i-1)+sj*(j-1)] for i in 1:k, j in 1:m]
+            c = constant ? θ[k*m+2:k*m+m+1] : zeros(T, m)
+            C = MLPGF.combine!(fill(T(NaN), n, m), m, A, k, θ, 2, si, sj, constant ? k * m + 1 : -1, n)
+            @test C ≈ A[:, 1:k] * W .+ c' rtol = 20 * eps(T)
+        end
+    end
+end

@@ -2,8 +2,7 @@ using MLPGF, Test
 
 # Each file in a module of its own, so that their helpers do not meet.
 @testset "MLPGF" begin
-    for file in ("derivative_tests.jl", "loss_tests.jl", "params_tests.jl", "flow_tests.jl", "flow_methods_tests.jl",
-                 "minimize_tests.jl", "minimizer_tests.jl")
+    for file in sort!(filter(endswith("_tests.jl"), readdir(@__DIR__)))
         Base.include(Module(Symbol(file)), joinpath(@__DIR__, file))
     end
 end

@@ -39,18 +39,26 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "predict": (i32, (i64, ptr, ptr, i64, ptr)),
     "compute": (i32, (i64, ptr, text, ptr)),
     "random_params": (i32, (i64, u64, text, ptr)),
-    "solve": (i32, (i64, ptr, text, text, ptr, ptr, ptr)),
+    "solve": (i32, (i64, ptr, text, text, ptr, ptr, ptr, ptr)),
+    "tool": (i32, (i64, text, text, ptr, ptr, i64, ptr)),
     "field": (i32, (i64, text, ptr)),
+    "infinite_net": (i32, (i64, ptr, i64, ptr)),
+    "gauss_hermite": (i32, (i64, i64, ptr)),
 }
 REPORT = ctypes.CFUNCTYPE(i32, i32, i64, f64, f64, f64, ptr)
+ASK = ctypes.CFUNCTYPE(f64, i64, i64, f64, ptr)
 KINDS: dict[int, np.dtype[Any]] = {1: np.dtype("f8"), 2: np.dtype("f4"), 3: np.dtype("i8"), 4: np.dtype("u1")}
 
 R = TypeVar("R")
 #: input (N, D), target (N, O) or labels from 1 on (N,), weights (N,) or None: contiguous and of the net's dtype
 Data = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
-#: report(phase, iteration, t, loss, gnorm): phase is "flow" or "minimize"
-Report = Callable[[str, int, float, float, float], None]
+#: report(phase, iteration, t, loss, gnorm, address of the point): phase is "flow" or "minimize"
+Report = Callable[[str, int, float, float, float, "int | None"], None]
 PHASES = ("flow", "minimize")
+#: callback(phase, iteration, t, loss, gnorm, address of x) -> whether to stop, after every accepted step
+Callback = Callable[[str, int, float, float, float, int], bool]
+#: ask(what, k, t, address of x): the value of an event (0), the factor of a schedule (1), an observable (2, 3, …)
+Ask = Callable[[int, int, float, int], float]
 
 
 class Host(Protocol):
@@ -74,7 +82,7 @@ class Bridge:
         self._call: dict[str, Any] = {}
         for pointer, (name, (result, arguments)) in zip(pointers, SIGNATURES.items(), strict=True):
             # Short calls keep the GIL (PYFUNCTYPE): releasing it costs more than they do. A solve releases it.
-            kind = ctypes.CFUNCTYPE if name == "solve" else ctypes.PYFUNCTYPE
+            kind = ctypes.CFUNCTYPE if name in ("solve", "tool") else ctypes.PYFUNCTYPE
             self._call[name] = kind(result, *arguments)(pointer)
         self._loss, self._gradient = self._call["loss"], self._call["gradient"]
         self._value = f64()
@@ -159,11 +167,45 @@ class Bridge:
         self._check(self._call["with_data"](net, len(X), _pointer(X), _outputs(Y), _pointer(Y), _pointer(w), address))
         return handle.value
 
+    def infinite_net(self, teacher: int, x: int, student: int) -> int:
+        """A handle to the population loss of a student under a teacher with the parameters at address ``x``."""
+        self.enter()
+        handle = i64()
+        self._check(self._call["infinite_net"](teacher, x, student, ctypes.addressof(handle)))
+        return handle.value
+
+    def gauss_hermite(self, n_features: int, order: int) -> tuple[np.ndarray, np.ndarray]:
+        """Nodes (N, n_features) and weights (N,) of the product rule for standard normal inputs."""
+        self.enter()
+        handle = i64()
+        self._check(self._call["gauss_hermite"](n_features, order, ctypes.addressof(handle)))
+        try:
+            return self.field(handle.value, "X"), self.field(handle.value, "w")
+        finally:
+            self.release_later(handle.value)
+
     def compute(self, net: int, x: int, what: str, read: Callable[[int], R]) -> R:
         """What ``read`` makes of the handle to "jacobian", "gauss_newton", … at the parameters at address ``x``."""
         self.enter()
         handle = i64()
         self._check(self._call["compute"](net, x, what.encode(), ctypes.addressof(handle)))
+        try:
+            return read(handle.value)
+        finally:
+            self.release_later(handle.value)
+
+    def tool(
+        self, net: int, what: str, options: dict[str, object], arrays: list[np.ndarray], read: Callable[[int], R]
+    ) -> R:
+        """What ``read`` makes of the handle to the answer of a tool (julia/src/landscape/border.jl); 0 for no net."""
+        self.enter()
+        vectors = [np.ascontiguousarray(array, np.float64).ravel() for array in arrays]
+        pointers, lengths = (ptr * len(vectors))(*map(_pointer, vectors)), (i64 * len(vectors))(*map(len, vectors))
+        handle = i64()
+        status = self._call["tool"](
+            net, what.encode(), _lines(options), pointers, lengths, len(vectors), ctypes.addressof(handle)
+        )
+        self._check(status)
         try:
             return read(handle.value)
         finally:
@@ -212,39 +254,67 @@ class Bridge:
         tauinv: np.ndarray | None,
         report: Report,
         read: Callable[[int], R],
+        callback: Callback | None = None,
+        ask: Ask | None = None,
     ) -> R:
         """Run "flow", "minimize" or "train" and return what ``read`` makes of the handle to its result.
 
-        ``report`` is called in this thread at most every 50 ms. Ctrl-C ends the solver, which then returns its best
-        point. An exception in ``report``, or in a signal handler of the user's, ends it too and is raised afterwards.
+        ``report`` is called in this thread at most every 50 ms, or after every step where there is a ``callback``,
+        which is then called too. Ctrl-C ends the solver, which then returns its best point. An exception in a
+        function of the user's, or in a signal handler, ends it too and is raised afterwards; one of the user's
+        functions' then carries what was found until then as ``error.result``.
         """
         self.enter()
         failure: list[BaseException] = []
+        users: list[BaseException] = []
+        last = ("", 0)
 
-        def relay(phase: int, iteration: int, t: float, loss: float, gnorm: float, _x: int) -> int:
+        def relay(phase: int, iteration: int, t: float, loss: float, gnorm: float, x: int | None) -> int:
+            nonlocal last
+            wish = False
             try:
                 if self._keeper is not None:
                     self._keeper.check()
                 if phase < len(PHASES):  # else between blocks of samples: only a chance to interrupt
-                    report(PHASES[phase], iteration, t, loss, gnorm)
+                    report(PHASES[phase], iteration, t, loss, gnorm, x)
+                    step = (PHASES[phase], iteration)
+                    if callback is not None and iteration > 0 and step != last and not failure:
+                        last = step
+                        wish = users_own(callback, PHASES[phase], iteration, t, loss, gnorm, x)
             except BaseException as error:
                 failure.append(error)
             interruptible.seen = interruptible.interrupted
-            return int(interruptible.seen or bool(failure))
+            return 2 if wish or users else int(interruptible.seen or bool(failure))
+
+        def answer(what: int, k: int, t: float, x: int) -> float:
+            try:
+                if ask is not None and not failure:
+                    return users_own(ask, what, k, t, x)
+            except BaseException as error:
+                failure.append(error)
+            return float("nan")
+
+        def users_own(function: Callable[..., Any], *arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except Exception as error:
+                users.append(error)
+                raise
 
         handle = i64()
         address = None if tauinv is None else tauinv.ctypes.data
+        everystep = {"everystep": True} if callback is not None else {}
         try:
             self._busy = True
-            with Interruptible() as interruptible, _unraisable(relay, failure):
-                callback = REPORT(relay)
+            with Interruptible() as interruptible, _unraisable(relay, failure), _unraisable(answer, failure):
+                pointers = REPORT(relay), ASK(answer)
                 status = self._call["solve"](
                     net,
                     x,
                     what.encode(),
-                    _lines(options),
+                    _lines({**options, **everystep}),
                     address,
-                    ctypes.cast(callback, ptr),
+                    *(ctypes.cast(pointer, ptr) for pointer in pointers),
                     ctypes.addressof(handle),
                 )
                 self._busy = False
@@ -252,6 +322,9 @@ class Bridge:
                 seen = interruptible.seen or bool(failure)
                 if failure:
                     interruptible.seen = True
+                    if failure[0] in users and status == 0:
+                        with contextlib.suppress(AttributeError):
+                            failure[0].result = read(handle.value)  # type: ignore[attr-defined]
                     raise failure[0]
                 self._check(status)
                 result = read(handle.value)

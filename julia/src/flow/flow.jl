@@ -1,4 +1,15 @@
 """
+    LowestPoint{T}
+
+The point `x` of lowest `loss` of a descent, and ‖∇L‖_∞ there as `gnorm`.
+"""
+struct LowestPoint{T<:AbstractFloat}
+    x::Vector{T}
+    loss::T
+    gnorm::Float64
+end
+
+"""
     FlowResult{T}
 
 What [`flow`](@ref) found.
@@ -8,6 +19,7 @@ What [`flow`](@ref) found.
 - `iterations`, `rejected`: accepted and rejected steps; `nfev`, `njev`: gradients and Hessians; `time_run`:
   seconds; `nhvp`: Hessian-vector products
 - `trajectory`: a [`Trajectory`](@ref); `dense`: a [`DenseOutput`](@ref) or `nothing`
+- `best`: of a discrete method, whose loss may rise, the [`LowestPoint`](@ref); of a flow `nothing`, as it is the last
 """
 struct FlowResult{T<:AbstractFloat}
     x::Vector{T}
@@ -24,6 +36,7 @@ struct FlowResult{T<:AbstractFloat}
     trajectory::Trajectory{T}
     dense::Union{Nothing,DenseOutput{T}}
     nhvp::Int
+    best::Union{Nothing,LowestPoint{T}}
 end
 
 Base.show(io::IO, r::FlowResult) =
@@ -47,11 +60,14 @@ end
     flow(net, x0; alg = Auto(), maxT = Inf, abstol = 1e-6, reltol = 1e-6, maxtime = Inf,
          maxiterations = typemax(Int), min_gnorm = 0, minloss = 0, tauinv = 1, dt = nothing, dense = false,
          save_everystep = false, n_samples_trajectory = 100, event = nothing, observables = (),
+         batchsize = nothing, seed = 0, monitor = Monitor()) -> FlowResult
          monitor = Monitor()) -> FlowResult
 
 Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`.
 
-- `alg`: `Auto()`, `Tsit5()`, `RK4()`, `Rodas5P()`, `TRBDF2()`, `QNDF()` or `Exprb53s3()`
+- `alg`: `Auto()`, `Tsit5()`, `RK4()`, `Rodas5P()`, `TRBDF2()`, `QNDF()` or `Exprb53s3()`; or a discrete method:
+  [`GradientDescent`](@ref), [`Momentum`](@ref), [`Nesterov`](@ref), [`RMSprop`](@ref), [`Adam`](@ref), [`AdamW`](@ref),
+  whose docstrings say what their time is
 - `abstol`, `reltol`: bounds on the root mean square over parameters of the error of a step relative to
   `abstol + reltol * |x|`. A `reltol` below `10 eps(T)` is raised to that.
 - `maxtime`: seconds; `maxiterations`: accepted steps
@@ -67,6 +83,9 @@ Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at
   step and located on the interpolant; `x` is only lent.
 - `observables`: pairs `name => f`, such as `["test loss" => x -> loss(test_net, x)]`, each `f` a function of x that
   returns a number: recorded at the points of the trajectory, `res.trajectory["test loss"]`
+- `batchsize`, `seed`: a discrete method sees so many samples a step, in an order that is drawn anew each epoch, or all
+  of them (the default). Loss and gradient norm of all samples are known, and points recorded, about once an epoch;
+  with `save_everystep` at every step
 - `monitor`: polled at every step
 
 The flow also ends, with `Stop.roundoff`, when loss and gradient cannot be lowered any more in this number
@@ -79,8 +98,8 @@ type, and with `Stop.diverged` when no step leads to finite numbers.
 function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), maxT::Real=Inf,
               abstol::Real=1e-6, reltol::Real=1e-6, maxtime::Real=Inf, maxiterations::Real=typemax(Int),
               min_gnorm::Real=0, minloss::Real=0, tauinv=1, dt=nothing, dense::Bool=false,
-              save_everystep::Bool=false, n_samples_trajectory::Integer=100,
-              event=nothing, observables=(), monitor::Monitor=Monitor()) where {T}
+              save_everystep::Bool=false, n_samples_trajectory::Integer=100, event=nothing, observables=(),
+              batchsize=nothing, seed::Integer=0, monitor::Monitor=Monitor()) where {T}
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has length $(length(x0)), the net has $(n_params(net)) parameters."))
     check_setting("maxT", maxT, maxT >= 0)
@@ -94,14 +113,20 @@ function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), m
     most = maxiterations >= typemax(Int) ? typemax(Int) : floor(Int, maxiterations)
     limits = FlowLimits(maxT, maxtime, most, min_gnorm, minloss, dt === nothing ? 0.0 : dt, save_everystep,
                         max(2, n_samples_trajectory), dense)
-    problem = FlowProblem(net, tauinv)
-    state = FlowState(problem, max(Float64(abstol), Float64(max(floatmin(T), T(1e-30)))),
-                      max(Float64(reltol), 10 * Float64(eps(T))))
     start = convert(Vector{T}, x0)
     for (name, f) in observables         # one that fails does so before the work is done
         f(copy(start)) isa Real || throw(ArgumentError("the observable $name must return a real number."))
     end
-    return integrate(problem, state, start, alg, limits, monitor, event, observables)
+    if alg isa DiscreteMethod
+        dense && throw(ArgumentError("a discrete method has no dense output"))
+        descent = Descent(net, alg, start, tauinv, batchsize, seed)
+        return watching(() -> descend(descent, alg, limits, monitor, event, observables)::FlowResult{T}, net, monitor)
+    end
+    batchsize === nothing || throw(ArgumentError("batchsize is for discrete methods such as Adam; a flow sees all samples"))
+    problem = FlowProblem(net, tauinv)
+    state = FlowState(problem, max(Float64(abstol), Float64(max(floatmin(T), T(1e-30)))),
+                      max(Float64(reltol), 10 * Float64(eps(T))))
+    return watching(() -> integrate(problem, state, start, alg, limits, monitor, event, observables), net, monitor)
 end
 
 check_setting(name, value, good) =
@@ -115,7 +140,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                    @nospecialize(alg::FlowMethod), limits::FlowLimits, monitor::Monitor,
                    @nospecialize(event), @nospecialize(observables)) where {T}
     n = problem.n
-    start!(monitor)
+    start!(monitor, limits.maxtime)
     auto = alg isa Auto
     stiff_alg = stiff_method(n, sample_count(problem.net)::Int)
     if auto && stiff_alg isa Exprb53s3
@@ -213,7 +238,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     state.modelled && settle!(recorder, problem, state)
     return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected, problem.nfev,
                          problem.njev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
-                         limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp)
+                         limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
 end
 
 "One trial step: 0 if it is good, else why not; its error norm goes to `state.error`."

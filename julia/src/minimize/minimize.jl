@@ -73,7 +73,7 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector; optim_solver::Minimiz
     minloss >= 0 || throw(ArgumentError("minloss = $minloss: must be at least 0 (0 switches it off)."))
     patience >= 1 || throw(ArgumentError("patience = $patience: must be at least 1."))
     limits = Limits{T}(Float64(maxtime), Float64(maxiterations), T(min_gnorm), T(minloss), Float64(patience))
-    return run_minimizer(Objective(net), Vector{T}(x0), optim_solver, limits, monitor)
+    return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), optim_solver, limits, monitor), net, monitor)
 end
 
 struct Limits{T<:AbstractFloat}
@@ -86,7 +86,7 @@ end
 
 function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeMethod, limits::Limits{T},
                        monitor::Monitor) where {T}
-    start!(monitor)
+    start!(monitor, limits.maxtime)
     best = BestPoint{T}(copy(x0), T(NaN), T(NaN), T(Inf), T(Inf))
     trace = MinimizeTrace()
     iteration = Ref(0)

@@ -1,0 +1,171 @@
+# A solver called over the border: options, callbacks, and a first call on a small scale that compiles it.
+
+const PHASES = (:flow, :minimize, :evaluation)
+
+"""
+A monitor that calls `int32 report(int32 phase, int64 iteration, double t, double loss, double gnorm, void *x)`,
+with a phase only between blocks of samples (2: `evaluation`): 0 goes on, 1 interrupts, 2 is the callback's wish to stop.
+"""
+function foreign_monitor(report::Ptr{Cvoid}, everystep::Bool)
+    report == C_NULL && return Monitor()
+    interval = everystep ? 0.0 : 0.05
+    return Monitor((phase, iteration, t, value, gnorm, x) -> begin
+        answer = GC.@preserve x ccall(report, Int32, (Int32, Int64, Float64, Float64, Float64, Ptr{Cvoid}),
+            findfirst(isequal(phase), PHASES) - 1, iteration, t, value, gnorm, x === nothing ? C_NULL : pointer(x))
+        answer == 0 ? Stop.running : answer == 1 ? Stop.interrupted : Stop.callback
+    end; interval=interval)
+end
+
+# What `double ask(int64 what, int64 k, double t, void *x)` is asked: the value of an event (0), a schedule's factor
+# at step k (1), the first observable (2), the second (3), …
+const ASK_EVENT, ASK_SCHEDULE, ASK_OBSERVABLE = 0, 1, 1     # observables count from 1
+
+ask(f::Ptr{Cvoid}, what, k, t, x) =
+    GC.@preserve x ccall(f, Float64, (Int64, Int64, Float64, Ptr{Cvoid}), what, k, t, x === nothing ? C_NULL : pointer(x))
+
+"NaN is the answer of a function that failed: the solver returns what it has, and the failure is told afterwards."
+answered(value::Float64) = isnan(value) ? throw(Interrupted(Stop.callback)) : value
+
+"`event=truth` or `event=number`, as the user's function returns the one or the other."
+function border_event(options, f)
+    kind = get(options, "event", "")
+    kind == "truth" && return (t, x) -> answered(ask(f, ASK_EVENT, 0, t, x)) > 0
+    kind == "number" && return (t, x) -> answered(ask(f, ASK_EVENT, 0, t, x))
+    return nothing
+end
+
+"`observables=net 7;data 8;ask;…`: loss or data loss of the net of that handle, or the user's function; named by number."
+function border_observables(options, f)
+    words = split(get(options, "observables", ""), ';'; keepempty=false)
+    return Pair{String,Any}[string(k) => border_observable(word, k, f) for (k, word) in enumerate(words)]
+end
+function border_observable(word, k, f)
+    word == "ask" && return x -> ask(f, ASK_OBSERVABLE + k, 0, 0.0, x)
+    of, handle = split(word)
+    net = net_of(parse(Int64, handle))
+    return of == "data" ? x -> data_loss(net, x) : x -> loss(net, x)
+end
+
+const DISCRETE_METHODS = Dict{String,Any}("GradientDescent" => GradientDescent, "Momentum" => Momentum,
+    "Nesterov" => Nesterov, "RMSprop" => RMSprop, "Adam" => Adam, "AdamW" => AdamW)
+
+"`schedule=exponential rate`, `cosine steps final`, `table factor,factor,…` or `ask`."
+function border_schedule(text, f)
+    isempty(text) && return nothing
+    text == "ask" && return k -> answered(ask(f, ASK_SCHEDULE, k, 0.0, nothing))
+    kind, values = split(text, ' '; limit=2)
+    kind == "exponential" && return ExponentialDecay(parse(Float64, values))
+    kind == "table" && return parse.(Float64, split(values, ','))
+    steps, final = split(values)
+    return CosineDecay(parse(Int, steps); final=parse(Float64, final))
+end
+
+"The schedule of a run that is resumed after `k0` steps."
+later(schedule, k0::Int) = k0 == 0 ? schedule : k -> schedule(k + k0)
+later(::Nothing, k0::Int) = nothing
+later(table::Vector{Float64}, k0::Int) = table[min(k0 + 1, length(table)):end]
+
+function border_method(options, f)
+    name = get(options, "alg", "auto")
+    haskey(DISCRETE_METHODS, name) || return method_by_name(FLOW_METHODS, "alg", name)
+    schedule = later(border_schedule(get(options, "schedule", ""), f), Int(get(options, "first_step", 0)))
+    settings = Dict{Symbol,Any}(:schedule => schedule)
+    for option in ("learning_rate", "momentum", "alpha", "eps", "weight_decay")
+        haskey(options, option) && (settings[Symbol(option)] = options[option])
+    end
+    haskey(options, "betas") && (settings[:betas] = Tuple(parse.(Float64, split(options["betas"], ','))))
+    return DISCRETE_METHODS[name](; settings...)
+end
+
+"What Python reads: the best point of a `flow`, a `minimize` or both, and the results of the phases that ran."
+struct Solved
+    x::Any
+    loss::Any
+    gnorm::Float64
+    ode::Any
+    optim::Any
+    total_time::Float64
+    compile_time::Float64
+    plain::Int64            # 1 where loss and gnorm are those of the data already
+end
+
+function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
+    x0 = copy(parameters(net, x))
+    τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
+    number(name, default) = get(options, name, default)::Float64
+    count(name, default) = floor(Int, min(number(name, default), 1e18))
+    flag(name) = get(options, name, false)::Bool
+    alg = border_method(options, f)
+    solver = method_by_name(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion"))
+    dt = number("dt", 0.0)
+    flow_options = (alg=alg, maxT=number("maxT", Inf), abstol=number("abstol", 1e-6), reltol=number("reltol", 1e-6),
+        maxtime=number("maxtime_ode", Inf), maxiterations=count("maxiterations_ode", Inf),
+        min_gnorm=number("min_gnorm", 0.0), minloss=number("minloss", 0.0), tauinv=τ,
+        dt=dt > 0 ? dt : nothing, dense=flag("dense"), save_everystep=flag("save_everystep"),
+        n_samples_trajectory=count("n_samples_trajectory", 100.0), event=border_event(options, f),
+        observables=border_observables(options, f), batchsize=haskey(options, "batchsize") ? count("batchsize", 0.0) : nothing,
+        seed=parse(UInt64, get(options, "seed", "u0")[2:end]))
+    minimize_options = (optim_solver=solver, maxtime=number("maxtime_optim", Inf),
+        maxiterations=count("maxiterations_optim", Inf), min_gnorm=number("min_gnorm", 0.0),
+        minloss=number("minloss", 0.0), patience=count("patience", 10_000.0))
+    compile_time = (what == "minimize" ? 0.0 : warm_up(net, alg, flow_options.batchsize !== nothing)) +
+                   (what == "flow" ? 0.0 : warm_up(net, solver, false))
+    monitor = foreign_monitor(report, flag("everystep"))
+    plain = Int64(unregularised(net) && all(>(0), τ))
+    if what == "flow"
+        ode = flow(net, x0; flow_options..., monitor=monitor)
+        last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
+        best = lowest(ode, ode.best)
+        return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time, plain)
+    elseif what == "minimize"
+        optim = minimize(net, x0; minimize_options..., monitor=monitor)
+        optim isa MinimizeResult || return optim          # the answer to a `Question`
+        last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
+        return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time, plain)
+    end
+    both = train(net, x0, flow_options, minimize_options, monitor)
+    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain)
+end
+
+unregularised(net::AbstractNet) = false
+unregularised(net::Net) = (R = net.regulariser; R.l2 == 0 && R.maxnorm == Inf && isempty(R.pairs))
+
+const WARM = Set{Any}()
+
+"""
+    warm_up(net, method, batches) -> seconds
+
+The solvers compile at their first call, which takes seconds that no time limit should count and no Ctrl-C can end: so
+the first call is made here, on a few units and two samples.
+"""
+function warm_up(net::Net{T}, @nospecialize(method), batches::Bool) where {T}
+    key = (T, typeof(method), batches, Any[typeof(c.activation) for l in net.layers for c in l.columns])
+    key in WARM && return 0.0
+    start = seconds()
+    try
+        Base.invokelatest(first_call, miniature(net), method, batches)       # compiled when it is called, not before
+    catch            # the run itself will say what is wrong
+    end
+    push!(WARM, key)
+    return seconds() - start
+end
+warm_up(net::AbstractNet, @nospecialize(method), batches::Bool) = 0.0
+
+first_call(tiny, method::MinimizeMethod, batches) =
+    minimize(tiny, random_params(1, tiny); optim_solver=method, maxiterations=2, maxtime=10)
+first_call(tiny, method::FlowMethod, batches) =
+    flow(tiny, random_params(1, tiny); alg=method, maxiterations=2, maxtime=10)
+first_call(tiny, method::DiscreteMethod, batches) =       # the user's schedule may be a function that counts its calls
+    flow(tiny, random_params(1, tiny); alg=typeof(method)(), batchsize=batches ? 1 : nothing, maxiterations=2, maxtime=10)
+
+"A net of the same activations and loss, as small as can be."
+function miniature(net::Net{T}) where {T}
+    nll = net.objective isa NegativeLogLikelihood
+    specs = map(net.layers) do l
+        units = Tuple(c.activation for c in l.columns)
+        last(units) isa Softmax ? (2, last(units), l.bias) : (length(units), length(units) == 1 ? units[1] : units, l.bias)
+    end
+    input = T[0.5 -0.5]
+    target = nll ? [1, 2] : zeros(T, specs[end][1], 2)
+    return Net{T}(build_layers(specs, 1), input, target; loss=net.objective)
+end

@@ -1,0 +1,75 @@
+"""
+    Batches(net, batchsize, seed)
+
+Batches of the samples of `net`, in a new random order each epoch (Fisher and Yates, from the last place down, by the
+generator of [`random_params`](@ref)); the last one of an epoch is smaller where `batchsize` does not divide the number of
+samples. `net` here is a network with the layers, loss and regularisers of the other, whose samples are overwritten:
+everything that nets can do is done to a batch.
+"""
+mutable struct Batches{T}
+    source::Net{T}
+    net::Net{T}
+    size::Int
+    order::Vector{Int}
+    position::Int           # samples of this epoch that have been used
+    rng::Xoshiro256
+end
+
+function Batches(source::Net{T}, batchsize::Int, seed) where {T}
+    check_data(source)
+    shape = (zeros(T, n_features(source), batchsize), zeros(T, n_outputs(source), batchsize))
+    net = with_data(source, shape...)
+    N = source.n_samples
+    return Batches{T}(source, net, batchsize, collect(1:N), N, Xoshiro256(seed))
+end
+
+function shuffle!(order::Vector{Int}, rng::Xoshiro256)
+    @inbounds for i in length(order):-1:2
+        j = 1 + floor(Int, uniform!(rng) * i)
+        order[i], order[j] = order[j], order[i]
+    end
+    return order
+end
+
+"Put the next batch into `batches.net`."
+function next!(batches::Batches)
+    source, net, N = batches.source, batches.net, length(batches.order)
+    if batches.position == N
+        shuffle!(batches.order, batches.rng)
+        batches.position = 0
+    end
+    m = min(batches.size, N - batches.position)
+    for k in 1:m
+        copy_sample!(net, k, source, @inbounds batches.order[batches.position+k])
+    end
+    for k in m+1:batches.size       # what a smaller batch leaves over does not count
+        block, r = place(net, k)
+        block.w[r] = 0
+    end
+    net.n_samples = m
+    batches.position += m
+    return net
+end
+
+place(net::Net, i::Int) = (net.blocks[(i-1)÷BLOCK+1], (i - 1) % BLOCK + 1)
+
+function copy_sample!(to::Net, k::Int, from::Net, i::Int)
+    (a, r), (b, s) = place(to, k), place(from, i)
+    @inbounds for d in 1:n_features(to)
+        a.X[r, d] = b.X[s, d]
+    end
+    @inbounds for o in 1:n_outputs(to)
+        a.Y[r, o] = b.Y[s, o]
+    end
+    @inbounds a.w[r] = b.w[s]
+    return nothing
+end
+
+"No batches where all samples, or infinitely many, are seen at once."
+make_batches(net::AbstractNet, batchsize, seed) = batchsize === nothing ? nothing :
+    throw(ArgumentError("batchsize is $batchsize, but a $(typeof(net)) has no samples to choose from: leave it out"))
+function make_batches(net::Net, batchsize, seed)
+    batchsize === nothing && return nothing
+    batchsize >= 1 || throw(ArgumentError("batchsize is $batchsize; at least 1 is needed"))
+    return batchsize >= n_samples(net) ? nothing : Batches(net, Int(batchsize), seed)
+end

@@ -1,0 +1,86 @@
+# What Python asks of this folder: `c_tool` answers short questions with a handle to the answer; what runs for long is a
+# problem of its own, which `c_solve` minimises with a monitor.
+
+"An `AbstractNet` that stands for a net and a question: `minimize` answers it."
+abstract type Question{T} <: AbstractNet{T} end
+n_params(q::Question) = n_params(q.net)
+n_samples(q::Question) = n_samples(q.net)
+watch!(q::Question, monitor) = watch!(q.net, monitor)
+
+struct OnSubspace{T} <: Question{T}
+    net::AbstractNet{T}
+    subspace::LinearSubspace{T}
+    a::Vector{T}
+end
+minimize(q::OnSubspace, x0::AbstractVector; options...) = subspace_minloss(q.net, q.subspace, q.a, x0; options...)
+
+struct OnGrid{T} <: Question{T}
+    net::AbstractNet{T}
+    subspace::LinearSubspace{T}
+    axes::Vector{Vector{T}}
+end
+minimize(q::OnGrid, x0::AbstractVector; options...) = subspace_grid(q.net, q.subspace, q.axes...; start=x0, options...)
+
+struct Polishing{T} <: Question{T}
+    net::AbstractNet{T}
+    digits::Float64
+end
+function minimize(q::Polishing, x0::AbstractVector; maxtime=Inf, maxiterations=200, monitor=Monitor(), options...)
+    r = polish(q.net, x0; digits=q.digits, maxtime=maxtime, maxiterations=maxiterations, monitor=monitor)
+    n = ceil(Int, q.digits)
+    return (x=Float64.(r.x), exact_x=join(decimal.(r.x, n), '\n'), exact_loss=decimal(r.loss, n),
+            exact_gnorm=decimal(r.gnorm, n), iterations=r.iterations, converged=r.converged,
+            stopped_by=r.stopped_by, time_run=r.time_run)
+end
+
+"`n` significant decimal digits and two spare ones."
+decimal(x::BigFloat, n::Int) = setprecision(BigFloat, ceil(Int, (n + 2) * log2(10))) do
+    string(BigFloat(x))
+end
+
+"A net, or only its layers where a question is about nothing else."
+layers_of(net::Net, options) = net.layers
+layers_of(net::InfiniteNet, options) = net.student.layers
+layers_of(::Nothing, options) = tool_layers(options, "layers", "n_features")
+tool_layers(options, name, features) = build_layers(parse_layers(split(options[name], ';')), Int(options[features]))
+
+numbers(::AbstractNet{T}, v) where {T} = Vector{T}(v)
+matrix(v, rows) = reshape(v, rows, :)
+whole(options, name, default) = Int(get(options, name, default))
+subspace_of(net::AbstractNet{T}, arrays) where {T} =
+    LinearSubspace(Vector{T}(arrays[1]), (Vector{T}(c) for c in eachcol(matrix(arrays[2], n_params(net))))...)
+
+"name => f(net or nothing, options, arrays of Float64)"
+const TOOLS = Dict{String,Function}(
+    "trajectory_distance" => (net, o, a) -> border_distance(o, a),
+    "classify" => (net, o, a) -> begin
+        c = classify(net, a[1]; gradient_tolerance=get(o, "gradient_tolerance", nothing))
+        lines = ["$label;$layer;$(join(units, ','));$n" for (label, layer, units, n) in c.explanations]
+        (point=c, explanations=join(lines, '\n'))
+    end,
+    "split" => (net, o, a) -> split_unit(layers_of(net, o), a[1], whole(o, "layer", 1), whole(o, "unit", 1),
+                                         o["gamma"])[3],
+    "grow" => (net, o, a) -> grown(layers_of(net, o), a[1], whole(o, "layer", 1), length(a) > 1 ? a[2] : nothing)[3],
+    "shrink" => (net, o, a) -> shrunk(layers_of(net, o), a[1], whole(o, "layer", 1), whole(o, "unit", 1),
+                                      haskey(o, "into") ? Int(o["into"]) : nothing)[3],
+    "cosines" => (net, o, a) -> cosine_similarity(permutedims(matrix(a[1], Int(o["columns"]))),
+                                                  permutedims(matrix(a[2], Int(o["columns"])))),
+    "match" => (net, o, a) -> match_neurons(layers_of(net, o), a[1], tool_layers(o, "teacher", "teacher_features"),
+                                            a[2]; layer=whole(o, "layer", 1)),
+    "align" => (net, o, a) -> align(layers_of(net, o), a[1], a[2]),
+    "distinct" => (net, o, a) -> begin
+        ls = layers_of(net, o)
+        labels, representatives = distinct_minima(ls, matrix(a[1], sum(n_params, ls)), a[2]; tolerance=o["tolerance"])
+        (labels=labels, representatives=representatives)
+    end,
+    "point" => (net, o, a) -> point(subspace_of(net, a), a[3]),
+    "coordinates" => (net, o, a) -> coordinates(subspace_of(net, a), a[3]),
+    "loss_grid" => (net, o, a) -> loss_grid(net, subspace_of(net, a), a[3:end]...),
+    "on_subspace" => (net, o, a) -> OnSubspace(net, subspace_of(net, a), numbers(net, a[3])),
+    "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
+    "polishing" => (net, o, a) -> Polishing(net, o["digits"]),
+    "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),
+    "escape" => (net, o, a) -> escape_saddle(net, a[1]; sign=o["sign"]),
+    "passages" => (net, o, a) -> saddle_passages(net,
+        Trajectory(a[1], collect(matrix(numbers(net, a[2]), n_params(net))), numbers(net, a[3]), a[4]);
+        contrast=o["contrast"], plateau=o["plateau"]))

@@ -1,0 +1,210 @@
+# Directions in which the function on the data does not change at all, to first order in a small step and beyond: where
+# the null directions of a Hessian come from.
+
+"""
+    Invariance
+
+A reason for null directions: `label`, the `layer` and `units` it is about (counted from 1, the input is layer 0),
+and the directions (P entries each).
+"""
+struct Invariance
+    label::String
+    layer::Int
+    units::Vector{Int}
+    directions::Vector{Vector{Float64}}
+end
+
+"Reasons that are known for a net; none for nets that are not multilayer perceptrons with data."
+invariances(net::AbstractNet, θ) = Invariance[]
+
+"""
+What the input and each layer give to the next on the samples that count: Gram matrices of their activations and a one;
+and the largest |f'| of each unit.
+"""
+function activity(net::Net, θ)
+    layers = net.layers
+    sizes = [first(layers).fan_in; Int[l.width for l in layers]]
+    grams = Matrix{Float64}[zeros(k + 1, k + 1) for k in sizes]
+    slopes = Vector{Float64}[zeros(l.width) for l in layers]
+    ws = net.shares[1].workspace
+    for block in net.blocks
+        forward!(ws, net, θ, block, 1)
+        for m in 0:length(layers)
+            add_gram!(grams[m+1], m == 0 ? block.X : ws.A[m], block.w)
+            m > 0 && raise_slopes!(slopes[m], ws.D[m], block.w)
+        end
+    end
+    return grams, slopes
+end
+
+function add_gram!(G::Matrix{Float64}, A::Matrix, w::Vector)
+    for i in axes(G, 1), j in axes(G, 2), r in eachindex(w)
+        w[r] > 0 && (G[i, j] += Float64(A[r, i]) * Float64(A[r, j]))
+    end
+    return G
+end
+function raise_slopes!(slopes::Vector{Float64}, D::Matrix, w::Vector)
+    for j in eachindex(slopes), r in eachindex(w)
+        w[r] > 0 && (slopes[j] = max(slopes[j], abs(Float64(D[r, j]))))
+    end
+    return slopes
+end
+
+# Plain loops on one number type: this is compiled at the first use, once.
+invariances(net::Net{T}, θ::Vector{T}) where {T} =
+    invariances(net.layers, Vector{Float64}(θ), activity(net, θ)..., Float64(eps(T)))
+
+function unit_vector(P::Int, i::Int)
+    e = zeros(P)
+    e[i] = 1
+    return e
+end
+
+function invariances(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes, ε::Float64)
+    found = Invariance[]
+    for l in 1:length(layers)-1
+        add_hidden!(found, layers[l], layers[l+1], l, θ, grams[l+1], slopes[l], ε)
+    end
+    for m in 0:length(layers)-1
+        add_dependent!(found, layers[m+1], m, length(θ), grams[m+1])
+    end
+    last(layers).activation isa Softmax && add_shift!(found, last(layers), length(layers), length(θ))
+    return found
+end
+
+"Reasons that lie in one hidden layer."
+function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::Int, θ::Vector{Float64},
+                     G::Matrix{Float64}, slopes::Vector{Float64}, ε::Float64)
+    P, size = length(θ), 1 + norm(θ)
+    into = Vector{Int}[incoming(layer, j) for j in 1:layer.width]
+    out = Vector{Int}[outgoing(next, j) for j in 1:layer.width]
+    linear = Bool[unit_activation(layer, j) isa Identity for j in 1:layer.width]
+    largest = maximum(diag(G))
+    for j in 1:layer.width
+        dead = slopes[j] <= ε
+        dead || norm(θ[out[j]]) <= sqrt(ε) * size || continue
+        free = dead && iszero(G[j, j]) ? vcat(into[j], out[j]) : into[j]
+        push!(found, Invariance(dead ? "dead unit" : "silent unit", l, [j], [unit_vector(P, i) for i in free]))
+    end
+    for i in 1:layer.width, j in i+1:layer.width             # proportional: outgoing weights can be traded
+        G[i, i] > 1e-20 * largest && G[j, j] > 1e-20 * largest || continue
+        abs2(G[i, j]) >= (1 - 1e-10) * G[i, i] * G[j, j] || continue
+        directions = Vector{Float64}[]
+        for o in 1:next.width
+            e = unit_vector(P, out[i][o])
+            e[out[j][o]] = -G[i, j] / G[j, j]
+            push!(directions, e)
+        end
+        push!(found, Invariance("duplicate units", l, [i, j], directions))
+    end
+    for j in 1:layer.width                                   # f(αh) = αᵏf(h)
+        k = homogeneity(unit_activation(layer, j))
+        k > 0 || continue
+        e = zeros(P)
+        e[into[j]] = θ[into[j]]
+        e[out[j]] = -k * θ[out[j]]
+        push!(found, Invariance("scale of a unit", l, [j], [e]))
+    end
+    for j in findall(linear)
+        layer.bias && next.bias || break
+        e = unit_vector(P, bias_offset(layer) + j)           # its bias is one of the next layer's
+        for o in 1:next.width
+            e[bias_offset(next)+o] = -θ[out[j][o]]
+        end
+        push!(found, Invariance("linear units", l, [j], [e]))
+    end
+    for i in findall(linear), j in findall(linear)           # (A W, V A⁻¹) computes what (W, V) does
+        i == j && continue
+        e = zeros(P)
+        e[into[i]] = θ[into[j]]
+        e[out[j]] = -θ[out[i]]
+        push!(found, Invariance("linear units", l, [i, j], [e]))
+    end
+    return found
+end
+
+"What layer `m` gives to the `next` is linearly dependent on the samples."
+function add_dependent!(found::Vector{Invariance}, next::Layer, m::Int, P::Int, G::Matrix{Float64})
+    n = next.fan_in + next.bias
+    for u in null_vectors(G[1:n, 1:n])
+        directions = Vector{Float64}[]
+        for o in 1:next.width
+            e = zeros(P)
+            for c in 1:n
+                e[c > next.fan_in ? bias_offset(next) + o : next.offset + (o - 1) * next.fan_in + c] = u[c]
+            end
+            push!(directions, e)
+        end
+        units = Int[c for c in 1:next.fan_in if abs(u[c]) > 1e-6]
+        push!(found, Invariance(m == 0 ? "dependent inputs" : "dependent units", m, units, directions))
+    end
+    return found
+end
+
+"Equal changes of all logits."
+function add_shift!(found::Vector{Invariance}, layer::Layer, L::Int, P::Int)
+    into = Vector{Int}[incoming(layer, j) for j in 1:layer.width]
+    directions = Vector{Float64}[]
+    for i in 1:layer.fan_in+layer.bias
+        e = zeros(P)
+        for j in 1:layer.width
+            e[into[j][i]] = 1
+        end
+        push!(directions, e)
+    end
+    return push!(found, Invariance("softmax shift", L, collect(1:layer.width), directions))
+end
+
+"A basis of the null space of a Gram matrix, to 1e-6 of each column's own norm."
+function null_vectors(G::Matrix{Float64})
+    n = size(G, 1)
+    scale = Float64[G[i, i] > 0 ? sqrt(G[i, i]) : 1.0 for i in 1:n]
+    for i in 1:n, j in 1:n
+        G[i, j] /= scale[i] * scale[j]
+    end
+    F = eigen!(Symmetric(G))
+    vectors = Vector{Float64}[]
+    for k in 1:n
+        F.values[k] <= 1e-12 || continue
+        v = Float64[F.vectors[i, k] / scale[i] for i in 1:n]
+        push!(vectors, rmul!(v, 1 / norm(v)))
+    end
+    return vectors
+end
+
+"""
+    explain(net, θ, N) -> explanations, unexplained
+
+How many dimensions of the null space spanned by the orthonormal columns of `N` each invariance accounts for, each
+dimension counted once, and how many none accounts for.
+"""
+function explain(net::AbstractNet, θ, N::Matrix{Float64})
+    explanations, basis = Tuple{Invariance,Int}[], Vector{Float64}[]
+    for invariance in invariances(net, θ)
+        count = 0
+        for e in invariance.directions
+            new_direction!(basis, e, N) && (count += 1)
+        end
+        count > 0 && push!(explanations, (invariance, count))
+    end
+    return explanations, size(N, 2) - length(basis)
+end
+
+"Add `e` to the `basis` if it lies in the span of `N` (else a regulariser sees it) and is new."
+function new_direction!(basis::Vector{Vector{Float64}}, e::Vector{Float64}, N::Matrix{Float64})
+    size = norm(e)
+    size > 0 || return false
+    v = N * (N' * e)
+    distance = 0.0
+    for i in eachindex(v)
+        distance += abs2(v[i] - e[i])
+    end
+    sqrt(distance) <= 1e-3 * size || return false
+    rmul!(v, 1 / size)
+    for repeat in 1:2, b in basis
+        BLAS.axpy!(-BLAS.dot(b, v), b, v)
+    end
+    norm(v) > 1e-4 || return false
+    push!(basis, rmul!(v, 1 / norm(v)))
+    return true
+end

@@ -1,0 +1,212 @@
+"""Figures with matplotlib: each function draws into ``ax``, returns what it drew, and never calls ``show``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+
+from .errors import InputError
+from .net import Net, TeacherNet
+from .params import Params
+from .result import TrainResult, Trajectory
+
+if TYPE_CHECKING:
+    from .subspace import LinearSubspace
+
+__all__ = ["neurons", "plane", "run", "spectrum", "trajectories", "work_precision"]
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots(layout="constrained")[1] if ax is None else ax
+
+
+def _trajectory(result: Any) -> Trajectory:
+    found = result.trajectory if isinstance(result, TrainResult) else result
+    if not isinstance(found, Trajectory):
+        raise InputError(f"a trajectory, or a result with one, is needed; this is {type(found).__name__}")
+    return found
+
+
+def run(result: TrainResult | Trajectory, ax: Axes | None = None, *, gradient: bool = True) -> list[Any]:
+    """Loss and largest gradient component along a flow, over t + 1, both axes logarithmic.
+
+    Parameters
+    ----------
+    result : TrainResult or Trajectory
+        A result of ``train`` shows where its minimum lies below the flow's end.
+    ax : matplotlib Axes, optional
+    gradient : bool
+        Whether to draw the gradient norm too.
+
+    Returns
+    -------
+    list of matplotlib artists
+    """
+    path, ax = _trajectory(result), _axes(ax)
+    time = path.t + 1
+    drawn: list[Any] = ax.plot(time, np.where(path.loss > 0, path.loss, np.nan), label="loss L")
+    if gradient:
+        gnorm = np.where(path.gnorm > 0, path.gnorm, np.nan)
+        drawn += ax.plot(time, gnorm, "--", label="largest gradient component ‖∇L‖∞")
+    if isinstance(result, TrainResult) and result.optim_stopped_by is not None and result.loss > 0:
+        drawn.append(ax.axhline(result.loss, color="C2", linestyle=":", label="loss after minimize"))
+    ax.set(xscale="log", yscale="log", xlabel="time t + 1")
+    ax.legend()
+    return drawn
+
+
+def trajectories(
+    results: Any, i: int = 0, j: int = 1, ax: Axes | None = None, *, labels: tuple[str, str] | None = None
+) -> list[Any]:
+    """Parameters ``i`` and ``j`` along one or several flows: a circle where each begins, a square where it ends."""
+    ax = _axes(ax)
+    drawn: list[Any] = []
+    for result in results if isinstance(results, (list, tuple)) else [results]:
+        x = _trajectory(result).x
+        if not (0 <= i < x.shape[1] and 0 <= j < x.shape[1]):
+            raise InputError(f"parameters {i} and {j} are asked for; there are {x.shape[1]}, counted from 0")
+        (line,) = ax.plot(x[:, i], x[:, j])
+        drawn += [line, *ax.plot(x[0, i], x[0, j], "o", color=line.get_color(), markerfacecolor="white")]
+        drawn += ax.plot(x[-1, i], x[-1, j], "s", color=line.get_color())
+    first, second = labels or (f"parameter {i}", f"parameter {j}")
+    ax.set(xlabel=first, ylabel=second)
+    return drawn
+
+
+def neurons(
+    student: Params, teacher: TeacherNet | Params | None = None, ax: Axes | None = None, *, layer: int = 0
+) -> list[Any]:
+    """Incoming weights of a layer's units, the first two inputs of each: rays for the student, crosses for the teacher.
+
+    A mark's area is proportional to the size of the unit's outgoing weights, its colour shows their sign.
+    """
+    ax = _axes(ax)
+    drawn: list[Any] = []
+    targets = teacher.params if isinstance(teacher, TeacherNet) else teacher
+    for params, name in ((targets, "teacher"), (student, "student")):
+        if params is None:
+            continue
+        W = params.weights[layer]
+        if W.shape[1] < 2:
+            raise InputError(f"layer {layer} has {W.shape[1]} input; two are needed for a plane")
+        out = params.weights[layer + 1].sum(0) if layer + 1 < len(params.weights) else np.ones(len(W))
+        colour = np.where(out >= 0, "C0", "C3")
+        area = 30 + 120 * np.abs(out) / max(np.abs(out).max(), 1e-300)
+        if name == "student":
+            rays = [[(0.0, 0.0), (w[0], w[1])] for w in W]
+            drawn.append(ax.add_collection(LineCollection(rays, colors=list(colour), linewidths=1, alpha=0.6)))
+            drawn.append(ax.scatter(W[:, 0], W[:, 1], area, list(colour), label=name, zorder=3))
+        else:
+            drawn.append(ax.scatter(W[:, 0], W[:, 1], area, "black", marker="x", linewidths=2, label=name, zorder=4))
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set(xlabel="weight of input 0", ylabel="weight of input 1")
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.legend()
+    return drawn
+
+
+def spectrum(eigenvalues: Any, ax: Axes | None = None) -> list[Any]:
+    """Eigenvalues of a Hessian in descending order of size; negative ones in red.
+
+    ``eigenvalues`` is an array, or the pair that ``Net.hessian_spectrum`` returns.
+    """
+    values = np.asarray(eigenvalues[0] if isinstance(eigenvalues, tuple) else eigenvalues, float)
+    if values.ndim != 1 or not len(values):
+        raise InputError(f"eigenvalues have shape {values.shape}; a vector is needed")
+    ax = _axes(ax)
+    values = values[np.argsort(-np.abs(values))]
+    rank = np.arange(1, len(values) + 1)
+    drawn: list[Any] = []
+    for sign, name, colour in ((1, "positive", "C0"), (-1, "negative", "C3")):
+        chosen = sign * values > 0
+        if chosen.any():
+            drawn += ax.plot(rank[chosen], np.abs(values[chosen]), ".", color=colour, label=f"{name} ({chosen.sum()})")
+    ax.set(yscale="log", xlabel="rank", ylabel="size of the eigenvalue of ∇²L")
+    ax.legend()
+    return drawn
+
+
+def plane(
+    net: Net,
+    subspace: LinearSubspace,
+    results: Any = (),
+    ax: Axes | None = None,
+    *,
+    resolution: int = 60,
+    margin: float = 0.25,
+) -> list[Any]:
+    """The loss on a plane, and flows projected on it, coloured by their distance from the plane.
+
+    Parameters
+    ----------
+    net : Net
+    subspace : LinearSubspace of two directions
+    results : TrainResult, Trajectory or a list of these
+    ax : matplotlib Axes, optional
+    resolution : int
+        Points of the grid in each direction.
+    margin : float
+        How far the picture reaches beyond the anchors and the flows, as a fraction of their extent.
+    """
+    from .subspace import loss_grid
+
+    if len(subspace.directions) != 2:
+        raise InputError(f"subspace has {len(subspace.directions)} directions; two are needed for a plane")
+    ax = _axes(ax)
+    paths = [_trajectory(r) for r in (results if isinstance(results, (list, tuple)) else [results])]
+    projected = [np.array([subspace.coordinates(x) for x in path.x]) for path in paths]
+    corners = np.concatenate([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], *projected])
+    low, high = corners.min(0), corners.max(0)
+    low, high = low - margin * (high - low), high + margin * (high - low)
+    a, b = (np.linspace(low[d], high[d], resolution) for d in (0, 1))
+    losses = loss_grid(net, subspace, a, b).T
+    drawn: list[Any] = [ax.contourf(a, b, np.log10(np.maximum(losses, 1e-300)), 20, cmap="Greys", alpha=0.7)]
+    ax.figure.colorbar(drawn[0], ax=ax, label="log₁₀ loss")
+    lines: list[LineCollection] = []
+    farthest = 0.0
+    for path, at in zip(paths, projected, strict=True):
+        away = np.array([np.linalg.norm(x - subspace.point(c)) for x, c in zip(path.x, at, strict=True)])
+        line = LineCollection(list(np.stack([at[:-1], at[1:]], 1)), cmap="viridis", linewidths=2)
+        line.set_array((away[:-1] + away[1:]) / 2)
+        ax.add_collection(line)
+        lines.append(line)
+        farthest = max(farthest, away.max())
+        drawn += [
+            line,
+            *ax.plot(*at[0], "o", color="C1", markerfacecolor="white"),
+            *ax.plot(*at[-1], "s", color="C1"),
+        ]
+    if lines:
+        for line in lines:
+            line.set_clim(0, farthest if farthest > 0 else 1)
+        ax.figure.colorbar(lines[0], ax=ax, label="distance from the plane")
+    ax.set(xlabel="first direction", ylabel="second direction", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    return drawn
+
+
+def work_precision(points: dict[str, Any], ax: Axes | None = None) -> list[Any]:
+    """Errors against times of several methods.
+
+    Parameters
+    ----------
+    points : dict of name -> array of shape (M, 2)
+        Seconds and error of M runs of each method, for instance with M tolerances.
+    ax : matplotlib Axes, optional
+    """
+    ax = _axes(ax)
+    drawn: list[Any] = []
+    for number, (name, pairs) in enumerate(points.items()):
+        table = np.asarray(pairs, float)
+        if table.ndim != 2 or table.shape[1] != 2:
+            raise InputError(f"points of {name!r} have shape {table.shape}; (M, 2) is needed: seconds and errors")
+        table = table[np.argsort(table[:, 0])]
+        drawn += ax.plot(*table.T, marker="osD^v<>ph*"[number % 10], label=name)
+    ax.set(xscale="log", yscale="log", xlabel="time in seconds", ylabel="error")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return drawn

@@ -1,0 +1,143 @@
+"""Fixed points of known kind; the mathematics is tested in julia/test/landscape_tests.jl."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+import pymlpgf as mg
+from pymlpgf import InputError
+
+TRUTH = [1.0, -0.5, 0.3, 0.8, 0.2, -0.4, 1.2, -0.7, 0.1]
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """A minimum with positive loss."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(300, 2))
+    layers = [(2, "tanh", True), (1, "identity", True)]
+    teacher = mg.TeacherNet(layers=layers, params=TRUTH, n_features=2)
+    net = mg.Net(layers=layers, input=X, target=teacher(X)[:, 0] + 0.1 * rng.normal(size=300))
+    return net, mg.minimize(net, teacher.params)
+
+
+def test_minimum(problem):
+    net, res = problem
+    for p in (res, res.x, net.params(res.x)):
+        c = mg.classify(net, p)
+        assert (c.kind, c.index, c.nullity, c.direction) == ("minimum", 0, 0, None)
+    np.testing.assert_allclose(c.eigenvalues, np.linalg.eigvalsh(net.hessian(res.x)), atol=1e-13)
+    assert c.loss == res.loss
+    assert 0 < c.tolerance < c.eigenvalues[0]
+    assert repr(c).startswith("Classification(minimum; loss=")
+
+
+def test_not_a_fixed_point(problem):
+    net, _ = problem
+    c = mg.classify(net, net.random_params(seed=0))
+    assert c.kind == "not a fixed point"
+    assert "minimize or polish first" in str(c)
+    assert c.displacement > c.displacement_tolerance or c.gnorm > c.gradient_tolerance
+
+
+def test_split_neurons_lie_on_a_line_of_saddles(problem):
+    net, res = problem
+    wide, _ = mg.grow_net(net, res)
+    p = mg.split_neuron(net.params(res.x), 1, 0.3)
+    c = mg.classify(wide, p)
+    assert (c.kind, c.nullity, c.unexplained) == ("saddle", 1, 0)
+    assert c.index == (np.linalg.eigvalsh(wide.hessian(p)) < -1e-10).sum() > 0
+    (reason,) = c.explanations
+    assert (reason.label, reason.layer, reason.units, reason.count) == ("duplicate units", 0, (1, 2), 1)
+    assert "units 1 and 2 of layer 0" in str(c)
+    np.testing.assert_allclose(wide.hvp(p, c.direction), c.eigenvalues[0] * c.direction, atol=1e-12)
+
+
+def test_dead_relu_and_scales():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2))
+    y = np.maximum(X[:, 0] + 0.5, 0) + 0.1 * rng.normal(size=200)
+    net = mg.Net(layers=[(1, "relu", True), (1, "identity", True)], input=X, target=y)
+    res = mg.minimize(net, [1.0, 0.0, 0.5, 1.0, 0.0])
+    c = mg.classify(net, res)
+    assert (c.kind, c.nullity, [e.label for e in c.explanations]) == ("degenerate", 1, ["scale of a unit"])
+    wide, p = mg.grow_net(net, res, incoming=[0.0, 0.0, -1.0])
+    c = mg.classify(wide, p)
+    assert (c.kind, c.nullity, c.unexplained) == ("degenerate", 5, 0)
+    assert {e.label: e.count for e in c.explanations} == {"dead unit": 4, "scale of a unit": 1}
+
+
+def test_weights_without_bound():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 2))
+    labels = (X[:, 0] > 0).astype(int)
+    net = mg.Net(layers=[(2, "softmax", True)], input=X, target=labels, loss="nll")
+    res = mg.flow(net, net.random_params(seed=0), maxT=1e4)
+    c = mg.classify(net, res)
+    assert c.kind == "escaping"
+    assert np.linalg.norm(c.direction) == pytest.approx(1)
+    assert net.loss(res.x + 100 * c.direction) < net.loss(res.x + 10 * c.direction) < res.loss
+    labels[:5] = 1 - labels[:5]
+    mixed = mg.Net(layers=[(2, "softmax", True)], input=X, target=labels, loss="nll")
+    c = mg.classify(mixed, mg.minimize(mixed, np.zeros(6)))
+    assert (c.kind, [(e.label, e.count) for e in c.explanations]) == ("degenerate", [("softmax shift", 3)])
+
+
+def test_smallest_net():
+    net = mg.Net(layers=[(1, "tanh", False), (1, "identity", False)], input=[[1.0]], target=[0.5])
+    c = mg.classify(net, [np.arctanh(0.5), 1.0])  # one equation, two parameters
+    assert (c.kind, c.nullity, c.unexplained) == ("degenerate", 1, 0)
+    assert c.explanations[0].label == "interpolation"
+
+
+def test_gradient_tolerance_of_the_user():
+    # L = (1 - ab)² off the minimum by an amount that only a loose tolerance forgives
+    net = mg.Net(layers=[(1, "identity", False), (1, "identity", False)], input=[[1.0]], target=[1.0], l2=1e-9)
+    assert mg.classify(net, [2.0, 0.5]).kind == "not a fixed point"
+    assert mg.classify(net, [2.0, 0.5], gradient_tolerance=1e-6).kind == "degenerate"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net, p: mg.classify("net", p), "pymlpgf.Net is needed"),
+        (lambda net, p: mg.classify(net, p[:-1]), "this net has 9 parameters"),
+        (lambda net, p: mg.classify(net, p * np.nan), "p contains NaN"),
+        (lambda net, p: mg.classify(net, p, gradient_tolerance=-1), "gradient_tolerance is -1"),
+        (lambda net, p: mg.polish(net, p, digits=1), "digits is 1"),
+        (lambda net, p: mg.polish(net, p, maxtime="long"), "maxtime is 'long'"),
+    ],
+)
+def test_bad_input(problem, call, message):
+    net, res = problem
+    with pytest.raises(InputError, match=message):
+        call(net, res.x)
+
+
+def test_polish_against_a_closed_form():
+    # dL/dθ = 0 for L = ((exp θ - 1)² + (exp 2θ - 2)²)/2: with u = exp θ, 2u³ - 3u - 1 = 0, so u = (1 + √3)/2.
+    net = mg.Net(layers=[(1, "exp", False)], input=[[1.0], [2.0]], target=[1.0, 2.0])
+    res = mg.polish(net, [0.3], digits=40)
+    exact = ((1 + Decimal(3).sqrt()) / 2).ln()
+    assert res.converged
+    assert abs(res.digits[0] - exact) < Decimal("1e-26")  # Decimal's own 28 digits
+    assert res.x[0] == pytest.approx(brentq(lambda t: 2 * np.exp(3 * t) - 3 * np.exp(t) - 1, 0, 1), rel=1e-12)
+    assert res.gnorm < Decimal("1e-38")
+
+
+def test_polish_keeps_to_a_saddle(problem):
+    net, res = problem
+    fine = mg.polish(net, res, digits=40)
+    assert fine.converged
+    assert fine.gnorm < Decimal("1e-38")
+    np.testing.assert_allclose(fine.x, res.x, atol=1e-12)
+    wide, _ = mg.grow_net(net, res)
+    saddle = mg.polish(wide, mg.split_neuron(net.params(res.x), 0, 0.5), digits=40)
+    assert saddle.converged
+    assert abs(saddle.loss - fine.loss) < Decimal("1e-26")
+    rough = mg.polish(net, net.random_params(seed=1), maxiterations=2)
+    assert (rough.converged, rough.stopped_by) == (False, "maxiterations")

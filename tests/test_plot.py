@@ -1,0 +1,101 @@
+"""Figures hold the numbers they are made of."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import pymlpgf as mg
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from pymlpgf import plot
+
+
+@pytest.fixture(scope="module")
+def solved() -> tuple[mg.Net, mg.TeacherNet, mg.TrainResult]:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2))
+    layers = [(2, "softplus", True), (1, "identity", True)]
+    teacher = mg.TeacherNet(layers=layers, params=rng.normal(size=9), n_features=2)
+    net = mg.Net(layers=[(3, "softplus", True), (1, "identity", True)], input=X, target=teacher(X))
+    return net, teacher, mg.train(net, net.random_params(0), maxT=100, maxiterations_optim=20)
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plt, "show", lambda: pytest.fail("show was called"))
+    yield
+    plt.close("all")
+
+
+def test_run(solved) -> None:
+    _, _, res = solved
+    loss, gnorm, end = plot.run(res)
+    np.testing.assert_array_equal(loss.get_xydata(), np.c_[res.trajectory.t + 1, res.trajectory.loss])
+    np.testing.assert_array_equal(gnorm.get_ydata(), res.trajectory.gnorm)
+    assert end.get_ydata()[0] == res.loss
+    ax = plt.figure().add_subplot()
+    (only,) = plot.run(res.trajectory, ax, gradient=False)
+    assert only.axes is ax
+
+
+def test_trajectories(solved) -> None:
+    _, _, res = solved
+    drawn = plot.trajectories([res, res.trajectory], 1, 4)
+    assert len(drawn) == 6
+    np.testing.assert_array_equal(drawn[0].get_xydata(), res.trajectory.x[:, [1, 4]])
+    with pytest.raises(mg.InputError, match="parameters 0 and 13 are asked for; there are 13"):
+        plot.trajectories(res, 0, 13)
+
+
+def test_neurons(solved) -> None:
+    net, teacher, res = solved
+    crosses, rays, dots = plot.neurons(net.params(res.x), teacher)
+    np.testing.assert_array_equal(crosses.get_offsets(), teacher.params.weights[0])
+    np.testing.assert_array_equal(dots.get_offsets(), net.params(res.x).weights[0])
+    assert len(rays.get_segments()) == 3
+    narrow = mg.Net(layers=[(2, "tanh", True), (1, "identity", True)], n_features=1)
+    with pytest.raises(mg.InputError, match="layer 0 has 1 input"):
+        plot.neurons(narrow.random_params(0))
+
+
+def test_spectrum(solved) -> None:
+    net, _, res = solved
+    pair = net.hessian_spectrum(res.trajectory.x[0])
+    drawn = plot.spectrum(pair)
+    np.testing.assert_allclose(
+        np.sort(np.concatenate([line.get_ydata() for line in drawn])), np.sort(np.abs(pair[0][pair[0] != 0]))
+    )
+    assert [line.get_label() for line in plot.spectrum([3.0, -1.0, 2.0])] == ["positive (2)", "negative (1)"]
+
+
+def test_plane(solved) -> None:
+    net, _, res = solved
+    start, middle, end = res.trajectory.x[0], res.trajectory.x[len(res.trajectory) // 2], res.trajectory.x[-1]
+    plane = mg.LinearSubspace.through(net, end, start, middle)
+    drawn = plot.plane(net, plane, res, resolution=9)
+    line = drawn[1]
+    first, last = line.get_segments()[0][0], line.get_segments()[-1][1]
+    np.testing.assert_allclose([first, last], [[1, 0], [0, 0]], atol=1e-12)
+    off = np.linalg.norm(res.trajectory.x[1] - plane.point(plane.coordinates(res.trajectory.x[1])))
+    np.testing.assert_allclose(line.get_array()[0], off / 2, rtol=1e-9)
+    assert line.get_clim()[0] == 0
+    assert line.get_clim()[1] >= line.get_array().max()
+    with pytest.raises(mg.InputError, match="subspace has 1 directions"):
+        plot.plane(net, mg.LinearSubspace.through(net, start, end))
+
+
+def test_work_precision() -> None:
+    (line,) = plot.work_precision({"Tsit5": [(2.0, 1e-4), (1.0, 1e-2)]})
+    np.testing.assert_array_equal(line.get_xydata(), [(1, 1e-2), (2, 1e-4)])
+    with pytest.raises(mg.InputError, match=r"points of 'x' have shape \(3,\)"):
+        plot.work_precision({"x": [1, 2, 3]})
+
+
+def test_what_has_no_trajectory_is_refused() -> None:
+    with pytest.raises(mg.InputError, match="a trajectory, or a result with one"):
+        plot.run(None)

@@ -1,0 +1,122 @@
+"""PyTorch modules and nets are the same functions of the same vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parameters_to_vector
+
+import pymlpgf as mg
+from pymlpgf.torch import from_module, to_module
+
+NAMED = [
+    "relu",
+    "softplus",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "silu",
+    "selu",
+    "sigmoid2",
+    "normal_cdf",
+    "g",
+    "square",
+    "cube",
+    "exp",
+]
+
+
+def module(dtype=torch.float64, bias=True) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(3, 5, bias=bias), nn.Softplus(), nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 2, bias=bias)
+    ).to(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_loss_and_gradient_are_those_of_the_module(dtype, tolerance, bias) -> None:
+    m = module(dtype, bias)
+    x, y = torch.randn(20, 3, dtype=dtype), torch.randn(20, 2, dtype=dtype)
+    net, p = from_module(m, input=x, target=y)
+    assert net.dtype == (np.float32 if dtype is torch.float32 else np.float64)
+    np.testing.assert_array_equal(p.flat, parameters_to_vector(m.parameters()).detach().numpy())
+    loss = ((m(x) - y) ** 2).sum(1).mean()
+    loss.backward()
+    gradient = torch.cat([q.grad.ravel() for q in m.parameters()]).numpy()
+    np.testing.assert_allclose(net.loss(p), loss.item(), rtol=tolerance)
+    np.testing.assert_allclose(net.gradient(p), gradient, rtol=0, atol=tolerance * np.abs(gradient).max())
+
+
+def test_classifier() -> None:
+    m = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3), nn.LogSoftmax(dim=1)).double()
+    x, y = torch.randn(15, 2, dtype=torch.float64), torch.randint(0, 3, (15,))
+    net, p = from_module(m, input=x, target=y)
+    np.testing.assert_allclose(net.loss(p), nn.functional.nll_loss(m(x), y).item(), rtol=1e-13)
+    back = to_module(net, p)
+    np.testing.assert_allclose(back(x).detach(), m(x).detach(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_there_and_back(name, dtype) -> None:
+    net = mg.Net(layers=[(4, name, True), (2, "identity", False)], n_features=3, dtype=dtype)
+    p = net.random_params(1)
+    m = to_module(net, p)
+    x = np.random.default_rng(0).normal(size=(10, 3)).astype(dtype)
+    tolerance = 1e-12 if dtype == "float64" else 2e-6
+    np.testing.assert_allclose(m(torch.from_numpy(x)).detach().numpy(), net(p, x), rtol=tolerance, atol=tolerance)
+    again, q = from_module(m)
+    assert again.layers == net.layers
+    np.testing.assert_array_equal(q.flat, p.flat)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Linear(2, 1), "module is Linear; an nn.Sequential"),
+        (lambda: nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.1)), "module 1, Dropout.* has no counterpart"),
+        (lambda: nn.Sequential(nn.Linear(2, 3), nn.GELU(approximate="tanh")), "has no counterpart"),
+        (lambda: nn.Sequential(nn.Linear(2, 3), nn.Softplus(beta=2)), "has no counterpart"),
+        (lambda: nn.Sequential(nn.Tanh(), nn.Linear(2, 3)), "does not follow a Linear"),
+        (lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.ReLU()), "does not follow a Linear"),
+        (lambda: nn.Sequential(), "has no Linear layer"),
+        (lambda: nn.Sequential(nn.Linear(2, 3).half()), "float16"),
+    ],
+)  # fmt: skip
+def test_what_has_no_counterpart_is_named(make, message) -> None:
+    with pytest.raises(mg.InputError, match=message):
+        from_module(make())
+
+
+def test_units_of_their_own_have_no_module() -> None:
+    net = mg.Net(layers=[(2, ("tanh", "relu"), True), (1, "identity", True)], n_features=1)
+    with pytest.raises(mg.InputError, match="no counterpart in PyTorch"):
+        to_module(net, net.random_params(0))
+
+
+@pytest.mark.parametrize("first", ["torch", "julia"])
+def test_either_may_start_first(run_python, first) -> None:
+    run_python(
+        f"""
+        if {first!r} == "torch":
+            import torch
+            torch.randn(300, 300) @ torch.randn(300, 300)
+        net = make_net()
+        p = net.random_params(0)
+        net.hessian(p)
+        import torch
+        from pymlpgf.torch import to_module
+        m = to_module(net, p)
+        x = torch.randn(50, 1, dtype=torch.float64)
+        m(x).sum().backward()
+        assert np.allclose(m(x).detach().numpy(), net(p, x.numpy()))
+        try:
+            torch.randn(2) @ torch.randn(3)      # an exception through C++ frames
+        except RuntimeError:
+            print("ended")
+        """,
+        stderr=None,
+    )
