@@ -19,7 +19,7 @@ LevenbergMarquardt(; options...) =
 name(::LevenbergMarquardt) = "LevenbergMarquardt"
 
 gauss_newton!(G, net::AbstractNet, x) =
-    throw(ArgumentError("LevenbergMarquardt needs a Gauss–Newton matrix, and a $(nameof(typeof(net))) has none: choose " *
+    throw(ArgumentError("LevenbergMarquardt needs a Gauss–Newton matrix, and $(nameof(typeof(net))) has none: choose " *
                         "NewtonTrustRegion instead."))
 add_penalty!(G, net::AbstractNet, x) = G
 add_penalty!(G, net::Net, x) = add_penalty_hessian!(G, net.regulariser, x)
