@@ -221,7 +221,7 @@ def main():
     parser.add_argument("--out", default="minimize.csv")
     args = parser.parse_args()
     seconds, seeds = (1, 2) if args.quick else (args.seconds, args.seeds)
-    with open(args.out, "w", newline="") as file:
+    with open(args.out, "w", newline="", buffering=1) as file:
         writer = csv.writer(file)
         writer.writerow(["problem", "shape", "seed", "method", "cpu_seconds", "gnorm", "loss", "gradients", "hessians"])
         for part in args.parts.split(","):
@@ -234,7 +234,6 @@ def main():
                     mg.minimize(net, start, optim_solver=solver, maxiterations_optim=20, verbosity=0)
                 chosen = range(args.first_seed, args.first_seed + seeds)
                 measure_teacher_student(writer, int(part), chosen, seconds, args.ours.split(","), args.peers.split(","))
-            file.flush()
 
 
 if __name__ == "__main__":
