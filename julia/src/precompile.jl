@@ -1,6 +1,6 @@
-# What Python calls before a solver runs, inferred while the package is precompiled. The solvers are not here: on Julia
-# 1.5 code that was inferred in another process returns boxed numbers, an allocation a step (0.8 s of compilation
-# would be saved).
+# What Python calls before a solver runs, inferred while the package is precompiled. Solvers and infinite nets are not
+# here: on Julia 1.5 code that was inferred in another process returns boxed numbers, an allocation a step or call (0.8 s
+# of compilation would be saved).
 if ccall(:jl_generating_output, Cint, ()) == 1
     let T = Float64, V = Vector{Float64}, N = Net{Float64}, P = Ptr{Cvoid}
         precompile(border_net, (Type{T}, String, Dict{String,Any}, Int, Int, P, Int, P, P))
@@ -12,10 +12,6 @@ if ccall(:jl_generating_output, Cint, ()) == 1
         precompile(parse_options, (Cstring,))
         precompile(foreign_monitor, (P, Bool))
         precompile(value_and_gradient!, (V, N, V))
-        precompile(border_infinite_net, (N, P, N))
-        precompile(border_gradient, (InfiniteNet{T}, P, P, Ptr{T}))
-        precompile(border_loss, (InfiniteNet{T}, P, Ptr{T}))
-        precompile(border_hessian, (InfiniteNet{T}, P, P))
         for A in (Identity, Softplus, Tanh, Sigmoid, Relu, Sigmoid2, GFunction)
             for order in 0:2
                 M = Matrix{T}
