@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["neurons", "plane", "run", "spectrum", "trajectories", "work_precision"]
 
+CLOCK = 1e100  # at a minimum a flow's time runs on towards the largest number, which no axis can show
+
 
 def _axes(ax: Axes | None) -> Axes:
     return plt.subplots(layout="constrained")[1] if ax is None else ax
@@ -47,10 +49,11 @@ def run(result: TrainResult | Trajectory, ax: Axes | None = None, *, gradient: b
     list of matplotlib artists
     """
     path, ax = _trajectory(result), _axes(ax)
-    time = path.t + 1
-    drawn: list[Any] = ax.plot(time, np.where(path.loss > 0, path.loss, np.nan), label="loss L")
+    shown = path.t < CLOCK
+    time, loss, gnorm = path.t[shown] + 1, path.loss[shown], path.gnorm[shown]
+    drawn: list[Any] = ax.plot(time, np.where(loss > 0, loss, np.nan), label="loss L")
     if gradient:
-        gnorm = np.where(path.gnorm > 0, path.gnorm, np.nan)
+        gnorm = np.where(gnorm > 0, gnorm, np.nan)
         drawn += ax.plot(time, gnorm, "--", label="largest gradient component ‖∇L‖∞")
     if isinstance(result, TrainResult) and result.optim_stopped_by is not None and result.loss > 0:
         drawn.append(ax.axhline(result.loss, color="C2", linestyle=":", label="loss after minimize"))

@@ -43,6 +43,15 @@ def test_run(solved) -> None:
     assert only.axes is ax
 
 
+def test_run_to_the_end_of_time() -> None:
+    net = mg.Net(layers=[(1, "identity", True)], input=[[0.0], [1.0]], target=[1.0, 3.0])
+    res = mg.flow(net, [0.0, 0.0])
+    assert res.ode_t > 1e200
+    loss, _ = plot.run(res)
+    assert loss.get_xdata().max() < 1e100
+    loss.figure.canvas.draw()
+
+
 def test_trajectories(solved) -> None:
     _, _, res = solved
     drawn = plot.trajectories([res, res.trajectory], 1, 4)

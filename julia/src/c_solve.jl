@@ -138,8 +138,11 @@ const WARM = Set{Any}()
 The solvers compile at their first call, which takes seconds that no time limit should count and no Ctrl-C can end: so
 the first call is made here, on a few units and two samples.
 """
+warm_up(net::Net, method::Auto, batches::Bool) =
+    warm_up(net, Tsit5(), batches) + warm_up(net, stiff_method(n_params(net), sample_count(net)), batches)
 function warm_up(net::Net{T}, @nospecialize(method), batches::Bool) where {T}
-    key = (T, typeof(method), batches, Any[typeof(c.activation) for l in net.layers for c in l.columns])
+    kind = method isa DiscreteMethod ? typeof(method) : method
+    key = (T, kind, batches, Any[typeof(c.activation) for l in net.layers for c in l.columns])
     key in WARM && return 0.0
     start = seconds()
     try
