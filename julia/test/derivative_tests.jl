@@ -2,7 +2,7 @@ using MLPGF, LinearAlgebra, Random, Test
 
 Base.include(@__MODULE__, joinpath(@__DIR__, "finite_differences.jl"))
 
-const SHAPES = [(1, 1, (1,)), (7, 3, (5, 4, 2)), (33, 2, (8,)), (17, 2, (3, 3, 3)), (20, 1, (4,)), (9, 18, (3,))]
+const SHAPES = [(1, 1, (1,)), (7, 3, (5, 4, 2)), (33, 2, (8,)), (17, 2, (3, 3, 3)), (20, 1, (4,)), (9, 18, (3,)), (12, 3, (5,)), (10, 2, (3, 1))]
 const NAMES = ["softplus", "sigmoid", "tanh", "sigmoid2", "g", "identity", "relu"]
 
 problem(T, N, D, widths, name; O = 1, bias = true, out = "identity", rng = MersenneTwister(hash((N, D, widths)) % 1000)) =
