@@ -92,8 +92,7 @@ columns: 25 against 41 µs; 112 samples: 136 against 123 µs).
 """
 function gram!(C::Array{T}, o::Int, ld::Int, p::Int, q::Int, A::Matrix{T}, a::Int, B::Matrix{T}, b::Int, n::Int,
                lower::Bool=false) where {T<:BlasReal}
-    if n < 64 && (lower ? p > 64 : p * q > 100)
-        lower ? syrk!(p, n, one(T), A, size(A, 1), C, ld) :
+    if n < 64 && !lower && p * q > 100
         gemm!('T', 'N', p, q, n, one(T), A, 1 + (a - 1) * size(A, 1), size(A, 1), B, 1 + (b - 1) * size(B, 1), size(B, 1),
               one(T), C, o + 1, ld)
         return C
@@ -131,4 +130,8 @@ function gram!(C::Array, o::Int, ld::Int, p::Int, q::Int, A::Matrix, a::Int, B::
 end
 
 gram!(C::Matrix, A::Matrix, B::Matrix, n::Int) = gram!(C, 0, size(C, 1), size(C, 1), size(C, 2), A, 1, B, 1, n)
+function gram!(C::Matrix{T}, Z::Matrix{T}, n::Int) where {T<:BlasReal}
+    p = size(C, 1)
+    return n < 64 && p > 64 ? syrk!(p, n, one(T), Z, size(Z, 1), C, p) : gram!(C, 0, p, p, p, Z, 1, Z, 1, n, true)
+end
 gram!(C::Matrix, Z::Matrix, n::Int) = gram!(C, 0, size(C, 1), size(C, 1), size(C, 2), Z, 1, Z, 1, n, true)

@@ -118,14 +118,13 @@ linear_column!(H::Matrix{T}, j, A, θ, l::Layer, n) where {T} =
 "E = Δ W, the derivative with respect to the layer's input"
 pullback!(E, Δ, θ, l::Layer, n) = combine!(E, l.fan_in, Δ, l.width, θ, l.offset + 1, l.fan_in, 1, -1, n)
 
-"C = D ∘ E in columns 1:k, or in one of them"
+"C = D ∘ E in columns 1:k"
 function hadamard!(C, D, E, n::Int, k::Int)
-    for j in 1:k
-        hadamard_column!(C, D, E, n, j)
+    @inbounds for j in 1:k
+        @lanes r n C[r, j] = D[r, j] * E[r, j]
     end
     return C
 end
-@inline hadamard_column!(C, D, E, n::Int, j::Int) = @inbounds @lanes r n C[r, j] = D[r, j] * E[r, j]
 
 """
     column_dots(Val(K), Δ, j, A, i, n) -> (Δ[:, j]ᵀ A[:, i], …, Δ[:, j]ᵀ A[:, i + K - 1])
