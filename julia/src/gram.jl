@@ -130,8 +130,67 @@ function gram!(C::Array, o::Int, ld::Int, p::Int, q::Int, A::Matrix, a::Int, B::
 end
 
 gram!(C::Matrix, A::Matrix, B::Matrix, n::Int) = gram!(C, 0, size(C, 1), size(C, 1), size(C, 2), A, 1, B, 1, n)
-function gram!(C::Matrix{T}, Z::Matrix{T}, n::Int) where {T<:BlasReal}
-    p = size(C, 1)
-    return n < 64 && p > 64 ? syrk!(p, n, one(T), Z, size(Z, 1), C, p) : gram!(C, 0, p, p, p, Z, 1, Z, 1, n, true)
-end
 gram!(C::Matrix, Z::Matrix, n::Int) = gram!(C, 0, size(C, 1), size(C, 1), size(C, 2), Z, 1, Z, 1, n, true)
+
+# For few samples the sums over registers at the end of each tile cost more than its products. Where the columns of Z are
+# the samples, there are none: a sample adds an outer product.
+
+"Write a register's worth of column sums, `rows` of them, to `C` or add them there."
+@inline function put!(C::Matrix{T}, at::Int, rows::Int, x::Vec{W,T}, fresh::Bool) where {W,T}
+    if rows >= W
+        GC.@preserve C store!(C, at, fresh ? x : load(Vec{W,T}, C, at) + x)
+    else
+        @inbounds for k in 1:rows
+            C[at+k-1] = fresh ? x.data[k].value : C[at+k-1] + x.data[k].value
+        end
+    end
+    return nothing
+end
+
+"Rows `i` on, R registers of them, and columns j:j+3 of C = Z Zᵀ, or added to `C`, over the first `m` columns of `Z`."
+@generated function outer_tile!(::Val{R}, C::Matrix{T}, Z::Matrix{T}, i::Int, j::Int, m::Int, fresh::Bool) where {R,T}
+    V, W, s = register(T), width(register(T)), [Symbol(:s, x, :_, q) for x in 1:R, q in 1:4]
+    return quote
+        p, ld = size(C, 1), size(Z, 1)
+        $((:($x = zero($V)) for x in s)...)
+        GC.@preserve Z for row in 0:ld:(m-1)*ld
+            $((:($(Symbol(:a, x)) = load($V, Z, row + i + $((x - 1) * W))) for x in 1:R)...)
+            $((quote
+                b = $V(@inbounds Z[row+j+$(q - 1)])
+                $((:($(s[x, q]) = muladd($(Symbol(:a, x)), b, $(s[x, q]))) for x in 1:R)...)
+            end for q in 1:4)...)
+        end
+        at, rows = i + (j - 1) * p, p + 1 - i
+        $((quote
+            j + $(q - 1) > p && return nothing
+            $((:(put!(C, at + $((q - 1)) * p + $((x - 1) * W), rows - $((x - 1) * W), $(s[x, q]), fresh)) for x in 1:R)...)
+        end for q in 1:4)...)
+        return nothing
+    end
+end
+
+"How many rows the operand of [`outer!`](@ref) needs, `p` of them in use: tiles reach beyond."
+rows_for(p::Int) = p + 24
+
+"""
+    outer!(C, Z, m, fresh)
+
+The lower triangle of C = Z Zᵀ, or C += Z Zᵀ unless `fresh`, over the first `m` columns of `Z`, which has `rows_for(p)` rows for
+C of p × p.
+"""
+function outer!(C::Matrix{T}, Z::Matrix{T}, m::Int, fresh::Bool) where {T<:BlasReal}
+    p, W = size(C, 1), width(register(T))
+    for j in 1:4:p
+        i = j
+        while p + 1 - i > 2W
+            outer_tile!(Val(3), C, Z, i, j, m, fresh)
+            i += 3W
+        end
+        if p + 1 - i > W
+            outer_tile!(Val(2), C, Z, i, j, m, fresh)
+        elseif p + 1 - i > 0
+            outer_tile!(Val(1), C, Z, i, j, m, fresh)
+        end
+    end
+    return C
+end

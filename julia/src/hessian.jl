@@ -24,13 +24,12 @@ function hessian!(H::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
     size(H) == (net.n_params, net.n_params) ||
         throw(DimensionMismatch("H is $(size(H)), this net has $(net.n_params) parameters"))
     check_data(net)
-    fill!(H, 0)
     if length(net.shares) == 1
         share_hessian!(H, net.shares[1], net, θ)
     else
         each_share(net) do share
             isempty(share.hessian) && (share.hessian = similar(H))
-            share_hessian!(fill!(share.hessian, 0), share, net, θ)
+            share_hessian!(share.hessian, share, net, θ)
         end
         for share in net.shares
             H .+= share.hessian
@@ -40,12 +39,13 @@ function hessian!(H::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
     return mirror!(H)
 end
 
-"Add the lower triangle of the Hessian over the samples of one share."
+"The lower triangle of the Hessian over the samples of one share."
 share_hessian!(H::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T} =
     share_hessian!(H, hessian_buffers(share, net), share, net, θ)
 
 function share_hessian!(H::Matrix{T}, buffers::BlockBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
     scale = one(T) / net.n_samples
+    fill!(H, 0)
     for b in share.blocks
         beat(share, net)
         block = net.blocks[b]
@@ -68,13 +68,12 @@ function gauss_newton!(G::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
     size(G) == (net.n_params, net.n_params) ||
         throw(DimensionMismatch("G is $(size(G)), this net has $(net.n_params) parameters"))
     check_data(net)
-    fill!(G, 0)
     if length(net.shares) == 1
         share_gauss_newton!(G, hessian_buffers(net.shares[1], net), net.shares[1], net, θ)
     else
         each_share(net) do share
             isempty(share.hessian) && (share.hessian = similar(G))
-            share_gauss_newton!(fill!(share.hessian, 0), hessian_buffers(share, net), share, net, θ)
+            share_gauss_newton!(share.hessian, hessian_buffers(share, net), share, net, θ)
         end
         for share in net.shares
             G .+= share.hessian
@@ -86,6 +85,7 @@ end
 function share_gauss_newton!(G::Matrix{T}, buffers::BlockBuffers{T}, share::Share{T}, net::Net{T},
                              θ::Vector{T}) where {T}
     ws, scale = share.workspace, one(T) / net.n_samples
+    fill!(G, 0)
     for b in share.blocks
         beat(share, net)
         second_order_pass!(ws, net, θ, net.blocks[b], scale)
@@ -177,15 +177,6 @@ end
     hessian(net, θ) -> ∇²L(θ)
 """
 hessian(net::AbstractNet, θ) = hessian!(similar(θ, length(θ), length(θ)), net, θ)
-
-"Copy the lower triangle to the upper one, in tiles that fit into cache."
-function mirror!(H)
-    P, tile = size(H, 1), 32
-    @inbounds for J in 1:tile:P, I in J:tile:P, j in J:min(J + tile - 1, P), i in max(I, j + 1):min(I + tile - 1, P)
-        H[j, i] = H[i, j]
-    end
-    return H
-end
 
 # Any depth. Perturb the pre-activation of unit j in layer l by one, for every sample: Ḣ, Ȧ follow forwards and
 # Δ̇ backwards as in a Hessian-vector product. As ∂h_l[j]/∂W_l[j, i] = a_{l-1}[i],

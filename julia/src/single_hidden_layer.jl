@@ -15,12 +15,13 @@ single_hidden_layer(net::Net) =
 """
     SingleLayerBuffers(net)
 
-For one block: `J`, √(2w/N) ∂f/∂θ, a column per parameter; `first` and `second`, Δ f'_j and Δ v_j f''_j, a column per hidden
+For one block: `J`, √(2w/N) ∂f/∂θ, a column per parameter, and where samples are few `Z`, its transpose; `first` and `second`, Δ f'_j and Δ v_j f''_j, a column per hidden
 unit j; `monomials`, x_i x_q for i ≤ q, x_0 = 1 the last factor. Over all blocks: `slopes` and `curvatures`, the sums of
 `first` with inputs and one, and of `second` with the monomials.
 """
 struct SingleLayerBuffers{T} <: HessianBuffers{T}
     J::Matrix{T}
+    Z::Matrix{T}
     first::Matrix{T}
     second::Matrix{T}
     monomials::Matrix{T}
@@ -30,9 +31,26 @@ end
 function SingleLayerBuffers(net::Net{T}) where {T}
     n, k, d = first(net.blocks).n, first(net.layers).width, n_features(net) + 1
     monomials = div(d * (d + 1), 2)
-    return SingleLayerBuffers{T}(zeros(T, n, columns_for(net.n_params)), zeros(T, n, columns_for(k)),
+    Z = n <= FEW && T <: BlasReal ? zeros(T, rows_for(net.n_params), n) : zeros(T, 0, 0)
+    return SingleLayerBuffers{T}(zeros(T, n, columns_for(net.n_params)), Z, zeros(T, n, columns_for(k)),
                                  zeros(T, n, columns_for(k)), zeros(T, n, monomials), zeros(T, k, d),
                                  zeros(T, k, monomials))
+end
+
+"How many samples are few: 41 parameters on 10, 32 and 64 samples 0.9, 2.0 and 3.9 against 2.1, 2.8 and 4.1 µs."
+const FEW = 48
+
+"H += JᵀJ, its lower triangle, or H = JᵀJ where it is `fresh`."
+function add_product!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, block::Block{T}, fresh::Bool) where {T}
+    if isempty(buffers.Z)
+        fresh && fill!(H, 0)
+        gram!(H, buffers.J, block.n)
+    else
+        m = something(findlast(!iszero, block.w), 0)        # what follows only fills the vectors
+        transpose_into!(buffers.Z, buffers.J, m, size(H, 1))
+        outer!(H, buffers.Z, m, fresh)
+    end
+    return nothing
 end
 
 function share_hessian!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
@@ -46,7 +64,7 @@ function share_hessian!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Sha
         block_loss!(net.objective, ws.E[2], ws, block, scale)
         hadamard!(ws.Δ[2], ws.D[2], ws.E[2], block.n, 1)
         fill_columns!(buffers, ws, net, θ, block, scale)
-        gram!(H, buffers.J, block.n)
+        add_product!(H, buffers, block, b == first(share.blocks))
         gram!(buffers.slopes, buffers.first, block.X, block.n)
         gram!(buffers.curvatures, buffers.second, buffers.monomials, block.n)
     end
@@ -61,7 +79,7 @@ function share_gauss_newton!(G::Matrix{T}, buffers::SingleLayerBuffers{T}, share
         block = net.blocks[b]
         forward!(ws, net, θ, block, 2)
         fill_columns!(buffers, ws, net, θ, block, scale)
-        gram!(G, buffers.J, block.n)
+        add_product!(G, buffers, block, b == first(share.blocks))
     end
     return G
 end

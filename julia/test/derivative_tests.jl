@@ -104,6 +104,17 @@ end
         Z = randn(rng, T, n, MLPGF.columns_for(p))
         @test LowerTriangular(MLPGF.gram!(zeros(T, p, p), Z, n)) ≈ LowerTriangular(Z[:, 1:p]' * Z[:, 1:p]) rtol = 20 * eps(T)
     end
+    for T in (Float64, Float32), m in (1, 3, 10, 33), p in (1, 4, 5, 12, 13, 41, 70)
+        J = randn(rng, T, MLPGF.LANES * cld(m, MLPGF.LANES), MLPGF.columns_for(p))
+        Z = MLPGF.transpose_into!(zeros(T, MLPGF.rows_for(p), size(J, 1)), J, m, p)
+        @test Z[1:p, 1:m] == J[1:m, 1:p]'
+        exact = LowerTriangular(J[1:m, 1:p]' * J[1:m, 1:p])
+        C = MLPGF.outer!(fill(T(NaN), p, p), Z, m, true)
+        @test LowerTriangular(C) ≈ exact rtol = 20 * eps(T)
+        @test LowerTriangular(MLPGF.outer!(C, Z, m, false)) ≈ 2exact rtol = 20 * eps(T)
+        H = randn(rng, T, p, p)
+        @test MLPGF.mirror!(copy(H)) == Symmetric(H, :L)
+    end
     # C = c + A W, W row by row and column by column, with and without constants; sizes on both sides of every crossover
     for T in (Float64, Float32), n in (16, 64, 256), (k, m) in ((1, 1), (1, 7), (3, 9), (9, 3), (4, 4), (7, 6), (300, 17))
         A, θ = randn(rng, T, n, k + 1), randn(rng, T, k * m + m + 2)
