@@ -120,7 +120,8 @@ class TrainResult:
     sol : DenseSolution or None
         With ``dense=True``.
     provider : str
-        Whose solvers ran.
+        Whose solvers ran: "builtin", "sciml", "optim" or "nlopt"; two of them with a plus, of the flow and of the
+        minimisation.
     layers : list of (width, activation, bias)
     seed : int or None
         Of the initial parameters, in a sweep.
@@ -322,6 +323,7 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
         init=init,
         total_time=float(get("total_time")),
         compile_time=float(get("compile_time")),
+        provider=get("provider"),
         status=REASONS.index(get(last + "stopped_by")),
         message=get(last + "stopped_by.advice"),
         layers=net.layers,

@@ -15,10 +15,10 @@ __all__ = ["nearest", "suggest_keywords"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown ``name``: the nearest known one and the list of all."""
+def nearest(name: str, known: Iterable[str], unlisted: Iterable[str] = ()) -> str:
+    """The end of a sentence about an unknown ``name``: the nearest of all, and a list of those ``known``."""
     known = sorted(known)
-    by_lower = {k.lower(): k for k in known}
+    by_lower = {k.lower(): k for k in (*unlisted, *known)}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     hint = f"; did you mean {by_lower[close[0]]!r}?" if close else ""
     return f"{hint} (known: {', '.join(known)})"

@@ -17,6 +17,7 @@ from .errors import InputError
 from .net import Net
 from .progress import ProgressLine
 from .result import TrainResult, read_result
+from .runtime import start
 from .suggest import nearest, suggest_keywords
 
 __all__ = ["FLOW_ALGORITHMS", "OPTIM_SOLVERS", "flow", "minimize", "train"]
@@ -63,13 +64,15 @@ def flow(
     p : array of shape (n_params,), Params or TrainResult
         Initial parameters; not changed. A result is continued from its best point ``x``; clock and trajectory begin
         anew.
-    alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF" or "Exprb53s3"
+    alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", or one of DifferentialEquations.jl
         Explicit: Tsit5 (Tsitouras 2011) and RK4. Stiff, with the exact Hessian: Rodas5P (Steinebach 2023), TRBDF2, QNDF
         (variable order 1 to 5, few Hessians) and Exprb53s3 (exponential, Luan and Ostermann 2014); TRBDF2 and QNDF
         use Hessian-vector products for large nets. "auto": the last where P² ≤ N, else Tsit5 until
         stiffness shows and then the stiff method that suits P and N.
         Discrete: "GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam" or "AdamW", for the defaults of
         ``pymlpgf.Adam`` and so on, or such an object, which also says what its time t is.
+        On the full host also OrdinaryDiffEq's and Sundials' algorithms by name, such as "KenCarp58", "CVODE_BDF" or
+        "Vern9"; where there is a method of that name here too, "sciml.Rodas5P" is theirs.
     maxT : float
         Final time; infinity integrates until another stop.
     abstol, reltol : float
@@ -171,6 +174,7 @@ def minimize(
         Where to start; not changed.
     optim_solver : "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS", "LBFGS" or "NewtonKrylov"
         The last two need memory for some vectors of length n_params only, the others for matrices.
+        On the full host also Optim.jl's and NLopt's, such as "ConjugateGradient", "optim.Newton" or "nlopt.SLSQP".
     maxtime_optim : float
         Seconds.
     maxiterations_optim : float
@@ -323,7 +327,7 @@ def _flow_options(
 
 def _minimize_options(solver: str, maxtime: float, maxiterations: float, patience: float) -> dict[str, Any]:
     return {
-        "optim_solver": _name("optim_solver", solver, OPTIM_SOLVERS),
+        "optim_solver": _solver("optim_solver", solver, OPTIM_SOLVERS),
         "maxtime_optim": _number("maxtime_optim", maxtime),
         "maxiterations_optim": _number("maxiterations_optim", maxiterations),
         "patience": _number("patience", patience, positive=True),
@@ -341,7 +345,6 @@ def _method(
     alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any
 ) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
     """The options of the flow's algorithm, and the schedule if that is a function."""
-    known = (*FLOW_ALGORITHMS, *DISCRETE_METHODS)
     if isinstance(alg, type) and issubclass(alg, DiscreteMethod):
         raise InputError(f"alg is the class {alg.__name__}; {alg.__name__}() is needed")
     own = {name: v for name, v in (("learning_rate", learning_rate), ("schedule", schedule)) if v is not None}
@@ -349,7 +352,7 @@ def _method(
         if own:
             raise InputError(f"{' and '.join(own)}: give it to {type(alg).__name__}(…) alone")
         method = alg
-    elif _name("alg", alg, known) in DISCRETE_METHODS:
+    elif _solver("alg", alg, (*FLOW_ALGORITHMS, *DISCRETE_METHODS)) in DISCRETE_METHODS:
         method = DISCRETE_METHODS[alg](**own)
     else:
         if batchsize is not None:
@@ -377,10 +380,16 @@ def _whole(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _name(argument: str, value: object, known: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in known:
-        raise InputError(f"unknown {argument} {value!r}{nearest(str(value), known)}")
-    return str(value)
+def _solver(argument: str, value: object, own: tuple[str, ...]) -> str:
+    """The name of a solver: one of our own, or of the Julia packages, with or without its provider's."""
+    if isinstance(value, str) and value in own:
+        return value
+    bridge = start()
+    others: list[str] = bridge.tool(0, "solvers", {"kind": argument}, [], lambda a: bridge.field(a, "")).split("\n")
+    short = {name.partition(".")[2] for name in others}
+    if not isinstance(value, str) or (value not in others and value not in short):
+        raise InputError(f"unknown {argument} {value!r}{nearest(str(value), own, (*others, *short))}")
+    return value
 
 
 def _number(argument: str, value: Any, *, finite: bool = False, positive: bool = False) -> float:

@@ -190,14 +190,19 @@ end
 """
     Custom(f)
 
-A user's scalar function; its derivatives by [`Jet`](@ref) arithmetic.
+A user's scalar function; its derivatives by [`Jet`](@ref) arithmetic, or by ForwardDiff's numbers where that is loaded
+when the network is made: more functions know them, those of SpecialFunctions among them.
 """
-struct Custom{F} <: Activation
+struct Custom{F,D} <: Activation
     f::F
+    differentiation::D
 end
+struct Jets end
+const DIFFERENTIATION = Ref{Any}(Jets())
+Custom(f) = Custom(f, DIFFERENTIATION[])
 Base.show(io::IO, a::Custom) = print(io, a.f)
 
-@inline function derivatives(a::Custom, x)
+@inline function derivatives(a::Custom{F,Jets}, x) where {F}
     y = a.f(Jet(x, one(x), zero(x)))
     return y isa Jet ? (y.value, y.first, y.second) : (oftype(x, y), zero(x), zero(x))
 end

@@ -107,7 +107,7 @@ function parse_activation(text::String)
     return get!(() -> compile_activation(code), EXPRESSIONS, code)
 end
 
-"The function that a user's expression stands for, tried out on a number and on a `Jet`."
+"The function that a user's expression stands for, tried out with its derivatives."
 function compile_activation(code::String)
     complain(why) = throw(ArgumentError("the activation \"$code\" is not a scalar function of Julia, such as " *
                                         "\"x -> x * exp(-x^2)\": $why"))
@@ -123,15 +123,21 @@ function compile_activation(code::String)
         complain(sprint(showerror, err))
     end
     f isa Function || complain("it is a $(typeof(f))")
-    for x in (0.5, -0.5), y in (x, Jet(x, 1.0, 0.0))
+    custom = Custom(f)
+    for x in (0.5, -0.5)
         value = try
-            Base.invokelatest(f, y)
+            Base.invokelatest(f, x)
         catch err
             complain(sprint(showerror, err))
         end
         value isa Real || complain("it gives a $(typeof(value))")
+        try
+            Base.invokelatest(derivatives, custom, x)
+        catch err
+            complain("it cannot be differentiated: " * sprint(showerror, err))
+        end
     end
-    return Custom(f)
+    return custom
 end
 
 "The network, loss and regularisers of `net` on other data."
@@ -214,13 +220,11 @@ const FLOW_METHODS = Dict{String,FlowMethod}("auto" => Auto(), "Tsit5" => Tsit5(
 const MINIMIZE_METHODS = Dict{String,MinimizeMethod}("NewtonTrustRegion" => NewtonTrustRegion(), "Newton" => Newton(),
     "LevenbergMarquardt" => LevenbergMarquardt(), "NewtonKrylov" => NewtonKrylov(), "BFGS" => BFGS(), "LBFGS" => LBFGS())
 
-method_by_name(table, kind, name) = haskey(table, name) ? table[name] :
-    throw(ArgumentError("unknown $kind \"$name\"; known are $(join(sort!(collect(keys(table))), ", "))"))
-
 c_solve(net::Int64, x::Ptr{Cvoid}, what::Cstring, options::Cstring, tauinv::Ptr{Float64}, report::Ptr{Cvoid},
         ask::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
-    solved = Base.invokelatest(border_solve, net_of(net), x, unsafe_string(what), parse_options(options), tauinv, report,
-                               ask)
+    parsed = parse_options(options)
+    load_providers(parsed)
+    solved = Base.invokelatest(border_solve, net_of(net), x, unsafe_string(what), parsed, tauinv, report, ask)
     unsafe_store!(out, keep!(solved))
 end
 

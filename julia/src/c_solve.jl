@@ -67,7 +67,7 @@ later(table::Vector{Float64}, k0::Int) = table[min(k0 + 1, length(table)):end]
 
 function border_method(options, f)
     name = get(options, "alg", "auto")
-    haskey(DISCRETE_METHODS, name) || return method_by_name(FLOW_METHODS, "alg", name)
+    haskey(DISCRETE_METHODS, name) || return named_method(FLOW_METHODS, "alg", name)
     schedule = later(border_schedule(get(options, "schedule", ""), f), Int(get(options, "first_step", 0)))
     settings = Dict{Symbol,Any}(:schedule => schedule)
     for option in ("learning_rate", "momentum", "alpha", "eps", "weight_decay")
@@ -75,6 +75,14 @@ function border_method(options, f)
     end
     haskey(options, "betas") && (settings[:betas] = Tuple(parse.(Float64, split(options["betas"], ','))))
     return DISCRETE_METHODS[name](; settings...)
+end
+
+"Load the packages that methods are named of, before the world that knows them is entered."
+function load_providers(options)
+    alg = get(options, "alg", "auto")
+    haskey(DISCRETE_METHODS, alg) || load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
+    load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "NewtonTrustRegion"), MINIMIZE_PROVIDERS)
+    return nothing
 end
 
 "What Python reads: the best point of a `flow`, a `minimize` or both, and the results of the phases that ran."
@@ -87,6 +95,7 @@ struct Solved
     total_time::Float64
     compile_time::Float64
     plain::Int64            # 1 where loss and gnorm are those of the data already
+    provider::String
 end
 
 function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
@@ -96,7 +105,7 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     count(name, default) = floor(Int, min(number(name, default), 1e18))
     flag(name) = get(options, name, false)::Bool
     alg = border_method(options, f)
-    solver = method_by_name(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion"))
+    solver = named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion"))
     dt = number("dt", 0.0)
     flow_options = (alg=alg, maxT=number("maxT", Inf), abstol=number("abstol", 1e-6), reltol=number("reltol", 1e-6),
         maxtime=number("maxtime_ode", Inf), maxiterations=count("maxiterations_ode", Inf),
@@ -116,15 +125,16 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
         ode = flow(net, x0; flow_options..., monitor=monitor)
         last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
         best = lowest(ode, ode.best)
-        return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time, plain)
+        return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time, plain, provider(alg))
     elseif what == "minimize"
         optim = minimize(net, x0; minimize_options..., monitor=monitor)
         optim isa MinimizeResult || return optim          # the answer to a `Question`
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
-        return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time, plain)
+        return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time, plain, provider(solver))
     end
     both = train(net, x0, flow_options, minimize_options, monitor)
-    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain)
+    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain,
+                  join(unique([provider(alg), provider(solver)]), "+"))
 end
 
 unregularised(net::AbstractNet) = false

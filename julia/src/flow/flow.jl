@@ -61,13 +61,13 @@ end
          maxiterations = typemax(Int), min_gnorm = 0, minloss = 0, tauinv = 1, dt = nothing, dense = false,
          save_everystep = false, n_samples_trajectory = 100, event = nothing, observables = (),
          batchsize = nothing, seed = 0, monitor = Monitor()) -> FlowResult
-         monitor = Monitor()) -> FlowResult
 
 Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`.
 
 - `alg`: `Auto()`, `Tsit5()`, `RK4()`, `Rodas5P()`, `TRBDF2()`, `QNDF()` or `Exprb53s3()`; or a discrete method:
   [`GradientDescent`](@ref), [`Momentum`](@ref), [`Nesterov`](@ref), [`RMSprop`](@ref), [`Adam`](@ref), [`AdamW`](@ref),
-  whose docstrings say what their time is
+  whose docstrings say what their time is; or an algorithm of OrdinaryDiffEq or Sundials, such as `KenCarp58()`, on Julia
+  1.9 and newer, where the package that it comes from is loaded
 - `abstol`, `reltol`: bounds on the root mean square over parameters of the error of a step relative to
   `abstol + reltol * |x|`. A `reltol` below `10 eps(T)` is raised to that.
 - `maxtime`: seconds; `maxiterations`: accepted steps
@@ -95,7 +95,7 @@ type, and with `Stop.diverged` when no step leads to finite numbers.
     res = flow(net, x0; maxT = 1e4)
     res.x, res.loss, res.stopped_by
 """
-function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), maxT::Real=Inf,
+function flow(net::AbstractNet{T}, x0::AbstractVector; alg=Auto(), maxT::Real=Inf,
               abstol::Real=1e-6, reltol::Real=1e-6, maxtime::Real=Inf, maxiterations::Real=typemax(Int),
               min_gnorm::Real=0, minloss::Real=0, tauinv=1, dt=nothing, dense::Bool=false,
               save_everystep::Bool=false, n_samples_trajectory::Integer=100, event=nothing, observables=(),
@@ -114,6 +114,7 @@ function flow(net::AbstractNet{T}, x0::AbstractVector; alg::FlowMethod=Auto(), m
     limits = FlowLimits(maxT, maxtime, most, min_gnorm, minloss, dt === nothing ? 0.0 : dt, save_everystep,
                         max(2, n_samples_trajectory), dense)
     start = convert(Vector{T}, x0)
+    alg = flow_method(alg)
     for (name, f) in observables         # one that fails does so before the work is done
         f(copy(start)) isa Real || throw(ArgumentError("the observable $name must return a real number."))
     end
@@ -161,6 +162,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     indefinite = false
     wall = -WINDOW       # the accepted steps before the last trial that was not finite
     reason = Stop.running
+    state.t_end = limits.maxT
     state.exact = limits.save_everystep || watch !== nothing
     state.goal_gnorm, state.goal_loss = limits.min_gnorm, limits.minloss
     state.continuous = limits.dense || watch !== nothing
@@ -181,8 +183,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         end
         while reason == Stop.running
             remaining = (limits.maxT - state.t) - state.t_low
-            last = state.h >= 0.99 * remaining
-            last && (state.h = remaining)
+            state.h >= 0.99 * remaining && (state.h = remaining)
             verdict = try_step!(cache, problem, state, failures)
             if verdict != 0
                 rejected += 1
@@ -198,6 +199,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 continue
             end
             iterations += 1
+            last = state.h >= remaining
             cut = watch === nothing ? 0.0 :
                   occurs!(watch, cache, problem, state, last ? limits.maxT : state.t + state.h)::Float64
             if limits.dense
@@ -236,7 +238,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         recorder.count == 0 && record!(recorder, 0.0, x, state.loss, state.gnorm)
     end
     state.modelled && settle!(recorder, problem, state)
-    return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected, problem.nfev,
+    return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected + rejections(cache)::Int, problem.nfev,
                          problem.njev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
                          limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
 end

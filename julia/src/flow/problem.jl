@@ -19,6 +19,7 @@ The buffers of one method. A method implements
 - `measure!(cache, state)`: `state.stiffness` and `state.longest` after a good step.
 - `next_factor!(cache, control, state, problem, clean, indefinite)`: `state.factor`, what to multiply `state.h` with after
   an accepted step; by default what the controller says.
+- `rejections(cache)`: trial steps that the method itself has rejected.
 - `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`, `method_name(cache)`.
 """
 abstract type StepCache{T} end
@@ -27,6 +28,8 @@ function next_factor!(::StepCache, control, state, problem, clean::Bool, indefin
     state.factor = accept_factor!(control, state.error, state.h, clean, indefinite)
     return nothing
 end
+
+rejections(::StepCache) = 0
 
 """
     FlowProblem(net, tauinv)
@@ -191,6 +194,7 @@ mutable struct FlowState{T<:AbstractFloat}
     factor::Float64         # to the next step
     t::Float64
     t_low::Float64
+    t_end::Float64
     abstol::Float64
     reltol::Float64
     escape::Float64
@@ -199,7 +203,7 @@ end
 function FlowState(problem::FlowProblem{T}, abstol, reltol) where {T}
     n = problem.n
     return FlowState{T}(zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), T(NaN), zero(T),
-                        one(T), NaN, NaN, false, false, false, false, 0.0, 0.0, false, 0.0, 0.0, Inf, 0.0, 1.0, 0.0, 0.0, abstol, reltol, 1.0)
+                        one(T), NaN, NaN, false, false, false, false, 0.0, 0.0, false, 0.0, 0.0, Inf, 0.0, 1.0, 0.0, 0.0, Inf, abstol, reltol, 1.0)
 end
 
 "Loss and gradient at the trial point, unless the method has them already."

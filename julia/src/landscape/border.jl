@@ -52,6 +52,7 @@ subspace_of(net::AbstractNet{T}, arrays) where {T} =
 
 "name => f(net or nothing, options, arrays of Float64)"
 const TOOLS = Dict{String,Function}(
+    "solvers" => (net, o, a) -> join(provided_names(o["kind"] == "alg" ? FLOW_PROVIDERS : MINIMIZE_PROVIDERS), '\n'),
     "trajectory_distance" => (net, o, a) -> border_distance(o, a),
     "classify" => (net, o, a) -> begin
         c = classify(net, a[1]; gradient_tolerance=get(o, "gradient_tolerance", nothing))

@@ -44,7 +44,8 @@ end
 Minimise the loss of `net` from the parameters `x0` (length P, left as they are).
 
 - `optim_solver`: [`NewtonTrustRegion`](@ref), [`LevenbergMarquardt`](@ref), [`Newton`](@ref), [`BFGS`](@ref); for many
-  parameters [`LBFGS`](@ref), [`NewtonKrylov`](@ref).
+  parameters [`LBFGS`](@ref), [`NewtonKrylov`](@ref). Or, where the package is loaded (Julia 1.9 and newer), a method of
+  Optim such as `Optim.Newton()`, or an algorithm of NLopt that uses gradients, such as `NLopt.LD_SLSQP`.
 - `maxtime`: seconds. `maxiterations`: trial steps of `NewtonTrustRegion` and `LevenbergMarquardt`, line searches of the
   others.
 - `min_gnorm`: stop when ‖∇L‖_∞ is at most this. Newton's methods go on all the same where the Hessian is
@@ -62,7 +63,7 @@ result = minimize(net, x0; maxtime = 10)
 result.loss, result.gnorm, result.stopped_by
 ```
 """
-function minimize(net::AbstractNet{T}, x0::AbstractVector; optim_solver::MinimizeMethod=NewtonTrustRegion(),
+function minimize(net::AbstractNet{T}, x0::AbstractVector; optim_solver=NewtonTrustRegion(),
                   maxtime::Real=Inf, maxiterations::Real=Inf, min_gnorm::Real=0, minloss::Real=0,
                   patience::Real=10_000, monitor::Monitor=Monitor()) where {T}
     length(x0) == n_params(net) ||
@@ -73,7 +74,7 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector; optim_solver::Minimiz
     minloss >= 0 || throw(ArgumentError("minloss = $minloss: must be at least 0 (0 switches it off)."))
     patience >= 1 || throw(ArgumentError("patience = $patience: must be at least 1."))
     limits = Limits{T}(Float64(maxtime), Float64(maxiterations), T(min_gnorm), T(minloss), Float64(patience))
-    return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), optim_solver, limits, monitor), net, monitor)
+    return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), minimize_method(optim_solver), limits, monitor), net, monitor)
 end
 
 struct Limits{T<:AbstractFloat}

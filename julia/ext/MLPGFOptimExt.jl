@@ -1,0 +1,73 @@
+"""
+Optim's methods for `minimize`. Every point that they evaluate is offered as the best so far; our limits, trace and
+callback hang on theirs. Where they find no better point any more, that is `Stop.roundoff`.
+"""
+module MLPGFOptimExt
+
+using MLPGF, Optim
+import MLPGF: BestPoint, Limits, MinimizeMethod, MinimizeTrace, Monitor, Objective, Stop
+
+struct OptimMethod{M<:Optim.AbstractOptimizer} <: MinimizeMethod
+    method::M
+end
+
+MLPGF.minimize_method(method::Optim.AbstractOptimizer) = OptimMethod(method)
+MLPGF.provider(::OptimMethod) = "optim"
+MLPGF.name(method::OptimMethod) = String(nameof(typeof(method.method)))
+
+"The last point that was evaluated."
+mutable struct LastPoint{T<:AbstractFloat}
+    x::Vector{T}
+    gradient::Vector{T}
+    loss::T
+    gnorm::T
+    progress::Bool       # a new low since the last iteration
+end
+MLPGF.at_saddle!(::LastPoint, ::Objective) = false
+
+function visit!(last::LastPoint{T}, best::BestPoint{T}, objective::Objective{T}, x) where {T}
+    last.x == x && return last
+    copyto!(last.x, x)
+    last.loss = MLPGF.evaluate!(last.gradient, objective, last.x)
+    last.gnorm = MLPGF.supnorm(last.gradient)
+    last.progress |= MLPGF.offer!(best, last.x, last.loss, last.gnorm)
+    return last
+end
+
+function MLPGF.search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int}, objective::Objective{T},
+                       method::OptimMethod, limits::Limits{T}, monitor::Monitor) where {T}
+    x0 = copy(best.x)
+    last = LastPoint{T}(fill(T(NaN), length(x0)), zeros(T, length(x0)), T(NaN), T(NaN), false)
+    visit!(last, best, objective, x0)
+    best.loss = best.lowest_loss = last.loss
+    best.gnorm = best.lowest_gnorm = last.gnorm
+    MLPGF.record!(trace, 0, last.loss, last.gnorm)
+    isfinite(last.loss) && isfinite(last.gnorm) || return Stop.diverged
+    stop = MLPGF.check_limits(last, objective, limits, 0, 0, monitor)
+    stop == Stop.running || return stop
+    idle, first = 0, true
+    f(x) = visit!(last, best, objective, x).loss
+    g!(G, x) = copyto!(G, visit!(last, best, objective, x).gradient)
+    fg!(G, x) = (g!(G, x); last.loss)
+    h!(H, x) = (MLPGF.evaluate_hessian!(objective_matrix, objective, convert(Vector{T}, x)); copyto!(H, objective_matrix))
+    function callback(_)
+        first && return first = false          # the state before the first step
+        iteration[] += 1
+        idle = last.progress ? 0 : idle + 1
+        last.progress = false
+        MLPGF.record!(trace, iteration[], best.loss, best.gnorm)
+        stop = MLPGF.check_limits(best, objective, limits, iteration[], idle, monitor)
+        return stop != Stop.running
+    end
+    second = method.method isa Optim.SecondOrderOptimizer
+    objective_matrix = second ? zeros(T, length(x0), length(x0)) : zeros(T, 0, 0)
+    problem = second ? Optim.TwiceDifferentiable(f, g!, fg!, h!, x0) : Optim.OnceDifferentiable(f, g!, fg!, x0)
+    options = Optim.Options(; x_abstol=0, x_reltol=0, f_abstol=0, f_reltol=0, g_abstol=0, allow_f_increases=true,
+                            iterations=typemax(Int), show_warnings=false, callback=callback)
+    Optim.optimize(problem, x0, method.method, options)
+    return stop == Stop.running ? Stop.roundoff : stop
+end
+
+MLPGF.at_saddle!(::BestPoint, ::Objective) = false
+
+end

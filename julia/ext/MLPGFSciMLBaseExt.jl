@@ -1,0 +1,121 @@
+"""
+The algorithms of OrdinaryDiffEq's component packages and of Sundials, objects of SciMLBase's interface, as methods of
+`flow`: their integrator makes the steps, our loop keeps time, records, asks the callback and decides when to stop.
+"""
+module MLPGFSciMLBaseExt
+
+using MLPGF, SciMLBase
+import LinearAlgebra
+import MLPGF: FlowMethod, FlowProblem, FlowState, StepCache, gradient_at!, hessian_at!, hvp_at!, value_and_gradient_at!
+
+struct SciMLMethod{A<:SciMLBase.AbstractODEAlgorithm} <: FlowMethod
+    alg::A
+end
+
+MLPGF.flow_method(alg::SciMLBase.AbstractODEAlgorithm) = SciMLMethod(alg)
+MLPGF.provider(::SciMLMethod) = "sciml"
+
+# By name, CVODE_BDF without a matrix: its own dense solver would difference the gradient.
+MLPGF.named_flow_method(::Val{:Sundials}, package, method) =
+    SciMLMethod(getfield(package, Symbol(method))(; linear_solver=:GMRES))
+
+# The interpolants are polynomials of different degrees, or none: what they give at these points of a step, fitted.
+const DEGREE = 6
+const NODES = [(1 - cospi(j / DEGREE)) / 2 for j in 0:DEGREE]
+const TO_COEFFICIENTS = inv([s^m for s in NODES, m in 0:DEGREE])
+
+mutable struct SciMLCache{T,A} <: StepCache{T}
+    alg::A
+    integrator::Any
+    y::Vector{T}          # the last point that the integrator evaluated, and its loss and gradient
+    g::Vector{T}
+    loss::T
+    gnorm::Float64
+end
+
+MLPGF.make_cache(method::SciMLMethod{A}, ::Type{T}, n::Int) where {T,A} =
+    SciMLCache{T,A}(method.alg, nothing, fill(T(NaN), n), zeros(T, n), T(NaN), NaN)
+MLPGF.method_name(cache::SciMLCache) = String(nameof(typeof(cache.alg)))
+MLPGF.controller(::SciMLCache) = MLPGF.Controller(false, 2)         # for the first step only
+MLPGF.escape_limit(::SciMLCache, reltol::Float64) = Inf
+MLPGF.watch_escape(::SciMLCache) = false
+MLPGF.interpolant_degree(::SciMLCache) = DEGREE
+MLPGF.accepted!(::SciMLCache) = nothing
+MLPGF.measure!(::SciMLCache, state::FlowState) = (state.stiffness = 0.0; state.longest = Inf; nothing)
+MLPGF.next_factor!(::SciMLCache, control, state, problem, clean::Bool, indefinite::Bool) = (state.factor = 1.0; nothing)
+function MLPGF.rejections(cache::SciMLCache)
+    cache.integrator === nothing && return 0
+    stats = cache.integrator.sol.stats
+    return stats === nothing ? 0 : Int(max(stats.nreject, 0))
+end
+
+function evaluate!(cache::SciMLCache{T}, problem::FlowProblem{T}, y) where {T}
+    cache.y == y && return nothing
+    copyto!(cache.y, y)
+    value_and_gradient_at!(cache.g, problem, cache.y)
+    cache.loss, cache.gnorm = problem.value[], problem.gnorm
+    return nothing
+end
+
+function begin!(cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+    copyto!(cache.y, state.y)
+    copyto!(cache.g, state.g)
+    cache.loss, cache.gnorm = state.loss, state.gnorm
+    velocity!(du, u, _, t) = (evaluate!(cache, problem, u); @. du = -cache.g; nothing)
+    product!(Jv, v, u, _, t) = (hvp_at!(Jv, problem, convert(Vector{T}, u), convert(Vector{T}, v)); Jv .*= -1; nothing)
+    function jacobian!(J, u, _, t)
+        hessian_at!(J, problem, u)
+        LinearAlgebra.copytri!(J, 'L')
+        J .*= -1
+        return nothing
+    end
+    nothing_in_time!(dT, u, _, t) = (fill!(dT, 0); nothing)
+    f = ODEFunction{true,SciMLBase.FullSpecialize}(velocity!; jac=jacobian!, tgrad=nothing_in_time!, jvp=product!, vjp=product!)
+    # In y the tolerance of a parameter is abstol / root; a frozen one has no error.
+    abstol = problem.scaled ? T[r > 0 ? state.abstol / r : 1.0 for r in problem.root] : T(state.abstol)
+    cache.integrator = SciMLBase.init(ODEProblem(f, copy(state.y), (state.t, state.t_end)), cache.alg; abstol=abstol,
+        reltol=T(state.reltol), dt=state.h, save_everystep=false, save_start=false, save_end=false, dense=false,
+        maxiters=typemax(Int), verbose=false)
+    return nothing
+end
+
+"A step of whatever length the integrator chooses; its own estimate is trusted."
+function MLPGF.try_step!(cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{T}, failures::Int) where {T}
+    cache.integrator === nothing && begin!(cache, problem, state)
+    integrator = cache.integrator
+    SciMLBase.step!(integrator)
+    state.h = (integrator.t - state.t) - state.t_low
+    state.error = 0.0
+    fill!(state.err, zero(T))
+    copyto!(state.ynew, integrator.u)
+    if state.h > 0 && all(isfinite, state.ynew)
+        evaluate!(cache, problem, state.ynew)
+        copyto!(state.gnew, cache.g)
+        state.lossnew, state.gnormnew = cache.loss, cache.gnorm
+        state.evaluated, state.estimated = true, false
+        isfinite(state.lossnew) && isfinite(state.gnormnew) && return 0
+    end
+    # It cannot go on, and will not recover: the flow ends here, at a point where nothing moves or at a wall.
+    state.h = 0.0
+    return all(isfinite, state.ynew) && isfinite(cache.loss) ? MLPGF.TOO_WRONG : MLPGF.NOT_FINITE
+end
+
+function MLPGF.interpolant!(c::Vector{T}, offset::Int, cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+    n = problem.n
+    values = zeros(T, n, DEGREE + 1)
+    for (j, s) in enumerate(NODES)
+        if j == 1
+            copyto!(view(values, :, j), state.y)
+        elseif j == DEGREE + 1
+            copyto!(view(values, :, j), state.ynew)
+        else
+            copyto!(view(values, :, j), cache.integrator(state.t + s * state.h))
+        end
+    end
+    for m in 0:DEGREE, i in 1:n
+        c[offset+m*n+i] = sum(TO_COEFFICIENTS[m+1, j] * values[i, j] for j in 1:DEGREE+1)
+    end
+    return nothing
+end
+
+end

@@ -1,0 +1,101 @@
+# Whose method runs: our own, or one of a package that is loaded, through an extension (julia/ext).
+
+"""
+    flow_method(alg) -> FlowMethod
+
+The method that [`flow`](@ref) runs for what the user gave as `alg`. Extensions add methods of this function.
+"""
+flow_method(alg::FlowMethod) = alg
+flow_method(alg) =
+    throw(ArgumentError("alg is a $(typeof(alg)); a method such as Rodas5P(), or, on Julia 1.9 and newer, an algorithm of " *
+                        "OrdinaryDiffEq or Sundials is needed"))
+
+"""
+    minimize_method(optim_solver) -> MinimizeMethod
+
+The method that [`minimize`](@ref) runs for what the user gave as `optim_solver`. Extensions add methods of this function.
+"""
+minimize_method(solver::MinimizeMethod) = solver
+minimize_method(solver) =
+    throw(ArgumentError("optim_solver is a $(typeof(solver)); a method such as NewtonTrustRegion(), or, on Julia 1.9 and " *
+                        "newer, one of Optim or an algorithm of NLopt is needed"))
+
+"\"builtin\", \"sciml\", \"optim\" or \"nlopt\": where the solver of a result comes from."
+provider(method) = "builtin"
+
+# What a name without an object stands for: the packages of a provider, and their methods that suit a gradient flow or a
+# smooth loss. "KenCarp58" or "sciml.KenCarp58"; where we have a method of that name too, the prefix decides.
+const PROVIDED = Dict{String,Vector{Pair{String,Vector{String}}}}(
+    "sciml" => [
+        "OrdinaryDiffEqTsit5" => ["Tsit5"],
+        "OrdinaryDiffEqRosenbrock" => ["Rosenbrock23", "Rodas3", "Rodas3P", "Rodas4", "Rodas4P", "Rodas5", "Rodas5P"],
+        "OrdinaryDiffEqSDIRK" => ["ImplicitEuler", "Trapezoid", "TRBDF2", "Kvaerno3", "Kvaerno4", "Kvaerno5", "KenCarp3",
+                                  "KenCarp4", "KenCarp47", "KenCarp5", "KenCarp58"],
+        "OrdinaryDiffEqBDF" => ["ABDF2", "QNDF", "QBDF", "FBDF"],
+        "OrdinaryDiffEqFIRK" => ["RadauIIA3", "RadauIIA5", "RadauIIA9"],
+        "OrdinaryDiffEqLowOrderRK" => ["Euler", "Heun", "BS3", "RK4", "BS5", "DP5"],
+        "OrdinaryDiffEqHighOrderRK" => ["DP8"],
+        "OrdinaryDiffEqVerner" => ["Vern6", "Vern7", "Vern8", "Vern9"],
+        "OrdinaryDiffEqStabilizedRK" => ["ROCK2", "ROCK4"],
+        "OrdinaryDiffEqExtrapolation" => ["ImplicitHairerWannerExtrapolation"],
+        "Sundials" => ["CVODE_BDF", "CVODE_Adams"],
+    ],
+    "optim" => ["Optim" => ["Newton", "NewtonTrustRegion", "BFGS", "LBFGS", "ConjugateGradient", "GradientDescent"]],
+    "nlopt" => ["NLopt" => ["SLSQP", "LBFGS", "TNEWTON", "MMA", "VAR2"]],
+)
+
+"The provider of a name with its prefix removed, or `nothing`."
+function provided(name::AbstractString, providers)
+    prefix, rest = occursin('.', name) ? split(name, '.'; limit=2) : ("", name)
+    for key in providers
+        prefix in ("", key) || continue
+        for (package, methods) in PROVIDED[key]
+            rest in methods && return (provider=key, package=package, method=String(rest))
+        end
+    end
+    return nothing
+end
+
+const FLOW_PROVIDERS, MINIMIZE_PROVIDERS = ("sciml",), ("optim", "nlopt")
+
+"Every name that [`named_method`](@ref) knows beside our own, with its prefix."
+provided_names(providers) =
+    String["$key.$method" for key in providers for (_, methods) in PROVIDED[key] for method in methods]
+
+"""
+    named_method(table, kind, name)
+
+The method called `name`: of our own `table`, else of a provider. Its package must have been loaded by `load_provider`.
+"""
+function named_method(table, kind, name)
+    haskey(table, name) && return table[name]
+    providers = kind == "alg" ? FLOW_PROVIDERS : MINIMIZE_PROVIDERS
+    found = provided(name, providers)
+    found === nothing && throw(ArgumentError("unknown $kind \"$name\"; known are " *
+        join([sort!(collect(keys(table))); sort!(provided_names(providers))], ", ")))
+    package = Base.root_module(package_id(found, name))
+    return kind == "alg" ? named_flow_method(Val(Symbol(found.package)), package, found.method) :
+           named_minimize_method(Val(Symbol(found.package)), package, found.method)
+end
+
+# Extensions replace these where a bare name needs more than its type's default.
+named_flow_method(::Val, package, method) = flow_method(getfield(package, Symbol(method))())
+named_minimize_method(::Val, package, method) = minimize_method(getfield(package, Symbol(method))())
+
+function package_id(found, name)
+    VERSION >= v"1.9" ||
+        throw(ArgumentError("\"$name\" is a method of the Julia package $(found.package), which needs Julia 1.10 or newer; " *
+                            "this is Julia $VERSION, with the builtin methods only"))
+    id = Base.identify_package(found.package)
+    id === nothing && throw(ArgumentError("\"$name\" is a method of the Julia package $(found.package), which is not " *
+                                          "installed in this environment"))
+    return id
+end
+
+"Load the package that a name asks for, if it does: the caller goes on in a newer world, where its methods are seen."
+function load_provider(table, name, providers)
+    haskey(table, name) && return nothing
+    found = provided(name, providers)
+    found === nothing || Base.require(package_id(found, name))
+    return nothing
+end
