@@ -277,57 +277,62 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise InputError(f"{os.fspath(path)} is damaged: {error}") from None
 
 
+# What a result is made of, by its path in Julia's: see ``Solved`` in julia/src/c_solve.jl.
+_RUN = ["x", "loss", "gnorm", "plain", "total_time", "compile_time", "provider"]
+_FLOW = ["x", "loss", "t", "iterations", "time_run", "stopped_by", "alg"]
+_MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
+_COUNTS = ["nfev", "njev", "nhev"]
+_POINTS = [f"trajectory.{name}" for name in ("t", "x", "loss", "gnorm", "observables")]
+_DENSE = ["dense.t", "dense.coefficients"]
+_PHASES = {
+    "ode.": [*_FLOW, *_COUNTS[:2], *_POINTS, *_DENSE, "stopped_by.advice"],
+    "optim.": [*_MINIMIZE, *_COUNTS, "stopped_by.advice"],
+}
+
+
 def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: list[str] | None = None) -> TrainResult:
     """Copy a result out of Julia; ``names`` are those of the observables."""
-
-    def get(path: str) -> Any:
-        return bridge.field(handle, path)
-
-    fields: dict[str, Any] = {}
-    counts: dict[str, Any] = {"nfev": 0, "njev": 0, "nhev": 0}
-    last = ""
-    if get("ode.stopped_by") is not None:
-        last = "ode."
-        fields.update(
-            ode_x=get("ode.x"), ode_loss=get("ode.loss"), ode_t=get("ode.t"), ode_iterations=get("ode.iterations"),
-            ode_time_run=get("ode.time_run"), ode_stopped_by=get("ode.stopped_by"), alg=get("ode.alg"),
-        )  # fmt: skip
-        t, x, loss, gnorm = (get(f"ode.trajectory.{name}") for name in ("t", "x", "loss", "gnorm"))
-        seen = get("ode.trajectory.observables").T.copy() if names else np.zeros((0, 0))
-        fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen)
-        counts["nfev"] += get("ode.nfev")
-        counts["njev"] += get("ode.nfev")
-        counts["nhev"] += get("ode.njev")
-        coefficients = get("ode.dense.coefficients")
-        if coefficients is not None and len(coefficients):
-            fields["sol"] = DenseSolution(get("ode.dense.t"), coefficients)
-    if get("optim.stopped_by") is not None:
-        last = "optim."
-        fields.update(
-            optim_iterations=get("optim.iterations"), optim_time_run=get("optim.time_run"),
-            optim_stopped_by=get("optim.stopped_by"), optim_solver=get("optim.optim_solver"),
-        )  # fmt: skip
-        for name in counts:
-            counts[name] += get("optim." + name)
     from . import __version__, runtime
 
-    x = get("x")
-    loss, gnorm = float(get("loss")), float(get("gnorm"))
-    data_loss, data_gnorm = (loss, gnorm) if get("plain") else net.data_terms(x)
+    phases = [*_RUN, *(f"{phase}stopped_by" for phase in _PHASES)]
+    got = dict(zip(phases, bridge.fields(handle, phases), strict=True))
+    paths = [phase + name for phase, parts in _PHASES.items() if got[phase + "stopped_by"] for name in parts]
+    got.update(zip(paths, bridge.fields(handle, paths), strict=True))
+    fields: dict[str, Any] = {}
+    nfev = njev = nhev = 0
+    last = ""
+    if got["ode.stopped_by"] is not None:
+        last = "ode."
+        fields.update({name if name == "alg" else f"ode_{name}": got[f"ode.{name}"] for name in _FLOW})
+        t, x, loss, gnorm = (got[f"ode.trajectory.{name}"] for name in ("t", "x", "loss", "gnorm"))
+        seen = got["ode.trajectory.observables"].T.copy() if names else np.zeros((0, 0))
+        fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen)
+        nfev, njev, nhev = got["ode.nfev"], got["ode.nfev"], got["ode.njev"]
+        coefficients = got["ode.dense.coefficients"]
+        if coefficients is not None and len(coefficients):
+            fields["sol"] = DenseSolution(got["ode.dense.t"], coefficients)
+    if got["optim.stopped_by"] is not None:
+        last = "optim."
+        fields.update({name if name == "optim_solver" else f"optim_{name}": got[last + name] for name in _MINIMIZE})
+        nfev, njev, nhev = (a + got[last + name] for a, name in zip((nfev, njev, nhev), _COUNTS, strict=True))
+    own = (float(got["loss"]), float(got["gnorm"]))
+    data_loss, data_gnorm = own if got["plain"] else net.data_terms(got["x"])
     return TrainResult(
-        x=x,
-        loss=loss,
-        gnorm=gnorm,
+        x=got["x"],
+        loss=own[0],
+        gnorm=own[1],
         data_loss=data_loss,
         data_gnorm=data_gnorm,
         init=init,
-        total_time=float(get("total_time")),
-        compile_time=float(get("compile_time")),
-        provider=get("provider"),
-        status=REASONS.index(get(last + "stopped_by")),
-        message=get(last + "stopped_by.advice"),
+        total_time=float(got["total_time"]),
+        compile_time=float(got["compile_time"]),
+        provider=got["provider"],
+        nfev=nfev,
+        njev=njev,
+        nhev=nhev,
+        status=REASONS.index(got[last + "stopped_by"]),
+        message=got[last + "stopped_by.advice"],
         layers=net.layers,
         versions={"pymlpgf": __version__, "julia": runtime.info()["version"], "numpy": np.__version__},
-        **counts,
         **fields,
     )

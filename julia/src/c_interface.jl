@@ -257,24 +257,41 @@ kind(::Array{Int64}) = 3
 kind(::Array{UInt8}) = 4
 
 """
-`path` names a field, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence, a number\nafter a vector its element, and the empty path the object itself. `info` receives kind (0 for `nothing`, 1 Float64, 2 Float32,
-3 Int64, 4 UTF-8 bytes), number of dimensions, three extents, and the address, which stays good till the next call.
+`paths` names fields, one a line, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence, a number
+after a vector its element, and the empty path the object itself. `info` receives for each of them kind (0 for `nothing`, 1
+Float64, 2 Float32, 3 Int64, 4 UTF-8 bytes), number of dimensions, three extents, and the address, which stays good till the
+next call.
 """
-c_field(object::Int64, path::Cstring, info::Ptr{Int64}) = @status begin
-    value = HANDLES[object]
-    for name in split(unsafe_string(path), '.')
+c_fields(object::Int64, paths::Cstring, info::Ptr{Int64}) = @status border_fields(HANDLES[object], unsafe_string(paths), info)
+
+function border_fields(@nospecialize(object), paths, info::Ptr{Int64})
+    found = Any[]
+    for path in get!(() -> map(path -> split(path, '.'), split(paths, '\n')), PATHS, paths)
+        value = field_of(object, path)
+        data = flat(value)
+        push!(found, data)
+        unsafe_store!(info, value === nothing ? 0 : kind(data), 1)
+        unsafe_store!(info, ndims(data), 2)
+        for d in 1:3
+            unsafe_store!(info, size(data, d), 2 + d)
+        end
+        unsafe_store!(info, Int64(UInt(pointer(data))), 6)
+        info += 6 * sizeof(Int64)
+    end
+    SCRATCH[] = found
+    return nothing
+end
+
+"Paths that were asked for, taken apart: a solver's result has thirty, always the same."
+const PATHS = Dict{String,Vector{Vector{SubString{String}}}}()
+
+function field_of(@nospecialize(value), path)
+    for name in path
         value === nothing && break
         value = isempty(name) ? value : value isa Stop.Reason ? Stop.advice(value) :
                 value isa Vector ? value[parse(Int, name)] : getfield(value, Symbol(name))
     end
-    data = flat(value)
-    SCRATCH[] = data
-    unsafe_store!(info, value === nothing ? 0 : kind(data), 1)
-    unsafe_store!(info, ndims(data), 2)
-    for d in 1:3
-        unsafe_store!(info, size(data, d), 2 + d)
-    end
-    unsafe_store!(info, Int64(UInt(pointer(data))), 6)
+    return value
 end
 
 # ---- the table -----------------------------------------------------------------------------------------------
@@ -303,7 +320,7 @@ function c_table()
             @cfunction(c_random_params, Int32, (Int64, UInt64, Cstring, Ptr{Cvoid})),
             @cfunction(c_solve, Int32, (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_tool, Int32, (Int64, Cstring, Cstring, Ptr{Ptr{Float64}}, Ptr{Int64}, Int64, Ptr{Int64})),
-            @cfunction(c_field, Int32, (Int64, Cstring, Ptr{Int64})),
+            @cfunction(c_fields, Int32, (Int64, Cstring, Ptr{Int64})),
             @cfunction(c_infinite_net, Int32, (Int64, Ptr{Cvoid}, Int64, Ptr{Int64})),
             @cfunction(c_gauss_hermite, Int32, (Int64, Int64, Ptr{Int64})),
         ])

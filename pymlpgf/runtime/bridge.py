@@ -41,7 +41,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "random_params": (i32, (i64, u64, text, ptr)),
     "solve": (i32, (i64, ptr, text, text, ptr, ptr, ptr, ptr)),
     "tool": (i32, (i64, text, text, ptr, ptr, i64, ptr)),
-    "field": (i32, (i64, text, ptr)),
+    "fields": (i32, (i64, text, ptr)),
     "infinite_net": (i32, (i64, ptr, i64, ptr)),
     "gauss_hermite": (i32, (i64, i64, ptr)),
 }
@@ -337,19 +337,27 @@ class Bridge:
 
     def field(self, handle: int, path: str) -> Any:
         """A copy of a field of a Julia object: an array, a number, a string or None."""
+        return self.fields(handle, [path])[0]
+
+    def fields(self, handle: int, paths: list[str]) -> list[Any]:
+        """Several fields in one call, which takes a tenth of the time."""
         self.enter()
-        info = (i64 * 6)()
-        self._check(self._call["field"](handle, path.encode(), ctypes.addressof(info)))
-        kind, ndim, *shape, address = info
-        if kind == 0:
-            return None
-        dtype = KINDS[kind]
-        shape = shape[:ndim][::-1]  # column-major to row-major: the same memory
-        count = math.prod(shape)  # np.prod: 6 µs a field, of which a result has 25
-        array = np.frombuffer(ctypes.string_at(address, count * dtype.itemsize), dtype).reshape(shape).copy()
-        if kind == 4:
-            return array.tobytes().decode()
-        return array if ndim else array.item()
+        info = (i64 * (6 * len(paths)))()
+        self._check(self._call["fields"](handle, "\n".join(paths).encode(), ctypes.addressof(info)))
+        return [_copy(*info[start : start + 6]) for start in range(0, len(info), 6)]
+
+
+def _copy(kind: int, ndim: int, *place: int) -> Any:
+    if kind == 0:
+        return None
+    *shape, address = place
+    dtype = KINDS[kind]
+    shape = shape[:ndim][::-1]  # column-major to row-major: the same memory
+    memory = ctypes.string_at(address, math.prod(shape) * dtype.itemsize)  # np.prod: 6 µs
+    if kind == 4:
+        return memory.decode()
+    array = np.frombuffer(memory, dtype).reshape(shape)
+    return array.copy() if ndim else array.item()
 
 
 def _lines(options: dict[str, object]) -> bytes:
