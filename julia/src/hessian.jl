@@ -31,12 +31,18 @@ function hessian!(H::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
             isempty(share.hessian) && (share.hessian = similar(H))
             share_hessian!(share.hessian, share, net, θ)
         end
-        for share in net.shares
-            H .+= share.hessian
-        end
+        sum_hessians!(H, net.shares)
     end
     add_penalty_hessian!(H, net.regulariser, θ)
     return mirror!(H)
+end
+
+function sum_hessians!(H, shares)
+    copyto!(H, shares[1].hessian)
+    for i in 2:length(shares)
+        H .+= shares[i].hessian
+    end
+    return H
 end
 
 "The lower triangle of the Hessian over the samples of one share."
@@ -75,9 +81,7 @@ function gauss_newton!(G::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
             isempty(share.hessian) && (share.hessian = similar(G))
             share_gauss_newton!(share.hessian, hessian_buffers(share, net), share, net, θ)
         end
-        for share in net.shares
-            G .+= share.hessian
-        end
+        sum_hessians!(G, net.shares)
     end
     return mirror!(G)
 end
