@@ -12,7 +12,9 @@ demo: $(VENV)/.demo
 bench: $(VENV)/.bench
 	$(BIN)/pymlpgf bench $(BENCH)
 
-test: lint types test-python test-julia
+# The two suites side by side: each of them mostly keeps one core busy.
+test: lint types
+	$(MAKE) --jobs=2 --output-sync=line test-python test-julia
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check pymlpgf tests examples

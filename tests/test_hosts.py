@@ -1,0 +1,129 @@
+"""The two hosts beside each other, and the solvers that only the full one has.
+
+The whole suite runs on whatever Julia ``PYMLPGF_JULIA`` (or the configuration file) selects; the tests of this file
+that need the full host skip on the embedded one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pymlpgf as mg
+
+SCRIPT = """
+import json
+rng = np.random.default_rng(7)
+out = {}
+for name, activation, loss in (("softplus", "softplus", "mse"), ("tanh", "tanh", "mse"), ("labels", "gelu", "nll")):
+    X = rng.normal(size=(50, 2))
+    if loss == "nll":
+        net = mg.Net(layers=[(4, activation, True), (3, "softmax", True)], input=X,
+                     target=np.arange(50) % 3, loss="nll", l2=1e-2)
+    else:
+        net = mg.Net(layers=[(3, activation, True), (1, "identity", True)], input=X, target=np.sin(X[:, 0]), l2=1e-3)
+    p = net.random_params(seed=3)
+    v = np.cos(np.arange(net.n_params))
+    flow = mg.flow(net, p, alg="Rodas5P", maxT=10, abstol=1e-9, reltol=1e-9, verbosity=0)
+    end = mg.minimize(net, flow, maxtime_optim=20, verbosity=0)
+    out[name] = {"p": p.flat.tolist(), "loss": net.loss(p), "gradient": net.gradient(p).tolist(),
+                 "hessian": net.hessian(p).tolist(), "hvp": net.hvp(p, v).tolist(), "flow": flow.x.tolist(),
+                 "minimum": end.loss, "gnorm": end.gnorm}
+print(json.dumps({"host": mg.runtime_info()["host"], "numbers": out}))
+"""
+
+
+def test_same_numbers_on_both_hosts(run_python: Callable[..., str]) -> None:
+    if _host() != "juliacall":
+        pytest.skip("this compares the full host, which PYMLPGF_JULIA can select, with the embedded one")
+    here = json.loads(run_python(SCRIPT, stderr=None))
+    there = json.loads(
+        run_python(SCRIPT, stderr=None, environment={"PYMLPGF_JULIA": "embedded", "PYMLPGF_JULIA_PROJECT": ""})
+    )
+    assert (here["host"], there["host"]) == ("juliacall", "embedded")
+    for name, ours in here["numbers"].items():
+        other = there["numbers"][name]
+        assert ours["p"] == other["p"]
+        for quantity in ("loss", "gradient", "hessian", "hvp"):
+            a, b = np.array(ours[quantity]), np.array(other[quantity])
+            assert np.abs(a - b).max() <= 1e-13 * np.abs(b).max(), (name, quantity)
+        np.testing.assert_allclose(ours["flow"], other["flow"], rtol=1e-6, atol=1e-7)
+        assert abs(ours["minimum"] - other["minimum"]) <= 1e-13 * abs(other["minimum"])
+        assert max(ours["gnorm"], other["gnorm"]) < 1e-13
+
+
+def test_names_of_packages_on_the_embedded_host(net: mg.Net) -> None:
+    if _host() != "embedded":
+        pytest.skip("the full host has these packages")
+    p = net.random_params(seed=0)
+    for call in (
+        lambda: mg.flow(net, p, alg="KenCarp58"),
+        lambda: mg.flow(net, p, alg="sciml.Rodas5P"),
+        lambda: mg.minimize(net, p, optim_solver="optim.Newton"),
+        lambda: mg.train(net, p, optim_solver="SLSQP"),
+    ):
+        with pytest.raises(mg.InputError, match=r"a method of the Julia package .*, which needs Julia 1\.10"):
+            call()
+
+
+@pytest.mark.parametrize("alg", ["KenCarp58", "sciml.Rodas5P", "sciml.Tsit5", "FBDF", "CVODE_BDF"])
+def test_flow_by_sciml(net: mg.Net, alg: str) -> None:
+    _needs_packages()
+    p = net.random_params(seed=0)
+    reference = mg.flow(net, p, alg="Rodas5P", maxT=5, abstol=1e-12, reltol=1e-12)
+    try:
+        res = mg.flow(net, p, alg=alg, maxT=5, abstol=1e-8, reltol=1e-8, observables={"first": lambda x: x[0]})
+    except mg.InputError as error:
+        if "not installed in this environment" not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert (res.provider, res.ode_stopped_by, res.ode_t) == ("sciml", "maxT", 5.0)
+    assert res.alg == alg.removeprefix("sciml.")
+    np.testing.assert_allclose(res.x, reference.x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(res.trajectory["first"], res.trajectory.x[:, 0])
+    stopped = mg.flow(net, p, alg=alg, callback=_stop_at_three)
+    assert (stopped.ode_stopped_by, stopped.ode_iterations) == ("callback", 3)
+
+
+@pytest.mark.parametrize("solver", ["optim.Newton", "optim.NewtonTrustRegion", "optim.LBFGS", "SLSQP"])
+def test_minimize_by_optim(net: mg.Net, solver: str, tmp_path: Path) -> None:
+    _needs_packages()
+    p = net.random_params(seed=0)
+    try:
+        res = mg.minimize(net, p, optim_solver=solver, maxtime_optim=10)
+    except mg.InputError as error:
+        if "not installed in this environment" not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert res.provider == ("nlopt" if solver == "SLSQP" else "optim")
+    assert res.gnorm < 1e-6
+    assert res.loss == pytest.approx(net.loss(res.x), rel=1e-14)
+    assert mg.load(res.save(tmp_path / "r.npz")).provider == res.provider
+    both = mg.train(net, p, maxT=1, optim_solver=solver, maxiterations_optim=3)
+    assert both.provider == f"builtin+{res.provider}"
+    assert both.optim_iterations == 3
+
+
+@pytest.fixture(scope="module")
+def net() -> mg.Net:
+    X = np.random.default_rng(1).normal(size=(60, 2))
+    return mg.Net(layers=[(3, "tanh", True), (1, "identity", True)], input=X, target=np.sin(X[:, 0]), l2=1e-3)
+
+
+def _stop_at_three(step: mg.IntermediateResult) -> None:
+    if step.iteration == 3:
+        raise StopIteration
+
+
+def _host() -> str:
+    mg.init()
+    return str(mg.runtime_info()["host"])
+
+
+def _needs_packages() -> None:
+    if _host() != "juliacall":
+        pytest.skip("needs the full host, which PYMLPGF_JULIA (and PYMLPGF_JULIA_PROJECT) can select")
