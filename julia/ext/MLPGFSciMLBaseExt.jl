@@ -80,13 +80,13 @@ function begin!(cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{
 end
 
 "A step of whatever length the integrator chooses; its own estimate is trusted."
-function MLPGF.try_step!(cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{T}, failures::Int) where {T}
+function MLPGF.try_step!(cache::SciMLCache, problem::FlowProblem, state::FlowState, failures::Int)
     cache.integrator === nothing && begin!(cache, problem, state)
     integrator = cache.integrator
     SciMLBase.step!(integrator)
     state.h = (integrator.t - state.t) - state.t_low
     state.error = 0.0
-    fill!(state.err, zero(T))
+    fill!(state.err, 0)
     copyto!(state.ynew, integrator.u)
     if state.h > 0 && all(isfinite, state.ynew)
         evaluate!(cache, problem, state.ynew)

@@ -35,7 +35,7 @@ if HAVE_ODE
     methods = [("OrdinaryDiffEqTsit5", :Tsit5, 1e-6), ("OrdinaryDiffEqRosenbrock", :Rodas5P, 1e-6),
                ("OrdinaryDiffEqSDIRK", :KenCarp58, 1e-6), ("OrdinaryDiffEqSDIRK", :TRBDF2, 1e-4),
                ("OrdinaryDiffEqBDF", :QNDF, 1e-4), ("OrdinaryDiffEqBDF", :FBDF, 1e-4)]
-    algorithms = [(String(m), pick(p, m)(), bound) for (p, m, bound) in methods]
+    algorithms = Any[(String(m), pick(p, m)(), bound) for (p, m, bound) in methods]
     if HAVE_SUNDIALS
         push!(algorithms, ("CVODE_BDF", pick("Sundials", :CVODE_BDF)(linear_solver=:GMRES), 1e-4))
         push!(algorithms, ("CVODE_BDF", pick("Sundials", :CVODE_BDF)(), 1e-4))
@@ -76,7 +76,8 @@ if HAVE_ODE
         res = flow(p.net, p.x0; alg=pick("OrdinaryDiffEqRosenbrock", :Rodas5P)(), maxT=p.T)
         @test res.x isa Vector{Float32} && largest(res.x - p.exact(p.T)) < 1e-4
         q = problem("quadratic")
-        @test flow(q.net, q.x0; alg=pick("OrdinaryDiffEqRosenbrock", :Rodas5P)(), maxtime=20).stopped_by == Stop.roundoff
+        @test flow(q.net, q.x0; alg=pick("OrdinaryDiffEqRosenbrock", :Rodas5P)(), maxtime=20).stopped_by in
+              (Stop.roundoff, Stop.min_gnorm)          # a gradient that is zero to the last bit
         # targets that no float can fit: the loss is not finite from the start
         wall = Net(layers=((2, MLPGF.activation("exp"), true), (1, MLPGF.activation("identity"), true)),
                    input=[800.0 -800.0], target=[1.0, 2.0])
