@@ -33,7 +33,7 @@ function main()
             if words[1] == "gradient"
                 println(seconds(() -> MLPGradientFlow.gradient!(G, net, p), n))
             else
-                H === nothing && (H = zeros(length(p), length(p)))
+                H === nothing && (H = MLPGradientFlow.Hessian(p))
                 println(seconds(() -> MLPGradientFlow.hessian!(H, net, p), n))
             end
         end
