@@ -215,7 +215,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             record!(recorder, state.t, x, state.loss, state.gnorm)
             reason = cut > 0 ? Stop.event : flow_finished(state, limits, iterations, monitor)
             if reason == Stop.running && stagnates!(stagnation, state, limits.maxT)
-                reason = iterations - wall < WINDOW ? Stop.diverged : Stop.roundoff
+                reason = iterations - wall < WINDOW && !at_floor(state) ? Stop.diverged : Stop.roundoff
             end
             reason == Stop.running &&
                 (reason = poll!(monitor, :flow, iterations, state.t, Float64(state.loss), state.gnorm, x))
@@ -257,6 +257,9 @@ function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state:
     failures < 3 && watch_escape(cache)::Bool && escapes_too_fast(state) && return TOO_FAST
     return 0
 end
+
+# Residuals of nothing but round-off: trials that are not finite are then the doing of steps without end, not of a wall.
+at_floor(state::FlowState{T}) where {T} = state.loss <= (64 * eps(T))^2 * state.loss_scale
 
 # The true loss and gradient at the point where the flow ends, unless it was interrupted.
 function settle!(recorder::Recorder, problem::FlowProblem, state::FlowState)
