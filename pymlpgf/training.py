@@ -73,7 +73,7 @@ def flow(
     maxT : float
         Final time; infinity integrates until another stop.
     abstol, reltol : float
-        Tolerances: the root mean square of a step's error relative to abstol + reltol·|θ| stays below 1.
+        Tolerances: the root mean square of a step's error relative to ``abstol + reltol·|θ|`` stays below 1.
     maxtime_ode : float
         Seconds.
     maxiterations_ode : float
