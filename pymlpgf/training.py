@@ -109,7 +109,7 @@ def flow(
         returned, what was found until then in its attribute ``result``. Like the other functions here it
         cannot call a net.
     verbosity : 0, 1 or 2
-        No progress line, one on terminals after a second, or always.
+        No progress line, one on terminals and in notebooks after a second, or always.
     progress_interval : float
         Seconds between updates of the progress line.
     checkpoint : path, optional
