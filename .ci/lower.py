@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 CORE_TESTS = ("pytest", "hypothesis", "scipy", "pandas")
 

@@ -15,6 +15,9 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+import pymlpgf
+from pymlpgf import sweeps
+
 matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +51,7 @@ def run(code: str, where: str, line: int, namespace: dict[str, object]) -> str:
 def test_python_of_a_page(page, tmp_path, monkeypatch):
     """All blocks of a page share one namespace; what one prints stands in the block after it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweeps, "_processors", lambda: 1)  # each process compiles the solvers anew
     namespace: dict[str, object] = {"__name__": "__main__"}
     found = [*blocks(page), ("", "", 0)]
     for (language, code, line), (following, expected, _) in itertools.pairwise(found):
@@ -72,9 +76,9 @@ def test_notebook(page, tmp_path, monkeypatch):
 
 
 def test_julia_of_all_pages(tmp_path):
-    """Each page in a module of its own, all in one process."""
+    """The README and each page in a module of its own, all in one process; the README's Python in test_packaging.py."""
     modules = []
-    for number, page in enumerate(PAGES):
+    for number, page in enumerate([ROOT / "README.md", *PAGES]):
         code = "\n".join(code for language, code, _ in blocks(page) if language == "julia")
         if code:
             modules.append(f"module Page{number}\n{code}\nend\n")
@@ -84,12 +88,11 @@ def test_julia_of_all_pages(tmp_path):
     command = [sys.executable, "-m", "pymlpgf", "julia", "--startup-file=no", str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[0]) < 1e-4  # the README's loss
     assert "roundoff: true" in done.stdout
 
 
 def test_every_public_name_is_in_the_reference():
-    import pymlpgf
-
     reference = (DOCS / "api.md").read_text(encoding="utf-8")
     missing = [n for n in pymlpgf.__all__ if not re.search(rf"\b{n}\b", reference)]
     # Errors come as the members of their module.
