@@ -16,7 +16,7 @@ import matplotlib
 import pytest
 
 import pymlpgf
-from pymlpgf import sweeps
+from pymlpgf import sweeps, workers
 
 matplotlib.use("Agg")
 
@@ -47,11 +47,17 @@ def run(code: str, where: str, line: int, namespace: dict[str, object]) -> str:
     return out.getvalue()
 
 
+def run_here(pickled, jobs, count):
+    """A sweep without processes, each of which would compile the solvers anew; those are tested in test_sweep.py."""
+    for index, file_name, point in jobs:
+        yield sweeps.run_one("docs", pickled, index, file_name, point)
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if any(b[0] == "python" for b in blocks(p))], ids=name)
 def test_python_of_a_page(page, tmp_path, monkeypatch):
     """All blocks of a page share one namespace; what one prints stands in the block after it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweeps, "_processors", lambda: 1)  # each process compiles the solvers anew
+    monkeypatch.setattr(workers, "run_in_processes", run_here)
     namespace: dict[str, object] = {"__name__": "__main__"}
     found = [*blocks(page), ("", "", 0)]
     for (language, code, line), (following, expected, _) in itertools.pairwise(found):
