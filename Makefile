@@ -13,10 +13,6 @@ demo: $(VENV)/.demo
 bench: $(VENV)/.bench
 	$(BIN)/pymlpgf bench $(BENCH)
 
-docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
-	@echo 'The site is build/docs/index.html.'
-
 test: lint types test-python test-julia
 
 lint: $(VENV)/.test
@@ -31,6 +27,10 @@ test-python: $(VENV)/.test
 
 test-julia: $(VENV)/.test
 	PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo 'The site is build/docs/index.html.'
 
 lower:
 	$(PYTHON) -m venv --without-pip .venv-lower
