@@ -1,10 +1,11 @@
 # Two commands do everything: `make demo` runs the main job, `make test` all tests.
-# `make bench` times derivatives against PyTorch and JAX; BENCH=--quick makes it short.
+# `make bench` times derivatives against PyTorch and JAX; BENCH=--quick makes it short. `make docs` builds the site.
+# `make lower` runs the core tests with the oldest versions that pyproject.toml allows.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test lint types test-python test-julia clean
+.PHONY: demo bench docs test lint types test-python test-julia lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
@@ -29,12 +30,25 @@ test-python: $(VENV)/.test
 test-julia: $(VENV)/.test
 	PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo 'The site is build/docs/index.html.'
+
+lower:
+	$(PYTHON) -m venv --without-pip .venv-lower
+	$(PYTHON) -m pip --disable-pip-version-check --python .venv-lower/bin/python install --quiet $$($(PYTHON) .ci/lower.py)
+	PYTHONPATH=. .venv-lower/bin/python -m pytest $(addprefix tests/test_,$(addsuffix .py,net training callbacks sklearn plot sweep scipy))
+
 # `venv --without-pip` and `pip --python` need neither Debian's python3-venv nor root.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv --without-pip $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml
+	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[docs]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
@@ -46,4 +60,4 @@ $(VENV)/.bench: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lower build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -55,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="pymlpgf",
         description="Gradient flow of multilayer perceptrons: the command beside the Python package.",
         epilog="Settings come from PYMLPGF_JULIA (a path, full or embedded), PYMLPGF_JULIA_PROJECT,"
-        " PYMLPGF_THREADS, PYMLPGF_CACHE and PYMLPGF_DEBIAN_SOURCE, or from ~/.config/pymlpgf/config.ini.",
+        " PYMLPGF_THREADS, PYMLPGF_CACHE and PYMLPGF_DEBIAN_SOURCE, or from ~/.config/pymlpgf/config.ini."
+        " Exit code 0: done, 1: failed, 2: wrong usage or setting, 130: interrupted; `julia` passes on Julia's.",
     )
     parser.add_argument("--version", action="version", version=f"pymlpgf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
@@ -94,11 +95,14 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser(
         "demo",
-        help="train a small network on a teacher's data and draw what happened",
-        description="Train a small student network on a teacher's data, and write numbers and figures.",
+        help="train two small networks and draw what happened",
+        description="Train a student on its teacher's data and a network on the diabetes data of scikit-learn; print a"
+        " table, and save both results and a figure. Half a minute; needs scikit-learn, and matplotlib for the figure.",
     )
-    demo.add_argument("--seed", type=int, default=0, help="seed of the initial parameters (default 0)")
-    demo.add_argument("--output", type=Path, default=Path("pymlpgf-demo"), metavar="DIR", help="default ./pymlpgf-demo")
+    demo.add_argument("--seed", type=_seed, default=0, help="of teacher, data and initial parameters (default 0)")
+    demo.add_argument(
+        "--output", type=Path, default=Path("pymlpgf-demo"), metavar="DIR", help="where to (default ./pymlpgf-demo)"
+    )
     demo.add_argument("--quick", action="store_true", help="a few seconds only")
     demo.set_defaults(run=_demo)
 
@@ -110,9 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--quick", action="store_true", help="fewer cases and repeats")
     bench.add_argument(
-        "--output", type=Path, default=Path("pymlpgf-bench"), metavar="DIR", help="default ./pymlpgf-bench"
+        "--output", type=Path, default=Path("pymlpgf-bench"), metavar="DIR", help="where to (default ./pymlpgf-bench)"
     )
-    bench.add_argument("--peer-julia", type=Path, metavar="PATH", help="a julia that can load MLPGradientFlow.jl")
+    bench.add_argument("--peer-julia", type=_program, metavar="PATH", help="a julia that can load MLPGradientFlow.jl")
     bench.add_argument("--peer-project", type=Path, default=Path("@."), metavar="DIR", help="the project it is in")
     bench.set_defaults(run=_bench)
     return parser
@@ -124,6 +128,21 @@ def _names(text: str) -> list[str]:
         if name not in ON_REQUEST:
             raise argparse.ArgumentTypeError(f"{name!r} is unknown; there are {', '.join(ON_REQUEST)}")
     return names
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**64:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 2**64 - 1")
+    return int(text)
+
+
+def _program(text: str) -> Path:
+    import shutil
+
+    found = shutil.which(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"there is no program {text!r}")
+    return Path(found)
 
 
 # ---- demo, julia, install --------------------------------------------------------------------------------

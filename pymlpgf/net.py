@@ -330,7 +330,7 @@ class Net:
         return out
 
     def hvp(self, p: Any, v: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """∇²L v without the Hessian; about three times the cost of a gradient."""
+        """∇²L v without the Hessian, at the cost of one to three gradients."""
         p, v = self._flat(p), self._flat(v, "v")
         out = self._out(out, (self._n_params,))
         self._bridge.hvp(self._handle, _address(p), _address(v), _address(out))

@@ -1,4 +1,7 @@
-"""One line on stderr that shows where a long run is."""
+"""One line on stderr that shows where a long run is.
+
+Not tqdm: a run has no known length, and one line of text that is replaced needs no dependency.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,13 @@ QUIET = 1.0  # seconds before a line appears
 
 
 class Line:
-    """A line that replaces itself on a terminal. verbosity 0: silent; 1: on terminals, after a second; 2: always."""
+    """A line that replaces itself on a terminal or in a notebook.
+
+    verbosity 0: silent; 1: there, after a second; 2: always.
+    """
 
     def __init__(self, verbosity: int, interval: float) -> None:
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and (sys.stderr.isatty() or _notebook(sys.stderr))
         self._active = sys.stderr is not None and (verbosity == 2 or (verbosity == 1 and self._terminal))
         self._interval = interval
         self._start = time.perf_counter()
@@ -48,6 +54,11 @@ class Line:
             sys.stderr.write("\r" + " " * self._width + "\r")
             sys.stderr.flush()
             self._width = 0
+
+
+def _notebook(stream: object) -> bool:
+    """Whether Jupyter shows what is written here; it knows the carriage return, and says that it is no terminal."""
+    return type(stream).__module__ == "ipykernel.iostream"
 
 
 class ProgressLine(Line):

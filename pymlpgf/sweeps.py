@@ -295,7 +295,7 @@ def sweep(
     max_workers : int, optional
         Processes of the default pool; default the number of processors.
     verbosity : 0, 1 or 2
-        No progress line, one on terminals after a second, or always.
+        No progress line, one on terminals and in notebooks after a second, or always.
     **train_options
         Keywords of ``train``.
 

@@ -76,7 +76,7 @@ def flow(
     maxT : float
         Final time; infinity integrates until another stop.
     abstol, reltol : float
-        Tolerances: the root mean square of a step's error relative to abstol + reltol·|θ| stays below 1.
+        Tolerances: the root mean square of a step's error relative to ``abstol + reltol·|θ|`` stays below 1.
     maxtime_ode : float
         Seconds.
     maxiterations_ode : float
@@ -112,7 +112,7 @@ def flow(
         returned, what was found until then in its attribute ``result``. Like the other functions here it
         cannot call a net.
     verbosity : 0, 1 or 2
-        No progress line, one on terminals after a second, or always.
+        No progress line, one on terminals and in notebooks after a second, or always.
     progress_interval : float
         Seconds between updates of the progress line.
     checkpoint : path, optional

@@ -199,3 +199,33 @@ def test_a_folder_that_cannot_be_written_gives_no_traceback(tmp_path: Path, caps
     blocked.write_text("")
     assert cli.main(["demo", "--quick", "--output", str(blocked / "out")]) == 1
     assert str(blocked) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["demo", "--seed", "-1"], "--seed: '-1' is no whole number from 0"),
+        (["demo", "--seed", str(2**64)], "is no whole number from 0"),
+        (["bench", "--peer-julia", "/nowhere/julia"], "--peer-julia: there is no program '/nowhere/julia'"),
+        (["install", "--with", "sundails"], "'sundails' is unknown; there are sundials, nlopt"),
+        (["dance"], "invalid choice: 'dance'"),
+        ([], "COMMAND"),
+    ],
+)
+def test_wrong_usage_is_named_before_any_work(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["doctor", "install", "julia", "demo", "bench"])
+def test_every_command_says_what_it_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: pymlpgf {command}" in text
+    assert len(text.split("\n\n")[1]) > 60

@@ -1,4 +1,4 @@
-"""What the README, the examples and the demo show is run as it stands."""
+"""What the examples and the demo show is run as it stands; README and docs are in test_docs.py."""
 
 from __future__ import annotations
 
@@ -35,21 +35,6 @@ def test_quickstart_in_both_languages(tmp_path):
     assert losses[0] == losses[1]
     assert final_loss(python) < 1e-25
     assert final_loss(other) < 1e-25
-
-
-def readme_block(language):
-    (block,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-    return block
-
-
-def test_readme_python(tmp_path):
-    output = run([sys.executable, "-c", readme_block("python")], tmp_path)
-    assert float(output.split()[0]) < 1e-6
-
-
-def test_readme_julia(tmp_path):
-    output = run(julia("-e", readme_block("julia") + "\nsize(H) == (net.n_params, net.n_params) || error()"), tmp_path)
-    assert float(output.split()[0]) < 1e-4
 
 
 def test_demo(tmp_path):

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -120,3 +126,41 @@ def test_either_may_start_first(run_python, first) -> None:
         """,
         stderr=None,
     )
+
+
+LLVM_OF_ITS_OWN = r"""
+#include <Python.h>
+__attribute__((visibility("default"))) void *LLVMContextCreate(void) { return (void *)7; }
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "libtriton", NULL, -1};
+PyMODINIT_FUNC PyInit_libtriton(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    PyModule_AddIntConstant(module, "own", LLVMContextCreate() == (void *)7);
+    return module;
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the embedded Julia")
+def test_a_library_with_an_llvm_of_its_own_calls_that(run_python, tmp_path) -> None:
+    """PyTorch's CUDA builds load Triton late, which ended in a segmentation fault after Julia had started."""
+    compiler = shutil.which("cc")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if compiler is None or not header.exists():
+        pytest.skip("no C compiler, or no header of Python")
+    folder = tmp_path / "triton" / "_C"
+    folder.mkdir(parents=True)
+    (tmp_path / "triton" / "__init__.py").touch()
+    (tmp_path / "libtriton.c").write_text(LLVM_OF_ITS_OWN)
+    command = [compiler, "-shared", "-fPIC", f"-I{header.parent}", "-o", "triton/_C/libtriton.so", "libtriton.c"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    code = f"""
+        mg.init()
+        if mg.runtime_info()["host"] == "embedded":
+            sys.path.insert(0, {str(tmp_path)!r})
+            flags = sys.getdlopenflags()
+            from triton._C import libtriton
+            assert libtriton.own
+            assert sys.getdlopenflags() == flags
+        """
+    run_python(code, environment={"PYTHONNOUSERSITE": "1"})

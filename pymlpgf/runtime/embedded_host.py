@@ -7,7 +7,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import ModuleType
 
@@ -59,6 +59,8 @@ class EmbeddedHost:
         self._lib = lib
         version = ".".join(map(str, julia.version))
         sys.meta_path.insert(0, _NoSecondJulia(f"Julia {version} from {julia.executable}"))
+        if hasattr(os, "RTLD_DEEPBIND"):
+            sys.meta_path.insert(0, _OwnLLVM())
 
     def eval(self, code: str) -> int:
         """The Int64 that ``code`` evaluates to; anything else it ends with is raised as ``JuliaError``."""
@@ -92,3 +94,31 @@ class _NoSecondJulia(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             f"pymlpgf has started {self._running} in this process, and juliacall's would be a second one, which does "
             "not fit: import juliacall before the first use of pymlpgf, which then shares its Julia"
         )
+
+
+class _OwnLLVM(importlib.abc.MetaPathFinder):
+    """Loads Triton, which PyTorch's CUDA builds import late, so that it finds its own LLVM before Julia's.
+
+    Julia's libLLVM came into the global scope with libjulia. Triton holds an LLVM of another version and exports it;
+    its calls to itself would end in Julia's, with a segmentation fault while it is being loaded.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != "triton._C.libtriton":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is not None and isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
+            spec.loader = _DeepBinding(fullname, spec.loader.path)
+        return spec
+
+
+class _DeepBinding(importlib.machinery.ExtensionFileLoader):
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        flags = sys.getdlopenflags()
+        sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+        try:
+            return super().create_module(spec)
+        finally:
+            sys.setdlopenflags(flags)

@@ -1,0 +1,115 @@
+"""The code of every page of docs/ and of the notebooks runs as it stands, and prints what the pages say."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+import pymlpgf
+from pymlpgf import sweeps, workers
+
+matplotlib.use("Agg")
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+BLOCK = re.compile(r"^```(python|text|julia)\n(.*?)^```$", re.S | re.M)
+
+SAME = doctest.OutputChecker()
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def blocks(page: Path) -> list[tuple[str, str, int]]:
+    """Language, code and line of each block of a page."""
+    text = page.read_text(encoding="utf-8")
+    return [(m[1], m[2], text.count("\n", 0, m.start()) + 1) for m in BLOCK.finditer(text)]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def run(code: str, where: str, line: int, namespace: dict[str, object]) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile("\n" * line + code, where, "exec"), namespace)
+    return out.getvalue()
+
+
+def run_here(pickled, jobs, count):
+    """A sweep without processes, each of which would compile the solvers anew; those are tested in test_sweep.py."""
+    for index, file_name, point in jobs:
+        yield sweeps.run_one("docs", pickled, index, file_name, point)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if any(b[0] == "python" for b in blocks(p))], ids=name)
+def test_python_of_a_page(page, tmp_path, monkeypatch):
+    """All blocks of a page share one namespace; what one prints stands in the block after it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workers, "run_in_processes", run_here)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    found = [*blocks(page), ("", "", 0)]
+    for (language, code, line), (following, expected, _) in itertools.pairwise(found):
+        if language != "python":
+            continue
+        printed = run(code, str(page), line, namespace)
+        if printed:
+            assert following == "text", f"line {line} prints, and no text block follows:\n{printed}"
+            assert SAME.check_output(expected, printed, FLAGS), f"line {line} prints\n{printed}\nnot\n{expected}"
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=name)
+def test_notebook(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads(page.read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for number, cell in enumerate(cells):
+        run("".join(cell["source"]), f"{page.name}, cell {number}", 0, namespace)
+
+
+def test_julia_of_all_pages(tmp_path):
+    """The README and each page in a module of its own, all in one process; the README's Python in test_packaging.py."""
+    modules = []
+    for number, page in enumerate([ROOT / "README.md", *PAGES]):
+        code = "\n".join(code for language, code, _ in blocks(page) if language == "julia")
+        if code:
+            modules.append(f"module Page{number}\n{code}\nend\n")
+    assert modules
+    script = tmp_path / "pages.jl"
+    script.write_text("".join(modules), encoding="utf-8")
+    command = [sys.executable, "-m", "pymlpgf", "julia", "--startup-file=no", str(script)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[0]) < 1e-4  # the README's loss
+    assert "roundoff: true" in done.stdout
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = (DOCS / "api.md").read_text(encoding="utf-8")
+    missing = [n for n in pymlpgf.__all__ if not re.search(rf"\b{n}\b", reference)]
+    # Errors come as the members of their module.
+    assert [n for n in missing if not n.endswith("Error") and n != "RuntimeUnavailable"] == []
+
+
+def test_the_site_is_built_without_warnings(tmp_path):
+    pytest.importorskip("sphinx")
+    pytest.importorskip("furo")
+    pytest.importorskip("myst_parser")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "Integrate the gradient flow" in (tmp_path / "api.html").read_text(encoding="utf-8")

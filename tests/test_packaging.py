@@ -1,0 +1,109 @@
+"""What is built installs elsewhere and works there: the archive makes the wheel, and the wheel is all it needs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 240
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, capture_output=True, text=True, timeout=LIMIT, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder, cwd=ROOT)
+    return next(folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def wheel(archive, tmp_path_factory):
+    """Built from the unpacked archive, as pip does where there is no wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with tarfile.open(archive) as file:
+        file.extractall(folder)
+    (source,) = folder.iterdir()
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=source)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel, tmp_path_factory):
+    """A new environment with the wheel alone; what it depends on is lent by this one."""
+    base = sys._base_executable
+    if subprocess.run([base, "-m", "pip", "--version"], capture_output=True).returncode:
+        pytest.skip(f"{base} has no pip")
+    folder = tmp_path_factory.mktemp("elsewhere")
+    venv.create(folder / "env", with_pip=False)
+    python = folder / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    run(base, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
+    return python
+
+
+def test_the_archive_holds_what_is_needed(archive):
+    with tarfile.open(archive) as file:
+        names = {name.split("/", 1)[1] for name in file.getnames()}
+    for name in (
+        "julia/src/MLPGF.jl",
+        "julia/test/runtests.jl",
+        "pymlpgf/py.typed",
+        "tests/conftest.py",
+        "docs/conf.py",
+    ):
+        assert name in names
+    assert not [name for name in names if name.startswith("pymlpgf/julia/")]
+
+
+def test_the_wheel_holds_what_is_needed(wheel):
+    sources = {f"pymlpgf/julia/{p.relative_to(ROOT / 'julia').as_posix()}" for p in (ROOT / "julia/src").rglob("*.jl")}
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        (metadata,) = (file.read(name).decode() for name in names if name.endswith("METADATA"))
+    assert sources <= names
+    assert {"pymlpgf/py.typed", "pymlpgf/juliapkg.json", "pymlpgf/julia/Project.toml", "pymlpgf/bench/peer.jl"} <= names
+    assert not [name for name in names if "/test" in name or name.startswith("julia/")]
+    assert any(name.endswith("licenses/docs/LICENSE") for name in names)
+    assert "License-Expression: MIT" in metadata
+
+
+def test_the_readme_runs_where_the_wheel_is_installed(elsewhere, tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    *printed, file = run(elsewhere, "-c", block + "\nprint(mg.__file__)\n", cwd=tmp_path).splitlines()
+    assert float(printed[0].split()[0]) < 1e-6
+    assert Path(file).is_relative_to(elsewhere.parents[1])
+    command = elsewhere.with_name("pymlpgf")
+    found = run(command, "julia", "--startup-file=no", "-e", "using MLPGF; print(pathof(MLPGF))", cwd=tmp_path)
+    assert Path(found).is_relative_to(elsewhere.parents[1])
+
+
+def test_versions_agree():
+    """What is written down more than once."""
+    from pymlpgf import __version__
+
+    for name, pattern in (
+        ("pyproject.toml", r'^version = "(.+)"'),
+        ("docs/CITATION.cff", r"^version: (.+)"),
+        ("docs/changelog.md", r"^## (\S+)"),
+    ):
+        assert re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.M)[1] == __version__, name
