@@ -5,13 +5,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench docs test lint types test-python test-julia lower clean
+.PHONY: demo bench paper docs test lint types test-python test-julia lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
 
 bench: $(VENV)/.bench
 	$(BIN)/pymlpgf bench $(BENCH)
+
+# The paper's experiments, the quick version of each: CSV files and figures in pymlpgf-paper/.
+PAPER := ode_methods optimizers infinite_data fixed_points phase_diagram digits efficiency
+paper: $(VENV)/.paper
+	for name in $(PAPER); do $(BIN)/python examples/paper/$$name.py --quick --output pymlpgf-paper || exit 1; done
 
 # The two suites side by side: each of them mostly keeps one core busy.
 test: lint types
@@ -53,6 +58,10 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.paper: $(VENV)/bin/python pyproject.toml
+	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[demo,bench]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/bin/python pyproject.toml
