@@ -159,6 +159,7 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
         if not real_number(gradient_tolerance) >= 0:
             raise InputError(f"gradient_tolerance is {gradient_tolerance!r}; a non-negative number is needed")
         options["gradient_tolerance"] = float(gradient_tolerance)
+    net._refuse("classify", "extreme_eigenvalues tells the lowest curvatures")
     bridge = net._bridge
 
     def read(handle: int) -> Classification:

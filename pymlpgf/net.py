@@ -15,6 +15,7 @@ from . import runtime
 from .activations import Activation, check_layers, layer_lines
 from .data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
 from .errors import InputError
+from .memory import refuse_matrices
 from .params import Params
 from .suggest import nearest, suggest_keywords
 
@@ -325,6 +326,8 @@ class Net:
         if input is not None:
             return self.on(input, target).hessian(p, out)
         p = self._flat(p)
+        if out is None:
+            self._refuse("the Hessian", "use hvp, extreme_eigenvalues or linear_operator")
         out = self._out(out, (self._n_params, self._n_params))
         self._bridge.hessian(self._handle, _address(p), _address(out))
         return out
@@ -379,15 +382,25 @@ class Net:
 
     def jacobian(self, p: Any) -> np.ndarray:
         """Derivatives of the outputs (n_samples, n_outputs, n_params) on the net's data; before a softmax."""
+        size = (self._n_samples or 0, self.n_outputs, self._n_params)
+        refuse_matrices("the Jacobian", size, self._dtype, "take fewer samples, with net.on(input, target)")
         return self._compute("jacobian", p).transpose(1, 2, 0)
 
     def gauss_newton(self, p: Any) -> np.ndarray:
         """Gauss–Newton matrix (n_params, n_params) of the data term: the Hessian without the network's curvature."""
+        self._refuse("the Gauss–Newton matrix", "use hvp")
         return self._compute("gauss_newton", p)
 
     def tangent_kernel(self, p: Any) -> np.ndarray:
         """Neural tangent kernel J Jᵀ, of shape (n_samples·n_outputs, n_samples·n_outputs), samples first."""
+        size = ((self._n_samples or 0) * self.n_outputs,) * 2
+        refuse_matrices(
+            "the tangent kernel", size, self._dtype, "ask for it on fewer samples, with net.on(input, target)"
+        )
         return self._compute("tangent_kernel", p)
+
+    def _refuse(self, what: str, instead: str) -> None:
+        refuse_matrices(what, (self._n_params, self._n_params), self._dtype, instead)
 
     def data_terms(self, p: Any) -> tuple[float, float]:
         """Loss and ‖∇L‖_∞ without the regularisers."""

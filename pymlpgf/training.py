@@ -14,6 +14,7 @@ from .checkpoint import Checkpointer
 from .data import numeric, real_number
 from .discrete import DISCRETE_METHODS, DiscreteMethod
 from .errors import InputError
+from .memory import MATRICES, refuse_matrices
 from .net import Net
 from .progress import ProgressLine
 from .result import TrainResult, read_result
@@ -295,6 +296,11 @@ def _solve(
     interval = _number("progress_interval", progress_interval, positive=True)
     if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
+    instead = {"alg": '"QNDF" needs none', "optim_solver": '"LBFGS" and "NewtonKrylov" need none'}
+    for kind in ("alg", "optim_solver"):
+        if count := MATRICES.get(str(options.get(kind))):
+            size = (net.n_params, net.n_params)
+            refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, instead[kind], count)
     step = stepwise(callback, net)
     questions = Questions(net, x, **functions)
     bridge = net._bridge

@@ -89,14 +89,7 @@ def test_minimize(problem: tuple[mg.Net, np.ndarray], solver: str) -> None:
 @pytest.mark.parametrize("scale", [1e-300, 1e300])
 def test_classify(scale: float) -> None:
     problem, p = start(net(X, Y), scale)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            point = mg.classify(problem, p)
-        except mg.InputError as error:
-            assert "finite" in str(error)
-        else:
-            assert point.kind != "minimum"
+    assert mg.classify(problem, p).kind != "minimum"
 
 
 def test_nothing_asked_for() -> None:
