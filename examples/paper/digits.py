@@ -33,7 +33,8 @@ def data(path, toy):
 
 
 def by_flow(net, start, seconds):
-    """(seconds, parameters) along the flow and LBFGS."""
+    """(seconds, parameters) along the flow and LBFGS, which Julia has compiled before."""
+    mg.train(net, start, maxiterations_ode=1, maxiterations_optim=1, optim_solver="LBFGS", verbosity=0)
     points = [(0.0, np.array(start))]
     begun = time.perf_counter()
 

@@ -43,6 +43,9 @@ def draw(rows, path):
             ax.set_yscale("log")
         else:
             ax.set_yscale("symlog", linthresh=1e-12)
+            largest = max(abs(row[column]) for row in rows)
+            ax.set_ylim(-10 * largest, 10 * largest)
+            ax.set_yticks([sign * 10.0**power for sign in (-1, 1) for power in range(-12, 0, 3)] + [0])
         ax.set_xlabel("loss")
         ax.set_ylabel(label)
     axes[0][1].legend(frameon=False, fontsize="small")
