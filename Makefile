@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench paper docs test lint types test-python test-julia lower clean
+.PHONY: demo bench paper soak docs test lint types test-python test-julia lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
@@ -34,6 +34,9 @@ test-python: $(VENV)/.test
 
 test-julia: $(VENV)/.test
 	PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl
+
+soak: $(VENV)/.test
+	$(BIN)/python tests/soak.py
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs

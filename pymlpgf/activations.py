@@ -84,6 +84,12 @@ def border_text(activation: Activation) -> str:
     return activation if activation in ACTIVATIONS else "julia " + activation.encode().hex()
 
 
+def code_in(layers: list[tuple[int, Activation, bool]]) -> list[str]:
+    """The activations among ``layers`` that are Julia code."""
+    units = [unit for _, f, _ in layers for unit in (f if isinstance(f, tuple) else (f,))]
+    return [unit for unit in units if isinstance(unit, str) and unit not in ACTIVATIONS]
+
+
 def layer_lines(layers: list[tuple[int, Activation, bool]]) -> str:
     """``layers`` as julia/src/c_interface.jl reads them, one line each."""
     return "\n".join(f"{width} {int(bias)} {border_text(f)}" for width, f, bias in layers)

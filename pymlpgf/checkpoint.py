@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .activations import Activation, activation_from_json, activation_to_json
+from .activations import Activation, activation_from_json, activation_to_json, code_in
 from .data import real_number
 from .errors import InputError
 from .files import npz_path, write_atomically
@@ -101,8 +101,17 @@ class Checkpoint:
         fields: dict[str, Any] = {**header, **arrays}
         return cls(**fields)
 
-    def make_net(self) -> Net:
-        """The net, with its data. An activation that is Julia code is compiled: open no file that you do not trust."""
+    def make_net(self, allow_code: bool = False) -> Net:
+        """The net, with its data. An activation that is Julia code is only compiled if ``allow_code`` is set.
+
+        Set it for files that you trust: the code may do whatever Julia can.
+        """
+        code = code_in(self.layers)
+        if code and not allow_code:
+            raise InputError(
+                f"the file holds Julia code as an activation, {code[0]!r}: "
+                "give the net, or allow_code=True if you trust it"
+            )
         settings = dict(self.net)
         merge = settings.pop("merge")
         return Net(self.layers, merge=None if merge is None else [tuple(entry) for entry in merge], **settings)
@@ -256,6 +265,7 @@ def resume(
     event: Any = None,
     schedule: Any = None,
     observables: Any = None,
+    allow_code: bool = False,
     checkpoint_interval: float = 30,
     verbosity: int = 1,
     progress_interval: float = 1.0,
@@ -271,6 +281,8 @@ def resume(
     callback, event, schedule, observables
         As for ``train``, and needed if the run had them, since functions are not saved; a ``schedule`` only if it was a
         function, which is then called with the number of the step from the beginning of the run.
+    allow_code : bool
+        Compile an activation that the file holds as Julia code; without it the net must be given.
     checkpoint_interval, verbosity, progress_interval
         As for ``train``.
 
@@ -300,10 +312,11 @@ def resume(
     if net is None:
         if not saved.net:
             raise InputError(f"{os.fspath(path)} holds no net: give it as net")
-        net = saved.make_net()
+        net = saved.make_net(allow_code)
     elif net.layers != saved.layers or net.n_params != len(saved.x):
         raise InputError(f"net has the layers {net.layers}; the run of {os.fspath(path)} had {saved.layers}")
-    elif saved.net and isinstance(net, Net) and net._fingerprint() != saved.make_net()._fingerprint():
+    elif saved.net and isinstance(net, Net) and net._fingerprint() != saved.make_net(allow_code=True)._fingerprint():
+        # with the very layers of the net that was given: no other code
         raise InputError(f"net has other data, loss or regularisers than the run of {os.fspath(path)}")
     functions = {"event": event, "schedule": schedule, "observables": observables}
     given = {**functions, "callback": callback}
