@@ -259,7 +259,7 @@ function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state:
 end
 
 # Residuals of nothing but round-off: trials that are not finite are then the doing of steps without end, not of a wall.
-at_floor(state::FlowState{T}) where {T} = state.loss <= (64 * eps(T))^2 * state.loss_scale
+at_floor(state::FlowState{T}) where {T} = abs(state.loss) <= (64 * eps(T))^2 * state.loss_scale
 
 # The true loss and gradient at the point where the flow ends, unless it was interrupted.
 function settle!(recorder::Recorder, problem::FlowProblem, state::FlowState)
