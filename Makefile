@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench paper soak docs test lint types test-python test-julia lower clean
+.PHONY: demo bench paper soak docs test lint types test-python test-python-a-to-q test-python-r-to-z test-julia lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
@@ -18,9 +18,9 @@ PAPER := ode_methods optimizers infinite_data fixed_points phase_diagram digits 
 paper: $(VENV)/.paper
 	for name in $(PAPER); do $(BIN)/python examples/paper/$$name.py --quick --output pymlpgf-paper || exit 1; done
 
-# The two suites side by side: each of them mostly keeps one core busy.
+# Two at a time, since each of them keeps one core busy; the longest first.
 test: lint types
-	$(MAKE) --jobs=2 --output-sync=line test-python test-julia
+	$(MAKE) --jobs=2 --output-sync=line test-python-a-to-q test-julia test-python-r-to-z
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check pymlpgf tests examples
@@ -31,6 +31,12 @@ types: $(VENV)/.test
 
 test-python: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+test-python-a-to-q: $(VENV)/.test
+	$(BIN)/python -m pytest tests/test_[a-q]*.py
+
+test-python-r-to-z: $(VENV)/.test
+	$(BIN)/python -m pytest tests/test_[r-z]*.py pymlpgf
 
 test-julia: $(VENV)/.test
 	PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl
