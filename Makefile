@@ -1,11 +1,12 @@
 # Two commands do everything: `make demo` runs the main job, `make test` all tests.
-# `make bench` times derivatives against PyTorch and JAX; BENCH=--quick makes it short. `make docs` builds the site.
-# `make lower` runs the core tests with the oldest versions that pyproject.toml allows.
+# `make bench` times derivatives against PyTorch and JAX; BENCH=--quick makes it short. `make paper` repeats the paper's
+# experiments, `make docs` builds the site. `make soak` trains ten thousand times in one process; `make lower` runs the
+# core tests with the oldest versions that pyproject.toml allows.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench paper soak docs test lint types test-python test-python-a-to-q test-python-r-to-z test-julia lower clean
+.PHONY: demo bench paper soak docs test lint types test-python-a-to-q test-python-r-to-z test-julia lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
@@ -15,7 +16,7 @@ bench: $(VENV)/.bench
 
 # The paper's experiments, the quick version of each: CSV files and figures in pymlpgf-paper/.
 PAPER := ode_methods optimizers infinite_data fixed_points phase_diagram digits efficiency
-paper: $(VENV)/.paper
+paper: $(VENV)/.demo $(VENV)/.bench
 	for name in $(PAPER); do $(BIN)/python examples/paper/$$name.py --quick --output pymlpgf-paper || exit 1; done
 
 # Two at a time, since each of them keeps one core busy; the longest first.
@@ -28,9 +29,6 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy
-
-test-python: $(VENV)/.test
-	$(BIN)/python -m pytest
 
 test-python-a-to-q: $(VENV)/.test
 	$(BIN)/python -m pytest tests/test_[a-q]*.py
@@ -57,24 +55,9 @@ lower:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv --without-pip $(VENV)
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
-	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[demo]'
-	touch $@
-
-$(VENV)/.docs: $(VENV)/bin/python pyproject.toml
-	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[docs]'
-	touch $@
-
-$(VENV)/.test: $(VENV)/bin/python pyproject.toml
-	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[test]'
-	touch $@
-
-$(VENV)/.paper: $(VENV)/bin/python pyproject.toml
-	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[demo,bench]'
-	touch $@
-
-$(VENV)/.bench: $(VENV)/bin/python pyproject.toml
-	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[bench]'
+# The extra of pyproject.toml that has the target's name, with the package itself.
+$(VENV)/.%: $(VENV)/bin/python pyproject.toml
+	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --editable '.[$*]'
 	touch $@
 
 clean:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -217,17 +214,6 @@ def test_refusals():
     assert net.on(X).jacobian([1.0] * 5).shape == (4, 1, 5)
     assert "tanh" in repr(net)
     assert net.teacher is teacher
-
-
-def test_solutions_on_samples_approach_the_one_on_infinite_data(tmp_path):
-    script = Path(__file__).parents[1] / "examples" / "paper" / "infinite_data.py"
-    command = [sys.executable, str(script), "--quick", "--output", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    exponent = float(re.search(r"N\^(-[0-9.]+)", done.stdout)[1])
-    assert -1.2 < exponent < -0.8
-    assert len((tmp_path / "infinite_data.csv").read_text().splitlines()) == 1 + 4 * 4
-    assert (tmp_path / "infinite_data.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_goes_wherever_a_net_goes(tmp_path) -> None:

@@ -42,6 +42,14 @@ def test_optimizers(run) -> None:
     assert max(losses["NewtonTrustRegion"], losses["BFGS"]) < 1e-3 * min(losses["Adam, 0.001"], losses["Adam, 0.01"])
 
 
+def test_infinite_data(run) -> None:
+    rows = [(float(row["samples"]), float(row["squared_distance"])) for row in run("infinite_data")]
+    sizes = sorted({size for size, _ in rows})
+    means = [np.mean([distance for size, distance in rows if size == wanted]) for wanted in sizes]
+    assert len(sizes) == 4
+    assert -1.2 < np.polyfit(np.log(sizes), np.log(means), 1)[0] < -0.8
+
+
 def test_fixed_points(run) -> None:
     rows = run("fixed_points")
     assert max(float(row["gradient_norm"]) for row in rows) < 1e-8
@@ -60,19 +68,3 @@ def test_digits(run) -> None:
     assert len(last) == 2
     assert float(ours["loss"]) < min(float(row["loss"]) for row in last.values())
     assert float(ours["test_accuracy"]) > 0.9
-
-
-def test_ratios_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    from efficiency import smallest
-
-    shared = {"threads": "1", "dtype": "float64", "quantity": "gradient"}
-    times = {"a": (1.0, 7.0), "b": (2.0, 10.0)}
-    rows = [
-        {**shared, "case": case, "k": "10", "contender": name, "microseconds": str(time)}
-        for case, pair in times.items()
-        for name, time in zip(("pymlpgf", "JAX"), pair, strict=True)
-    ]
-    rows.append({**shared, "case": "b", "k": "10", "contender": "JAX", "microseconds": "1", "threads": "2"})
-    assert np.isclose(smallest(rows, "gradient", "JAX"), 5.0)
-    assert smallest(rows, "hessian", "JAX") is None

@@ -16,13 +16,16 @@ import numpy as np
 
 from ..errors import MLPGFError
 
-__all__ = ["main", "ratios"]
+__all__ = ["grid_ratios", "main", "ratios", "run"]
 
 #: what a ratio to ours, in the paper's grid, one thread and float64, is to reach: quantity -> contender -> factor
 GOALS = {
     "gradient": {"PyTorch": 5.0, "JAX": 3.0, "MLPGradientFlow.jl": 1.0},
     "hessian": {"PyTorch": 50.0, "JAX": 10.0, "MLPGradientFlow.jl": 2.0},
 }
+
+#: contenders that run in Julia, and so are compared with ours called from Julia, in the same process
+IN_JULIA = {"MLPGradientFlow.jl": "pymlpgf in Julia"}
 
 
 class Key(NamedTuple):
@@ -35,6 +38,12 @@ class Key(NamedTuple):
 
 
 def main(options: argparse.Namespace) -> int:
+    """The command ``pymlpgf bench``."""
+    run(options)
+    return 0
+
+
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the contenders in child processes, one for each number of threads; write table, CSV and figure."""
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
@@ -68,7 +77,7 @@ def main(options: argparse.Namespace) -> int:
     else:
         written.append(draw(rows, GOALS, output / "derivatives.png"))
     print("Written: " + ", ".join(map(str, written)))
-    return 0
+    return rows
 
 
 def _child(options: argparse.Namespace, threads: int, cores: list[int]) -> Iterator[dict[str, Any]]:
@@ -96,8 +105,20 @@ def _child(options: argparse.Namespace, threads: int, cores: list[int]) -> Itera
 
 
 def ratios(row: dict[str, Any]) -> dict[str, float]:
-    """Time of each contender over ours."""
-    return {name: seconds / row["seconds"]["pymlpgf"] for name, seconds in row["seconds"].items() if name != "pymlpgf"}
+    """Time of each contender over ours, called from where it is called."""
+    times = row["seconds"]
+    ours = {"pymlpgf", *IN_JULIA.values()}
+    return {name: s / times[IN_JULIA.get(name, "pymlpgf")] for name, s in times.items() if name not in ours}
+
+
+def grid_ratios(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[float]]:
+    """(quantity, contender) -> the ratios in the cells of the paper's grid, one thread and float64."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row["grid"] and row["threads"] == 1 and row["dtype"] == "float64":
+            for name, ratio in ratios(row).items():
+                found.setdefault((row["quantity"], name), []).append(ratio)
+    return found
 
 
 def _print(row: dict[str, Any]) -> None:
@@ -111,13 +132,9 @@ def _summary(rows: list[dict[str, Any]]) -> str:
     lines = [
         "\nRatios to pymlpgf in the paper's grid (one thread, float64): smallest, geometric mean, goal for each cell"
     ]
-    grid = [row for row in rows if row["grid"] and row["threads"] == 1 and row["dtype"] == "float64"]
-    for quantity, goals in GOALS.items():
-        for name, goal in goals.items():
-            found = [ratios(row)[name] for row in grid if row["quantity"] == quantity and name in row["seconds"]]
-            if found:
-                mean = np.exp(np.mean(np.log(found)))
-                lines.append(f"  {quantity:<9} {name:<19} ×{min(found):<7.3g} ×{mean:<7.3g} ×{goal:.3g}")
+    for (quantity, name), cells in grid_ratios(rows).items():
+        mean = np.exp(np.mean(np.log(cells)))
+        lines.append(f"  {quantity:<9} {name:<19} ×{min(cells):<7.3g} ×{mean:<7.3g} ×{GOALS[quantity][name]:.3g}")
     ours = {Key(*(r[name] for name in Key._fields)): r["seconds"]["pymlpgf"] for r in rows}
 
     def line(title: str, over: Callable[[Key], Key], under: Callable[[Key], Key]) -> None:

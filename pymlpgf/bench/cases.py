@@ -24,6 +24,11 @@ class Case:
     grid: bool = False
     hessian: bool = True
 
+    @property
+    def heavy(self) -> bool:
+        """Whether automatic differentiation is spared the Hessian, for its time and memory."""
+        return self.samples * self.layers[0][0] > 100_000
+
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Normal inputs (N, D), and targets: normal (N, O), or labels (N,)."""
         rng = np.random.default_rng(0)
@@ -39,7 +44,7 @@ def cases(quick: bool, threads: int) -> Iterator[Case]:
     for k in (10, 50, 100):
         for N in (10, 1000, 10_000) if quick else (10, 100, 1000, 10_000, 100_000):
             if threads == 1 or (10_000 if quick else 100_000) == N:
-                hessian = threads == 1 and N * k <= (20_000 if quick else 100_000)
+                hessian = not quick or (threads == 1 and N * k <= 20_000)
                 yield Case(f"k = {k}, N = {N}", 2, N, ((k, "softplus", True), out), grid=True, hessian=hessian)
     if threads > 1:
         return

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..net import Net
+from ..runtime.environment import package
 from .cases import Call, Case
 
 __all__ = ["Ours", "agree", "available"]
@@ -110,7 +111,8 @@ class Torch:
             return torch.cat([p.grad.flatten() for p in model.parameters()]).numpy()
 
         values = {"gradient": flat_gradient, "hessian": lambda: hessian().numpy()}
-        return {"gradient": repeat(gradient), "hessian": repeat(hessian), "values": values}
+        calls = {"gradient": repeat(gradient), "values": values}
+        return calls if case.heavy else {**calls, "hessian": repeat(hessian)}
 
 
 class Jax:
@@ -147,44 +149,49 @@ class Jax:
             return ((a - y) ** 2).sum(1).mean()
 
         gradient, hessian = jax.jit(jax.grad(loss)), jax.jit(jax.hessian(loss))
-        return {
-            "gradient": repeat(lambda: gradient(theta).block_until_ready()),
-            "hessian": repeat(lambda: hessian(theta).block_until_ready()),
-            "values": {"gradient": lambda: np.asarray(gradient(theta)), "hessian": lambda: np.asarray(hessian(theta))},
-        }
+        values = {"gradient": lambda: np.asarray(gradient(theta)), "hessian": lambda: np.asarray(hessian(theta))}
+        calls = {"gradient": repeat(lambda: gradient(theta).block_until_ready()), "values": values}
+        return calls if case.heavy else {**calls, "hessian": repeat(lambda: hessian(theta).block_until_ready())}
 
 
-class Peer:
-    """``gradient!`` and ``hessian!`` of MLPGradientFlow.jl in a Julia process of its own; it integrates the sum."""
+class JuliaProcess:
+    """A Julia with MLPGradientFlow.jl, in which it and our Julia package take turns."""
 
-    name = "MLPGradientFlow.jl"
-
-    def __init__(self, julia: str, project: str, threads: int) -> None:
-        script = Path(__file__).with_name("peer.jl")
+    def __init__(self, julia: str, project: str) -> None:
+        script = str(Path(__file__).with_name("peer.jl"))
         self._process = subprocess.Popen(
-            [julia, f"--project={project}", f"--threads={threads}", "--startup-file=no", str(script)],
+            [julia, f"--project={project}", "--threads=1", "--startup-file=no", script, str(package())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        if self._ask("version") == "":
+        if self.ask("version") == "":
             raise OSError("it did not start")
 
-    def _ask(self, line: str) -> str:
+    def ask(self, line: str) -> str:
+        """What it answers."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         return self._process.stdout.readline().strip()
 
+
+class InJulia:
+    """``gradient!`` and ``hessian!`` called from Julia: those of MLPGradientFlow.jl (of the sum of squares) or ours."""
+
+    def __init__(self, process: JuliaProcess, name: str, word: str) -> None:
+        self.name, self._process, self._word = name, process, word
+
     def prepare(self, case: Case) -> dict[str, Any]:
-        """A ``Call`` for each quantity of the cases it knows."""
+        """A ``Call`` for each quantity of the cases that the peer knows; deep Hessians of it compile for minutes."""
         known = {"softplus", "tanh", "sigmoid", "relu", "identity"}
-        if case.loss == "nll" or any(activation not in known for _, activation, _ in case.layers):
+        deep = len(case.layers) > 3
+        if deep or case.loss == "nll" or any(activation not in known for _, activation, _ in case.layers):
             return {}
         layers = " ".join(f"{width},{activation},{str(bias).lower()}" for width, activation, bias in case.layers)
-        self._ask(f"net {case.features} {case.samples} {layers}")
+        self._process.ask(f"net {self._word} {case.features} {case.samples} {layers}")
 
-        def call(what: str) -> Call:
-            return lambda n: float(self._ask(f"{what} {n}"))
+        def call(quantity: str) -> Call:
+            return lambda n: float(self._process.ask(f"{quantity} {self._word} {n}"))
 
         return {"gradient": call("gradient"), "hessian": call("hessian")}
 
@@ -198,13 +205,15 @@ def available(threads: int, peer: list[str] | None, note: Callable[[str], None])
             found.append(make())
         except ImportError:
             note(f"  {name} is not installed: left out")
-    if peer is None:
+    if threads == 1 and peer is None:
         note("  MLPGradientFlow.jl is left out: --peer-julia and --peer-project name a Julia that has it")
-    else:
+    elif threads == 1 and peer is not None:
         try:
-            found.append(Peer(peer[0], peer[1], threads))
+            process = JuliaProcess(peer[0], peer[1])
         except OSError as error:
             note(f"  MLPGradientFlow.jl is left out: {error}")
+        else:
+            found += [InJulia(process, "MLPGradientFlow.jl", "peer"), InJulia(process, "pymlpgf in Julia", "own")]
     return [Ours(), *found]
 
 
