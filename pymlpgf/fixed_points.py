@@ -10,6 +10,7 @@ import numpy as np
 
 from .data import real_number
 from .errors import InputError
+from .memory import refuse_square
 from .net import Net
 from .progress import ProgressLine
 from .suggest import suggest_keywords
@@ -159,7 +160,7 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
         if not real_number(gradient_tolerance) >= 0:
             raise InputError(f"gradient_tolerance is {gradient_tolerance!r}; a non-negative number is needed")
         options["gradient_tolerance"] = float(gradient_tolerance)
-    net._refuse("classify", "extreme_eigenvalues tells the lowest curvatures")
+    refuse_square(net, "classify", "extreme_eigenvalues tells the lowest curvatures")
     bridge = net._bridge
 
     def read(handle: int) -> Classification:
@@ -283,6 +284,7 @@ def polish(
     ):
         if not low <= real_number(value) <= high:
             raise InputError(f"{name} is {value!r}; a number from {low} to {high} is needed")
+    refuse_square(net, "polish", "minimize comes as near as its dtype can tell")
     bridge = net._bridge
     options: dict[str, object] = {"maxtime_optim": float(maxtime), "maxiterations_optim": float(maxiterations)}
 

@@ -13,6 +13,7 @@ from .activations import layer_lines
 from .data import numeric, real_number
 from .errors import InputError
 from .fixed_points import start
+from .memory import refuse_square
 from .net import Net, TeacherNet
 from .params import Params
 from .result import Trajectory
@@ -294,6 +295,7 @@ def spectrum_along(net: Net, points: Any, k: int | None = None) -> np.ndarray:
     X = _finite("points", getattr(trajectory, "x", trajectory))
     if X.ndim != 2 or X.shape[1] != net.n_params:
         raise InputError(f"points has shape {X.shape}; (M, {net.n_params}) is needed")
+    refuse_square(net, "spectrum_along", "extreme_eigenvalues tells the ends of the spectrum")
     return _tool(net, "spectrum", {} if k is None else {"k": _one_based("k", k, net.n_params + 1) - 1}, [X])
 
 
@@ -307,7 +309,9 @@ def escape_saddle(net: Net, p: Any, sign: int = 1) -> Params:
     """
     if sign not in (1, -1):
         raise InputError(f"sign is {sign!r}; 1 or -1 is needed")
-    y = _tool(net, "escape", {"sign": float(sign)}, [start(net, p)])
+    x = start(net, p)
+    refuse_square(net, "escape_saddle", "a flow leaves it by itself, after a small step")
+    y = _tool(net, "escape", {"sign": float(sign)}, [x])
     return net.params(y.astype(net.dtype))
 
 
@@ -362,6 +366,7 @@ def saddle_passages(
         names = ("t", "t_start", "t_end", "loss", "gnorm", "index", "lowest")
         return [SaddlePassage(*row) for row in zip(*(get(name).tolist() for name in names), get("x"), strict=True)]
 
+    refuse_square(net, "saddle_passages", "extreme_eigenvalues tells the lowest curvatures")
     arrays = [trajectory.t, trajectory.x, trajectory.loss, trajectory.gnorm]
     return _tool(net, "passages", {"contrast": float(contrast), "plateau": float(plateau)}, arrays, read)
 

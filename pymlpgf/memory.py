@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import InputError
 
-__all__ = ["refuse_matrices"]
+if TYPE_CHECKING:
+    from .net import Net
 
-#: the P × P matrices that a solver keeps
+__all__ = ["matrices", "refuse_matrices", "refuse_square"]
+
+IMPLICIT = (
+    "ImplicitEuler", "Trapezoid", "ImplicitHairerWannerExtrapolation", "ABDF2", "QBDF", "FBDF", "Rosenbrock23",
+    "Rodas3", "Rodas3P", "Rodas4", "Rodas4P", "Rodas5", "Kvaerno3", "Kvaerno4", "Kvaerno5", "KenCarp3", "KenCarp4",
+    "KenCarp47", "KenCarp5", "KenCarp58", "RadauIIA3", "RadauIIA5", "RadauIIA9", "sciml.TRBDF2", "sciml.QNDF",
+)  # fmt: skip
+#: the P × P matrices that a solver keeps, of whatever provider; "provider." where ours of that name needs none
 MATRICES = {
-    "NewtonTrustRegion": 3, "Newton": 3, "LevenbergMarquardt": 3, "BFGS": 1, "Rodas5P": 2, "Exprb53s3": 3,
+    "NewtonTrustRegion": 3, "Newton": 3, "LevenbergMarquardt": 3, "BFGS": 1, "SLSQP": 1,
+    "Rodas5P": 2, "Exprb53s3": 3, **dict.fromkeys(IMPLICIT, 2),
 }  # fmt: skip
+
+
+def matrices(solver: str) -> int:
+    """How many P × P matrices the solver of that name keeps."""
+    return MATRICES.get(solver, MATRICES.get(solver.rpartition(".")[2], 0))
 
 
 def refuse_matrices(
@@ -32,6 +47,11 @@ def refuse_matrices(
             f"{what} needs {_size(needed)} for {'a matrix' if count == 1 else f'{count} matrices'} of "
             f"{' × '.join(map(str, shape))}, this machine has {_size(there)}: {instead}"
         )
+
+
+def refuse_square(net: Net, what: str, instead: str) -> None:
+    """Raise an InputError if this machine has no memory for an (n_params, n_params) matrix of the net."""
+    refuse_matrices(what, (net.n_params, net.n_params), net.dtype, instead)
 
 
 def _physical() -> int | None:

@@ -15,7 +15,7 @@ from . import runtime
 from .activations import Activation, check_layers, layer_lines
 from .data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
 from .errors import InputError
-from .memory import refuse_matrices
+from .memory import refuse_matrices, refuse_square
 from .params import Params
 from .suggest import nearest, suggest_keywords
 
@@ -327,7 +327,7 @@ class Net:
             return self.on(input, target).hessian(p, out)
         p = self._flat(p)
         if out is None:
-            self._refuse("the Hessian", "use hvp, extreme_eigenvalues or linear_operator")
+            refuse_square(self, "the Hessian", "use hvp, extreme_eigenvalues or linear_operator")
         out = self._out(out, (self._n_params, self._n_params))
         self._bridge.hessian(self._handle, _address(p), _address(out))
         return out
@@ -346,6 +346,11 @@ class Net:
 
     def hessian_blocks(self, p: Any) -> list[np.ndarray]:
         """The diagonal blocks of the Hessian that belong to one layer each, without the rest of it."""
+        fan_in = self.n_features
+        for number, (width, _, bias) in enumerate(self._layers, 1):
+            size = width * (fan_in + bias)
+            refuse_matrices(f"the Hessian of layer {number}", (size, size), self._dtype, "use hvp")
+            fan_in = width
 
         def read(handle: int) -> list[np.ndarray]:
             return [self._bridge.field(handle, str(number)) for number in range(1, len(self._layers) + 1)]
@@ -388,19 +393,14 @@ class Net:
 
     def gauss_newton(self, p: Any) -> np.ndarray:
         """Gauss–Newton matrix (n_params, n_params) of the data term: the Hessian without the network's curvature."""
-        self._refuse("the Gauss–Newton matrix", "use hvp")
+        refuse_square(self, "the Gauss–Newton matrix", "use hvp")
         return self._compute("gauss_newton", p)
 
     def tangent_kernel(self, p: Any) -> np.ndarray:
         """Neural tangent kernel J Jᵀ, of shape (n_samples·n_outputs, n_samples·n_outputs), samples first."""
         size = ((self._n_samples or 0) * self.n_outputs,) * 2
-        refuse_matrices(
-            "the tangent kernel", size, self._dtype, "ask for it on fewer samples, with net.on(input, target)"
-        )
+        refuse_matrices("the tangent kernel", size, self._dtype, "take fewer samples, with net.on(input, target)")
         return self._compute("tangent_kernel", p)
-
-    def _refuse(self, what: str, instead: str) -> None:
-        refuse_matrices(what, (self._n_params, self._n_params), self._dtype, instead)
 
     def data_terms(self, p: Any) -> tuple[float, float]:
         """Loss and ‖∇L‖_∞ without the regularisers."""

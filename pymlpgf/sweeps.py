@@ -180,14 +180,18 @@ class Sweep:
             return False
         try:
             run = next(self._work, None)
+            if run is not None:
+                self._finished.append(run)
         except BaseException:  # such as Ctrl-C: the next iteration goes on from here
-            self._line.end()
             self._work = self._begin()
+            self._line.end()
             raise
+        if run is None and len(self._finished) < len(self):  # a second Ctrl-C came in between
+            self._work = self._begin()
+            return self._advance()
         if run is None:
             self.close()
             return False
-        self._finished.append(run)
         self._line.update(self._finished)
         return True
 

@@ -14,7 +14,7 @@ from .checkpoint import Checkpointer
 from .data import numeric, real_number
 from .discrete import DISCRETE_METHODS, DiscreteMethod
 from .errors import InputError
-from .memory import MATRICES, refuse_matrices
+from .memory import matrices, refuse_matrices
 from .net import Net
 from .progress import ProgressLine
 from .result import TrainResult, read_result
@@ -298,7 +298,7 @@ def _solve(
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     instead = {"alg": '"QNDF" needs none', "optim_solver": '"LBFGS" and "NewtonKrylov" need none'}
     for kind in ("alg", "optim_solver"):
-        if count := MATRICES.get(str(options.get(kind))):
+        if count := matrices(str(options.get(kind))):
             size = (net.n_params, net.n_params)
             refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, instead[kind], count)
     step = stepwise(callback, net)

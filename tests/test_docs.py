@@ -113,3 +113,17 @@ def test_the_site_is_built_without_warnings(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "Integrate the gradient flow" in (tmp_path / "api.html").read_text(encoding="utf-8")
+
+
+def test_promises_name_tests_that_exist():
+    """The tables of docs/reliability.md."""
+    named = re.findall(
+        r"`((?:test_\w+\.py)?(?:::)?(?:test_\w+)?(?:tests/\w+\.py)?)`", (DOCS / "reliability.md").read_text("utf-8")
+    )
+    assert len(named) > 20
+    file = ""
+    for entry in named:
+        path, _, function = entry.partition("::") if ".py" in entry else (file, "", entry)
+        file = path
+        source = (ROOT / "tests" / Path(path).name).read_text("utf-8")
+        assert not function or f"def {function}(" in source, entry

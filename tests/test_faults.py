@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import pymlpgf as mg
-from pymlpgf import files, runtime
+from pymlpgf import files
 
 CODE = "x -> x / (1 + abs(x))"
 
@@ -172,11 +172,3 @@ def test_nothing_is_taken_from_the_current_directory(tmp_path: Path) -> None:
     )
     assert done.stdout.endswith("42"), done.stderr
     assert not (tmp_path / "ran").exists()
-
-
-def test_handles_do_not_pile_up() -> None:
-    count = "Int64(length(Base.require(Main, :MLPGF).HANDLES))"
-    for seed in range(60):
-        net = make_net()
-        mg.train(net, net.random_params(seed=seed), maxiterations_ode=5, maxiterations_optim=5, verbosity=0)
-    assert runtime.evaluate(count) < 25

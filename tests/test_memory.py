@@ -24,6 +24,9 @@ CALLS: dict[str, Callable[[mg.Net, np.ndarray], Any]] = {
     "hessian": lambda net, p: net.hessian(p),
     "hessian_spectrum": lambda net, p: net.hessian_spectrum(p),
     "gauss_newton": lambda net, p: net.gauss_newton(p),
+    "spectrum_along": lambda net, p: mg.spectrum_along(net, p[None]),
+    "escape_saddle": lambda net, p: mg.escape_saddle(net, p),
+    "polish": lambda net, p: mg.polish(net, p),
     "classify": lambda net, p: mg.classify(net, p),
     **{
         solver: lambda net, p, solver=solver: mg.minimize(net, p, optim_solver=solver)
@@ -41,6 +44,21 @@ def test_refused(wide: tuple[mg.Net, np.ndarray], name: str) -> None:
     with pytest.raises(mg.InputError, match=r"needs \d[\d.]* TB .* of 1000999 × 1000999, this machine has [\d.]+ GB: "):
         CALLS[name](*wide)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_solvers_of_other_providers() -> None:
+    assert memory.matrices("optim.Newton") == memory.matrices("Newton") == 3
+    assert memory.matrices("sciml.Rodas5P") == memory.matrices("sciml.QNDF") == memory.matrices("KenCarp58") == 2
+    assert memory.matrices("QNDF") == memory.matrices("LBFGS") == memory.matrices("sciml.Tsit5") == 0
+
+
+def test_blocks_of_layers(wide: tuple[mg.Net, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(mg.InputError, match=r"the Hessian of layer 1 needs .* of 999999 × 999999"):
+        wide[0].hessian_blocks(wide[1])
+    narrow = mg.Net(layers=[(2, "tanh", True), (9, "tanh", True)], input=np.ones((3, 1)), target=np.ones((3, 9)))
+    monkeypatch.setattr(memory, "_physical", lambda: 8 * 27**2 - 1)
+    with pytest.raises(mg.InputError, match=r"layer 2 needs .* of 27 × 27"):
+        narrow.hessian_blocks(narrow.random_params(seed=0))
 
 
 def test_without_matrices(wide: tuple[mg.Net, np.ndarray]) -> None:

@@ -76,7 +76,9 @@ def test_the_archive_holds_what_is_needed(archive):
 
 
 def test_the_wheel_holds_what_is_needed(wheel):
-    sources = {f"pymlpgf/julia/{p.relative_to(ROOT / 'julia').as_posix()}" for p in (ROOT / "julia/src").rglob("*.jl")}
+    folders = [ROOT / "julia/src", ROOT / "julia/ext"]
+    paths = [path.relative_to(ROOT) for folder in folders for path in folder.rglob("*.jl")]
+    sources = {f"pymlpgf/{path.as_posix()}" for path in paths}
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
         (metadata,) = (file.read(name).decode() for name in names if name.endswith("METADATA"))

@@ -166,6 +166,48 @@ def test_a_killed_parent_goes_on(start_python, net, expected, tmp_path):
         mg.sweep(net, SEEDS, directory=tmp_path, **OPTIONS)
 
 
+INTERRUPTED = """
+import random, signal, threading
+
+if __name__ == "__main__":
+    net, moments = make_problem(), random.Random({seed})
+    sweep = mg.sweep(net, range(6), max_workers=1, verbosity=2, **{options!r})
+    presses = 0
+    while True:
+        seconds = moments.uniform(0, 4) if presses < 3 else 1000
+        press = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+        press.daemon = True
+        press.start()
+        try:
+            runs = sweep.runs
+            press.cancel()
+            break
+        except KeyboardInterrupt:
+            presses += 1
+            print(repr(sweep), flush=True)
+    try:                                     # a press may have been on its way
+        time.sleep(0.1)
+    except KeyboardInterrupt:
+        pass
+    assert presses > 0
+    for run in runs:
+        direct = mg.train(net, net.random_params(seed=run.seed), **{options!r})
+        assert run.error is None and np.array_equal(run.result.x, direct.x), run
+    assert [run.index for run in runs] == list(range(6))
+    print("all", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process sends itself POSIX signals")
+def test_ctrl_c_at_random_moments_loses_no_run(start_python):
+    options = {"alg": "Tsit5", "optim_solver": "LBFGS", "maxiterations_ode": 300, "maxiterations_optim": 100}
+    child = start_python(PROBLEM + INTERRUPTED.format(options=options, seed=4))
+    lines = [child.line() for _ in range(2)]
+    while lines[-1] != "all":
+        lines.append(child.line())
+    child.finish(stderr=None)
+
+
 def test_on_a_dask_cluster(net, expected, tmp_path):
     """The road past one machine: the workers of a cluster (here one), with one thread each."""
     distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")

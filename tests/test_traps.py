@@ -7,11 +7,15 @@ import ctypes
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
+import textwrap
+import time
 import types
 from pathlib import Path
 
 import pytest
+from conftest import PRELUDE
 
 from pymlpgf.errors import JuliaError, RuntimeUnavailable
 from pymlpgf.runtime.bridge import Bridge
@@ -580,6 +584,26 @@ def test_the_environment_is_as_before(run_python):
     assert not {name for name in changed if name.startswith(("JULIA_", "OPENBLAS"))}, changed
     assert threading.active_count() == threads
     """)
+
+
+@posix
+def test_pipes_wait_as_before():
+    """Julia switches the standard streams to "do not wait": input would end early, output to a slow reader fail."""
+    code = """
+    print(mg.init(), flush=True)
+    print(sys.stdin.readline().strip(), flush=True)
+    print("x" * 1_000_000, flush=True)
+    """
+    command = [sys.executable, "-c", PRELUDE + textwrap.dedent(code)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        child.stdout.readline()
+        time.sleep(0.3)
+        child.stdin.write("late\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "late\n"
+        time.sleep(0.3)
+        assert len(child.stdout.readline()) == 1_000_001
+    assert child.returncode == 0
 
 
 # ---- importing and leaving ---------------------------------------------------------------------------------

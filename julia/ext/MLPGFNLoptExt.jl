@@ -20,31 +20,23 @@ MLPGF.named_minimize_method(::Val{:NLopt}, package, method) = NLoptMethod(getfie
 MLPGF.provider(::NLoptMethod) = "nlopt"
 MLPGF.name(method::NLoptMethod) = String(split(string(method.algorithm), '_'; limit=2)[2])
 
-mutable struct Evaluated{T<:AbstractFloat}
-    x::Vector{T}
-    loss::T
-    gnorm::T
-end
-MLPGF.at_saddle!(::Evaluated, ::Objective) = false
-
 function MLPGF.search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int}, objective::Objective{T},
                        method::NLoptMethod, limits::Limits{T}, monitor::Monitor) where {T}
     n = length(best.x)
-    point, gradient = Evaluated{T}(copy(best.x), T(NaN), T(NaN)), zeros(T, n)
+    point, gradient = copy(best.x), zeros(T, n)
     best.lowest_loss = best.lowest_gnorm = T(Inf)
     idle, stop = 0, Stop.running
     function evaluate(x, g)
-        copyto!(point.x, x)
-        point.loss = MLPGF.evaluate!(gradient, objective, point.x)
-        point.gnorm = MLPGF.supnorm(gradient)
-        idle = MLPGF.offer!(best, point.x, point.loss, point.gnorm) ? 0 : idle + 1
+        copyto!(point, x)
+        loss = MLPGF.evaluate!(gradient, objective, point)
+        idle = MLPGF.offer!(best, point, loss, MLPGF.supnorm(gradient)) ? 0 : idle + 1
         MLPGF.record!(trace, iteration[], best.loss, best.gnorm)
-        stop = isfinite(point.loss) || iteration[] > 0 ?
-               MLPGF.check_limits(point, objective, limits, iteration[], idle, monitor) : Stop.diverged
+        stop = isfinite(loss) || iteration[] > 0 ?
+               MLPGF.check_limits(best, objective, limits, iteration[], idle, monitor) : Stop.diverged
         stop == Stop.running || throw(NLopt.ForcedStop())
         iteration[] += 1
         isempty(g) || copyto!(g, gradient)
-        return Float64(point.loss)
+        return Float64(loss)
     end
     optimizer = NLopt.Opt(method.algorithm, n)
     NLopt.min_objective!(optimizer, evaluate)

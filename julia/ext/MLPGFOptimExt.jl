@@ -20,38 +20,38 @@ mutable struct LastPoint{T<:AbstractFloat}
     x::Vector{T}
     gradient::Vector{T}
     loss::T
-    gnorm::T
     progress::Bool       # a new low since the last iteration
 end
-MLPGF.at_saddle!(::LastPoint, ::Objective) = false
 
 function visit!(last::LastPoint{T}, best::BestPoint{T}, objective::Objective{T}, x) where {T}
     last.x == x && return last
     copyto!(last.x, x)
     last.loss = MLPGF.evaluate!(last.gradient, objective, last.x)
-    last.gnorm = MLPGF.supnorm(last.gradient)
-    last.progress |= MLPGF.offer!(best, last.x, last.loss, last.gnorm)
+    last.progress |= MLPGF.offer!(best, last.x, last.loss, MLPGF.supnorm(last.gradient))
     return last
 end
 
 function MLPGF.search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int}, objective::Objective{T},
                        method::OptimMethod, limits::Limits{T}, monitor::Monitor) where {T}
     x0 = copy(best.x)
-    last = LastPoint{T}(fill(T(NaN), length(x0)), zeros(T, length(x0)), T(NaN), T(NaN), false)
+    last = LastPoint{T}(fill(T(NaN), length(x0)), zeros(T, length(x0)), T(NaN), false)
     visit!(last, best, objective, x0)
     best.loss = best.lowest_loss = last.loss
-    best.gnorm = best.lowest_gnorm = last.gnorm
-    MLPGF.record!(trace, 0, last.loss, last.gnorm)
-    isfinite(last.loss) && isfinite(last.gnorm) || return Stop.diverged
-    stop = MLPGF.check_limits(last, objective, limits, 0, 0, monitor)
+    best.gnorm = best.lowest_gnorm = MLPGF.supnorm(last.gradient)
+    MLPGF.record!(trace, 0, best.loss, best.gnorm)
+    isfinite(best.loss) && isfinite(best.gnorm) || return Stop.diverged
+    stop = MLPGF.check_limits(best, objective, limits, 0, 0, monitor)
     stop == Stop.running || return stop
-    idle, first = 0, true
+    idle, started = 0, false
     f(x) = visit!(last, best, objective, x).loss
     g!(G, x) = copyto!(G, visit!(last, best, objective, x).gradient)
     fg!(G, x) = (g!(G, x); last.loss)
     h!(H, x) = (MLPGF.evaluate_hessian!(objective_matrix, objective, convert(Vector{T}, x)); copyto!(H, objective_matrix))
     function callback(_)
-        first && return first = false          # the state before the first step
+        if !started          # Optim shows the state before the first step, too
+            started = true
+            return false
+        end
         iteration[] += 1
         idle = last.progress ? 0 : idle + 1
         last.progress = false
@@ -67,7 +67,5 @@ function MLPGF.search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base
     Optim.optimize(problem, x0, method.method, options)
     return stop == Stop.running ? Stop.roundoff : stop
 end
-
-MLPGF.at_saddle!(::BestPoint, ::Objective) = false
 
 end

@@ -6,7 +6,7 @@ module MLPGFSciMLBaseExt
 
 using MLPGF, SciMLBase
 import LinearAlgebra
-import MLPGF: FlowMethod, FlowProblem, FlowState, StepCache, gradient_at!, hessian_at!, hvp_at!, value_and_gradient_at!
+import MLPGF: FlowMethod, FlowProblem, FlowState, StepCache, hessian_at!, hvp_at!, value_and_gradient_at!
 
 struct SciMLMethod{A<:SciMLBase.AbstractODEAlgorithm} <: FlowMethod
     alg::A

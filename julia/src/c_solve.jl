@@ -133,8 +133,8 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
         return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time, plain, provider(solver))
     end
     both = train(net, x0, flow_options, minimize_options, monitor)
-    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain,
-                  join(unique([provider(alg), provider(solver)]), "+"))
+    providers = both.optim === nothing ? provider(alg) : join(unique([provider(alg), provider(solver)]), "+")
+    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain, providers)
 end
 
 unregularised(net::AbstractNet) = false

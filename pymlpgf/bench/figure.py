@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogFormatter
 
 from . import ratios
 
@@ -30,12 +31,14 @@ def draw(rows: list[dict[str, Any]], goals: dict[str, dict[str, float]], path: P
                 ]
                 if found:
                     ax.plot(*zip(*found, strict=True), "o-", label=f"k = {k} units")
-            ax.axhline(wanted[name], color="0.5", linestyle="--", label=f"goal: {wanted[name]:g}")
+            ax.axhline(wanted[name], color="0.5", linestyle="--", label="goal for each point")
             ax.set(xscale="log", yscale="log", title=f"{quantity}: {name}")
+            ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
+            ax.yaxis.set_major_formatter(LogFormatter())
             ax.grid(alpha=0.3)
-            ax.legend(fontsize="small")
             if ax is panels[0]:
                 ax.set_ylabel("time / time of pymlpgf")
+    axes[0, 0].legend(fontsize="small")
     for ax in axes[-1]:
         ax.set_xlabel("samples N")
     figure.suptitle("One thread, float64, one hidden softplus layer, 2 inputs (above 1: pymlpgf is faster)")

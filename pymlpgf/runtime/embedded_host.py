@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import ModuleType
 
 from ..errors import JuliaError, RuntimeUnavailable
-from .environment import temporary
+from .environment import blocking_streams, temporary
 from .find import Julia
 from .signals import preserved
 
@@ -32,7 +32,7 @@ class EmbeddedHost:
                 "juliacall has already started another Julia in this process, and two do not fit into one: "
                 "start pymlpgf first, or let it use juliacall's Julia (PYMLPGF_JULIA=full)"
             )
-        with preserved(), temporary(environment):
+        with preserved(), blocking_streams(), temporary(environment):
             # libgcc_s first: libunwind, which libjulia brings along, exports _Unwind_Resume as well, and the C++
             # libraries loaded later (matplotlib's, torch's) would unwind with it, which ends in a segmentation fault.
             if sys.platform == "linux":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import SettingError
 from . import cpu
 from .julia import Julia
 
-__all__ = ["depot", "package", "variables"]
+__all__ = ["blocking_streams", "depot", "package", "temporary", "variables"]
 
 OLD_OPENBLAS = (1, 6, 0)  # Julias before this one bring an OpenBLAS that takes today's processors for old ones
 
@@ -63,6 +63,25 @@ def variables(julia: Julia, cache: Path, threads: int | None, *, session: bool =
     if julia.version < OLD_OPENBLAS and (coretype := cpu.openblas_coretype()):
         values["OPENBLAS_CORETYPE"] = coretype
     return values
+
+
+@contextmanager
+def blocking_streams() -> Iterator[None]:
+    """Run the body (which starts Julia), then let reads and writes of the standard streams wait as they did before.
+
+    Julia switches pipes to "do not wait". Reading lines that come late would end early then, and writing more than
+    a slow reader takes would fail.
+    """
+    before = {}
+    if os.name == "posix":
+        for number in range(3):
+            with suppress(OSError):  # closed
+                before[number] = os.get_blocking(number)
+    try:
+        yield
+    finally:
+        for number, blocking in before.items():
+            os.set_blocking(number, blocking)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sys
 import warnings
 
 from ..errors import JuliaError, RuntimeUnavailable
-from .environment import temporary
+from .environment import blocking_streams, temporary
 from .find import Julia
 from .signals import preserved
 
@@ -27,7 +27,7 @@ class JuliacallHost:
             values["HANDLE_SIGNALS"] = "yes"
         named = {f"PYTHON_JULIACALL_{name}": value for name, value in values.items()}
         unset = {name: value for name, value in named.items() if name not in os.environ}  # the user's own go first
-        with preserved(), temporary(unset), warnings.catch_warnings():
+        with preserved(), blocking_streams(), temporary(unset), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch was imported before juliacall")
             try:
                 import juliacall

@@ -137,6 +137,9 @@ end
 "The iterations before a limit: methods whose iterates stray from the floor of a valley return to it."
 settle!(state, objective, method) = iterate!(state, objective, method)
 
+# Of a point alone nothing says what is around it; the solvers' states know more.
+at_saddle!(::BestPoint, ::Objective) = false
+
 function check_limits(state, objective::Objective{T}, limits::Limits{T}, iteration::Int, idle::Int,
                       monitor::Monitor) where {T}
     0 < limits.minloss && state.loss <= limits.minloss && return Stop.minloss
