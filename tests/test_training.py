@@ -203,6 +203,17 @@ def test_unbounded_flow_ends_at_the_minimum():
     assert math.isinf(res.ode_t) or res.ode_t > 10
 
 
+@pytest.mark.parametrize("alg", ["auto", "Rodas5P", "QNDF"])
+def test_a_loss_of_zero_is_no_wall(alg):
+    """README's problem: steps fail where the loss is some 1e-32, since nothing is left to resolve."""
+    X = np.random.default_rng(0).normal(size=(1000, 2))
+    Y = np.tanh(X[:, 0] + X[:, 1]) - np.tanh(X[:, 0])
+    net = mg.Net(layers=[(3, "tanh", True), (1, "identity", True)], input=X, target=Y)
+    res = mg.flow(net, net.random_params(seed=0), alg=alg, maxtime_ode=60)
+    assert (res.ode_stopped_by, res.converged) == ("roundoff", True)
+    assert res.loss < 1e-30
+
+
 # ---- what a run reports ------------------------------------------------------------------------------------------
 
 

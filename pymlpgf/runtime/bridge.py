@@ -340,7 +340,7 @@ class Bridge:
         return self.fields(handle, [path])[0]
 
     def fields(self, handle: int, paths: list[str]) -> list[Any]:
-        """Several fields in one call, which takes a tenth of the time."""
+        """Several fields in one call, which takes 0.6 of the time of as many calls."""
         self.enter()
         info = (i64 * (6 * len(paths)))()
         self._check(self._call["fields"](handle, "\n".join(paths).encode(), ctypes.addressof(info)))
