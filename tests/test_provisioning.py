@@ -175,6 +175,16 @@ def test_layout(tmp_path: Path, packages: Path, fake: None) -> None:
     assert manifest.faults(place.prefix, hashes=True) == []
 
 
+def test_cache_that_everybody_may_write_to_is_refused(tmp_path: Path, packages: Path, fake: None) -> None:
+    cache = tmp_path / "open"
+    debian.ensure(cache, source=str(packages), report=silent)
+    cache.chmod(0o777)
+    with pytest.raises(ProvisioningError, match=r"everybody .* may write to .*open.*: run `chmod o-w"):
+        debian.ensure(cache, source=str(packages), report=silent)
+    cache.chmod(0o775)
+    debian.ensure(cache, source=str(packages), report=silent)
+
+
 def damage_missing(place: release.Installation) -> None:
     place.libjulia.resolve().unlink()
 

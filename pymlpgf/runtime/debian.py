@@ -15,6 +15,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -42,6 +43,7 @@ def ensure(
     it believes what is there. One process installs, others wait for it. Raises ``ProvisioningError``.
     """
     report = report or Progress()
+    _refuse_open(cache)
     place = installation(cache)
     if not manifest.faults(place.prefix, hashes=thorough):
         return place
@@ -55,6 +57,15 @@ def ensure(
                     report(f"the private Julia in {short(place.prefix)} is damaged ({found[0]}); mending it")
                 _install(place, cache, source, report)
     return place
+
+
+def _refuse_open(cache: Path) -> None:
+    with contextlib.suppress(OSError):  # not there yet
+        if cache.stat().st_mode & stat.S_IWOTH:
+            raise ProvisioningError(
+                f"everybody on this machine may write to {cache}, and so put a program there that would run as you: "
+                f"run `chmod o-w {cache}`, or set PYMLPGF_CACHE to a folder of your own"
+            )
 
 
 def check(cache: Path) -> list[str]:
