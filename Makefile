@@ -1,7 +1,8 @@
 # Two commands do everything: `make demo` runs the main job, `make test` all tests.
 # `make bench` times derivatives against PyTorch and JAX; BENCH=--quick makes it short. `make paper` repeats the paper's
-# experiments, `make docs` builds the site. `make soak` trains ten thousand times in one process; `make lower` runs the
-# core tests with the oldest versions that pyproject.toml allows.
+# experiments, `make docs` builds the site. `make soak` trains ten thousand times in one process and
+# injects faults at more random moments; `make lower` runs the core tests with the oldest versions that pyproject.toml
+# allows.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,6 +42,7 @@ test-julia: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(BIN)/python tests/soak.py
+	PYMLPGF_TEST_ROUNDS=10 $(BIN)/python -m pytest -m chance
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs

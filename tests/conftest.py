@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -80,6 +81,19 @@ class Child:
     def kill(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests with a ``chance`` run once, or as often as `make soak` asks for."""
+    if "chance" in metafunc.fixturenames:
+        rounds = range(int(os.environ.get("PYMLPGF_TEST_ROUNDS", "1")))
+        metafunc.parametrize("chance", [pytest.param(n, marks=pytest.mark.chance) for n in rounds], indirect=True)
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Random moments and places of faults: in each round others, in each run the same."""
+    return random.Random(request.param)
 
 
 @pytest.fixture

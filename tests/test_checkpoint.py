@@ -65,10 +65,10 @@ def killed_run(start_python, path, condition, interval, options):
     return float(start_python(code).finish(rc=-9, stderr=None))
 
 
-def test_kill_9_in_a_flow(start_python, tmp_path, uninterrupted):
+def test_kill_9_in_a_flow(start_python, tmp_path, uninterrupted, chance):
     net, p, whole = uninterrupted
     path = tmp_path / "run.npz"
-    killed = killed_run(start_python, path, "t > 20", INTERVAL, SLOW)
+    killed = killed_run(start_python, path, f"t > {chance.uniform(10, 40)}", INTERVAL, SLOW)
     assert killed - path.stat().st_mtime < INTERVAL + 1  # and a step, and the time that a busy machine takes
     assert [f.name for f in tmp_path.iterdir()] == ["run.npz"]
     state = mg.load(path)

@@ -52,17 +52,18 @@ def checkpoint_of(path: Path, activation: str = "tanh") -> Path:
 
 
 @pytest.mark.parametrize("kind", ["result", "checkpoint"])
-def test_damaged_files_are_named_or_whole(kind: str, result: mg.TrainResult, tmp_path: Path) -> None:
+def test_damaged_files_are_named_or_whole(
+    kind: str, result: mg.TrainResult, tmp_path: Path, chance: random.Random
+) -> None:
     path = result.save(tmp_path / "r.npz") if kind == "result" else checkpoint_of(tmp_path / "c.npz")
     content, whole = path.read_bytes(), mg.load(path)
-    rng = random.Random(4)
     found = 0
     for trial in range(120):
         damaged = bytearray(content)
         if trial % 3 == 0:
-            del damaged[rng.randrange(len(content)) :]
+            del damaged[chance.randrange(len(content)) :]
         else:
-            damaged[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+            damaged[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         path.write_bytes(damaged)
         loaded, message = None, ""
         try:
@@ -77,22 +78,23 @@ def test_damaged_files_are_named_or_whole(kind: str, result: mg.TrainResult, tmp
     assert np.array_equal(mg.load(path).x, whole.x)
 
 
-def test_kill_9_while_saving(result: mg.TrainResult, tmp_path: Path, start_python: Callable[..., Any]) -> None:
+def test_kill_9_while_saving(
+    result: mg.TrainResult, tmp_path: Path, start_python: Callable[..., Any], chance: random.Random
+) -> None:
     path = result.save(tmp_path / "r.npz")
-    rng = random.Random(5)
     for _ in range(6):
         child = start_python(
             f"r = mg.load({str(path)!r})\nprint('ready', flush=True)\nwhile True: r.save({str(path)!r})"
         )
         assert child.line() == "ready"
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(chance.uniform(0, 0.1))
         child.send(signal.SIGKILL)
         child.finish(rc=-signal.SIGKILL, stderr=None)
         assert np.array_equal(mg.load(path).x, result.x)
 
 
 def test_disk_that_fills_up_while_saving(
-    result: mg.TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    result: mg.TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chance: random.Random
 ) -> None:
     path = result.save(tmp_path / "r.npz")
     size = path.stat().st_size
@@ -112,9 +114,8 @@ def test_disk_that_fills_up_while_saving(
             return getattr(self.file, name)
 
     real = files.write_atomically
-    rng = random.Random(6)
     for _ in range(20):
-        room = rng.randrange(size)
+        room = chance.randrange(size)
         monkeypatch.setattr(
             "pymlpgf.result.write_atomically", lambda p, write, room=room: real(p, lambda f: write(Full(f, room)))
         )

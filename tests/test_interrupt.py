@@ -91,11 +91,12 @@ WARM = (
 )
 
 
-def test_solvers_return_their_best_point(run_python):
+def test_solvers_return_their_best_point(run_python, chance):
+    moments = tuple(chance.uniform(0.12, 0.45) for _ in range(3))
     run_python(
         WARM
+        + f"    moments = {moments}\n"
         + """
-    moments = (0.12, 0.3, 0.41)
     for alg in ("Tsit5", "Rodas5P"):
         for res in interrupt(lambda: mg.flow(net, p, alg=alg, maxtime_ode=30, **tight), moments):
             check(res, net, p)

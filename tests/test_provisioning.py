@@ -260,18 +260,17 @@ def test_library_that_the_machine_has_lost_is_a_fault(tmp_path: Path, packages: 
 # ---- killed, crowded, interrupted ------------------------------------------------------------------------
 
 
-def test_kill_at_random_moments(tmp_path: Path, packages: Path, patchelf: Path) -> None:
+def test_kill_at_random_moments(tmp_path: Path, packages: Path, patchelf: Path, chance: random.Random) -> None:
     began = time.monotonic()
     whole = start(tmp_path / "once", packages, patchelf)
     assert whole.communicate(timeout=60)[0] == "ok\n"
     duration = time.monotonic() - began
     cache = tmp_path / "killed"
     place = release.installation(cache)
-    moments = random.Random(7)
     seen_staging = 0
     for _ in range(8):
         process = start(cache, packages, patchelf)
-        time.sleep(duration * moments.uniform(0.2, 0.95))
+        time.sleep(duration * chance.uniform(0.2, 0.95))
         process.kill()
         process.communicate()
         seen_staging += bool(list(cache.glob("staging-*")))

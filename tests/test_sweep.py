@@ -199,9 +199,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a process sends itself POSIX signals")
-def test_ctrl_c_at_random_moments_loses_no_run(start_python):
+def test_ctrl_c_at_random_moments_loses_no_run(start_python, chance):
     options = {"alg": "Tsit5", "optim_solver": "LBFGS", "maxiterations_ode": 300, "maxiterations_optim": 100}
-    child = start_python(PROBLEM + INTERRUPTED.format(options=options, seed=4))
+    child = start_python(PROBLEM + INTERRUPTED.format(options=options, seed=chance.randrange(1000)))
     lines = [child.line() for _ in range(2)]
     while lines[-1] != "all":
         lines.append(child.line())
