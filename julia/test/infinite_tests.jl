@@ -108,6 +108,23 @@ end
     end
 end
 
+@testset "directions of relus that are equal up to round-off" begin
+    for seed in 1:200, ε in (0.0, 1e-16, 1e-15, 1e-14, 1e-12, 1e-8)
+        rng = MersenneTwister(seed)
+        W, b, a = randn(rng, 3), randn(rng), randn(rng)
+        one_unit = shallow("relu", 1, 3)
+        away(x) = [v + ε * abs(v) * randn(rng) for v in x]
+        net = InfiniteNet(TeacherNet(one_unit, [W; b; a; 0.1]), one_unit)
+        θ = [away(W); b; a; 0.1]
+        size = net.target + 1
+        @test abs(loss(net, θ)) <= (1e-14 + ε^2 * 100) * size
+        @test maximum(abs, gradient(net, θ)) <= (1e-13 + 100ε) * size
+        # x₊ and (-x)₊ never meet, and x₊² + (-x)₊² = x²
+        opposite = InfiniteNet(TeacherNet(one_unit, [-W; -b; a; 0.1]), one_unit)
+        @test loss(opposite, θ) ≈ a^2 * (W' * W + b^2) rtol = 1e-13 + 100ε
+    end
+end
+
 @testset "far outside: norms of 1000, units of norm zero, parameters that are no numbers" begin
     for f in NAMES
         f in ("exp", "cube", "square") && continue

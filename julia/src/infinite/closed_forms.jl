@@ -13,7 +13,7 @@ function rectified_pair!(m::Moments, p::Neuron, q::Neuron, u::Float64, order::In
     t1, t2 = p.b / a, q.b / b
     s = orthonormal!(m, p, q, u)
     P = bvn_cdf(t1, t2, u, s)
-    μ1, μ2 = t2 - u * t1, t1 - u * t2                         # means of Y where X = 0, and of X where Y = 0
+    μ1, μ2 = left_over(t2, t1, u, s), left_over(t1, t2, u, s) # means of Y where X = 0, and of X where Y = 0
     D1, D2 = φ(t1) * Φ(ratio(μ1, s)), φ(t2) * Φ(ratio(μ2, s))
     corner = φ(t1) * φ(ratio(μ1, s))
     m.m00 = a * b * ((u + t1 * t2) * P + t2 * D1 + t1 * D2 + s * corner)
@@ -35,6 +35,9 @@ function rectified_pair!(m::Moments, p::Neuron, q::Neuron, u::Float64, order::In
     m.xx02, m.xy02, m.yy02 = turn(u, s, c * (t2^2 - 1) * N2, -c * t2 * s * D2, c * s * corner)
     return m
 end
+
+"t - u t′. Divided by s, what round-off leaves where directions meet (s → 0) would count: 1 - |u| is taken from s."
+left_over(t, t′, u, s) = u > 0 ? (t - t′) + t′ * s^2 / (1 + u) : (t + t′) - t′ * s^2 / (1 - u)
 
 # Where both vanish, X = 0 and Y = 0 are one line, and half of it counts.
 ratio(μ, s) = μ == 0 ? 0.0 : s == 0 ? copysign(Inf, μ) : μ / s
