@@ -105,6 +105,8 @@ function bisect_kink(a::Custom, lo::Float64, hi::Float64)
         change(u, v) = abs(derivatives(a, v)[i] - derivatives(a, u)[i])
         u, v, largest = lo, hi, change(lo, hi)
         largest > 1e-9 * (abs(derivatives(a, u)[i]) + abs(derivatives(a, v)[i])) || continue
+        # Tails that saturate move in steps of the rounding of what they come from.
+        rounding = 1e-12 * maximum(abs(derivatives(a, lo + d)[i]) for d in -1:0.125:1)
         while true
             m = (u + v) / 2
             left, right = change(u, m), change(m, v)
@@ -113,7 +115,7 @@ function bisect_kink(a::Custom, lo::Float64, hi::Float64)
             (m <= u || m >= v || (v - u < 1e-6 * (hi - lo) && change(u, v) < 1e-3 * largest)) && break
             left > right ? (v = m) : (u = m)
         end
-        change(u, v) < 1e-3 * largest && continue
+        change(u, v) < max(1e-3 * largest, rounding) && continue
         i == 1 && throw(ArgumentError("the activation $(a.f) jumps near x = $u: only kinks can be integrated"))
         return abs(u) < 1e-12 ? 0.0 : (u + v) / 2, derivatives(a, v)[2] - derivatives(a, u)[2]
     end
