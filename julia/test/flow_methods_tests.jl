@@ -187,6 +187,9 @@ relative(x, y) = norm(x - y) / norm(y)
         @test norm(r.x) < 1e-10
         r = flow(q.net, q.x0; alg=alg)
         @test r.stopped_by in (Stop.roundoff, Stop.min_gnorm) && norm(r.x) < 1e-12
+        # Among the smallest numbers every step is round-off.
+        r = flow(q.net, [0, 0, 1e-323]; alg=alg, maxiterations=1000)
+        @test r.stopped_by in (Stop.roundoff, Stop.min_gnorm)
     end
 
     @testset "tauinv, $alg" for alg in (RK4(), STIFF[2:end]...)

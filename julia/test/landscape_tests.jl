@@ -1,11 +1,11 @@
 # Fixed points of every kind, built so that their kind is known; and the tools by their invariants.
 
-using Test, LinearAlgebra, Random
+using Test, LinearAlgebra
 using MLPGF
 using MLPGF: point, coordinates, align, assign, balance!, with_number_type, AbstractNet, watch!, valleys
 import MLPGF: loss, value_and_gradient!, hessian!, n_params
 
-rng(seed) = MersenneTwister(seed)
+Base.include(@__MODULE__, joinpath(@__DIR__, "problems.jl"))
 
 "A function of a few variables with given derivatives."
 struct Given{F,G,K} <: AbstractNet{Float64}
@@ -19,14 +19,15 @@ loss(net::Given, x) = Float64(net.f(x...))
 value_and_gradient!(g, net::Given, x) = (g .= net.g(x...); loss(net, x))
 hessian!(H, net::Given, x) = (H .= net.h(x...); H)
 
+# With seeds 4, 6 and 10 the noise is fitted best at infinity: a unit becomes a step, or two the derivative of one.
 "A minimum with positive loss: a teacher's target and noise."
-function noisy_minimum(f=tanh; k=2, D=2, N=300, bias=true, T=Float64, scale=1, seed=1)
-    X = T.(randn(rng(seed), D, N))
+function noisy_minimum(f=tanh; k=2, D=2, N=300, bias=true, T=Float64, scale=1, seed=3)
+    X = T.(normal(seed, D, N))
     layers = ((k, f, bias), (1, identity, bias))
     blank = Net(layers=layers, input=X, target=zeros(T, 1, N))
-    ϑ = T.(randn(rng(seed + 1), n_params(blank)))
+    ϑ = T.(normal(seed + 1, n_params(blank)))
     ϑ[MLPGF.last_layer(blank)] .*= T(scale)
-    y = (predict(blank, ϑ) .+ T(0.1scale) .* T.(randn(rng(seed + 2), 1, N)))
+    y = (predict(blank, ϑ) .+ T(0.1scale) .* T.(normal(seed + 2, 1, N)))
     net = Net(layers=layers, input=X, target=y)
     return net, minimize(net, ϑ).x
 end
@@ -70,10 +71,10 @@ end
 end
 
 @testset "a zero of the loss, deep" begin
-    X = randn(rng(5), 3, 200)
+    X = normal(5, 3, 200)
     layers = ((3, tanh, true), (2, sigmoid, true), (2, identity, true))
     blank = Net(layers=layers, input=X, target=zeros(2, 200))
-    ϑ = randn(rng(6), n_params(blank))
+    ϑ = normal(6, n_params(blank))
     net = Net(layers=layers, input=X, target=predict(blank, ϑ))
     c = classify(net, ϑ)
     @test (c.kind, c.loss) == ("minimum", 0)
@@ -99,13 +100,13 @@ end
     @test c.explanations[1] == ("silent unit", 1, [3], 3)
     # With l2 the halves attract each other, and the line is none.
     held = Net(layers=((3, tanh, true), (1, identity, true)), input=permutedims(net.blocks[1].X[:, 1:2]), l2=0.01,
-               target=randn(rng(1), 1, 256))
+               target=normal(1, 1, 256))
     c = classify(held, minimize(held, split_neuron(net, x, 1, 0.5)[2]).x)
     @test c.nullity == 0
 end
 
 @testset "relu: scales and dead units" begin
-    net, x = noisy_minimum(relu; k=2)
+    net, x = noisy_minimum(relu; k=2, seed=1)
     c = classify(net, x)
     @test (c.kind, c.nullity, c.unexplained) == ("degenerate", 2, 0)
     @test reasons(c) == ["scale of a unit"]
@@ -122,8 +123,8 @@ end
 end
 
 @testset "other null directions" begin
-    X = randn(rng(1), 2, 100)
-    y = randn(rng(2), 1, 100)
+    X = normal(1, 2, 100)
+    y = normal(2, 1, 100)
     # two linear units are one: A in W → A W, V → V A⁻¹ has four dimensions, and the bias trades with the output's
     net = Net(layers=((2, identity, true), (1, identity, true)), input=X, target=y)
     c = classify(net, minimize(net, random_params(1, net)).x)
@@ -135,7 +136,7 @@ end
     c = classify(net, minimize(net, [0.4, 0.3, 0.0, 1.0, 0.0]).x)
     @test c.kind == "degenerate" && c.explanations == [("dependent inputs", 0, [1, 2], 1)]
     # softmax
-    labels = [rand(rng(i)) < 0.7 ? (X[1, i] > 0 ? 1 : 2) : 3 for i in 1:100]
+    labels = [MLPGF.uniform!(MLPGF.Xoshiro256(i)) < 0.7 ? (X[1, i] > 0 ? 1 : 2) : 3 for i in 1:100]
     net = Net(layers=((3, softmax, true),), input=X, target=labels, loss="nll")
     c = classify(net, minimize(net, zeros(9)).x)
     @test c.kind == "degenerate" && c.explanations == [("softmax shift", 1, [1, 2, 3], 3)]
@@ -147,7 +148,7 @@ end
 end
 
 @testset "to infinity" begin
-    X = randn(rng(1), 2, 100)
+    X = normal(6, 2, 100)
     labels = [x > 0 ? 1 : 2 for x in X[1, :]]
     for layers in (((2, softmax, true),), ((3, tanh, true), (2, softmax, true)),
                    ((3, relu, false), (2, softmax, false)))
@@ -171,12 +172,12 @@ end
 end
 
 @testset "grow and shrink, layer $layer" for layer in 1:2
-    X = randn(rng(1), 3, 40)
+    X = normal(1, 3, 40)
     net = Net(layers=((2, (tanh, relu), true), (3, sigmoid, false), (2, identity, true)), input=X,
-              target=randn(rng(2), 2, 40), merge=(layer, 1, 2, 0.3))
-    x = randn(rng(3), n_params(net))
+              target=normal(2, 2, 40), merge=(layer, 1, 2, 0.3))
+    x = normal(3, n_params(net))
     n = net.layers[layer].fan_in + net.layers[layer].bias
-    wide, y = grow_net(net, x; layer=layer, incoming=randn(rng(4), n))
+    wide, y = grow_net(net, x; layer=layer, incoming=normal(4, n))
     @test loss(wide, y) ≈ loss(net, x) rtol = 1e-14
     @test n_params(wide) == length(y) == n_params(net) + n + net.layers[layer+1].width
     k = wide.layers[layer].width
@@ -197,7 +198,7 @@ end
 
 @testset "planes" begin
     net, x = noisy_minimum()
-    p, q = x .+ randn(rng(1), length(x)), x .- randn(rng(2), length(x))
+    p, q = x .+ normal(1, length(x)), x .- normal(2, length(x))
     plane = LinearSubspace(x, p - x, q - x)
     @test coordinates(plane, p) ≈ [1, 0] atol = 1e-12
     @test coordinates(plane, q) ≈ [0, 1] atol = 1e-12
@@ -217,7 +218,7 @@ end
     @test_throws ArgumentError LinearSubspace(x, p - x, 2 * (p - x))
     # the restricted Hessian is the derivative of the restricted gradient
     r = MLPGF.Restricted(net, plane, [0.1, 0.2])
-    z, v = randn(rng(3), n_params(r)), randn(rng(4), n_params(r))
+    z, v = normal(3, n_params(r)), normal(4, n_params(r))
     @test hvp(r, z, v) ≈ hessian(r, z) * v
     h = 1e-6
     @test (gradient(r, z + h * v) - gradient(r, z - h * v)) / 2h ≈ hessian(r, z) * v rtol = 1e-6
@@ -226,7 +227,7 @@ end
 @testset "assignment and similarity" begin
     permutations(v) = isempty(v) ? [Int[]] : [[x; p] for x in v for p in permutations(filter(!=(x), v))]
     for seed in 1:20
-        cost = randn(rng(seed), 4, 6)
+        cost = normal(seed, 4, 6)
         best = minimum(sum(cost[i, p[i]] for i in 1:4) for p in permutations(collect(1:6)))
         columns = assign(cost)
         @test allunique(columns) && sum(cost[i, columns[i]] for i in 1:4) ≈ best
@@ -235,9 +236,9 @@ end
 end
 
 @testset "symmetries, $f" for f in (tanh, softplus, relu, square)
-    X = randn(rng(1), 3, 50)
-    net = Net(layers=((4, f, true), (3, f, true), (2, identity, true)), input=X, target=randn(rng(2), 2, 50))
-    x = randn(rng(3), n_params(net))
+    X = normal(1, 3, 50)
+    net = Net(layers=((4, f, true), (3, f, true), (2, identity, true)), input=X, target=normal(2, 2, 50))
+    x = normal(3, n_params(net))
     y = copy(x)
     for l in 1:2, j in 1:net.layers[l].width
         into, out = MLPGF.incoming(net.layers[l], j), MLPGF.outgoing(net.layers[l+1], j)
@@ -249,7 +250,7 @@ end
     @test loss(net, y) ≈ loss(net, x) rtol = 1e-12
     @test norm(y - x) > 1
     @test align(net.layers, y, x) ≈ balance!(copy(x), net.layers) rtol = 1e-10
-    other = x .+ randn(rng(4), length(x))
+    other = x .+ normal(4, length(x))
     @test loss(net, align(net.layers, other, x)) ≈ loss(net, other) rtol = 1e-10
     labels, representatives = distinct_minima(net, [x other y], [1.0, 0.5, 1.0])
     @test labels == [2, 1, 2] && representatives[1] == 2
@@ -270,7 +271,7 @@ end
     # two of them: singular values 2 and 1/2 of a linear map are learnt one after the other
     X = [1.0 0 ; 0 1]
     net = Net(layers=((2, identity, false), (2, identity, false)), input=X, target=[4.0 0; 0 0.5])
-    x = 1e-4 * randn(rng(1), 8)
+    x = 1e-4 * normal(1, 8)
     r = flow(net, x; maxT=1e4, save_everystep=true)
     s = saddle_passages(net, r.trajectory)
     @test length(s) == 2 && s.t[1] < s.t[2]

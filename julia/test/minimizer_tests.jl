@@ -38,10 +38,10 @@ end
 function well_posed(::Type{T}, layers, D, N; noise=0.1, l2=1e-4) where {T}
     X = inputs(T, D, N)
     model = Net(layers=layers, n_features=D, T=T)
-    truth = T.(1.5 .* randn(MersenneTwister(3), n_params(model)))
-    target = predict(model, truth, X) .+ T.(noise .* randn(MersenneTwister(4), last(layers)[1], N))
+    truth = T.(1.5 .* normal(3, n_params(model)))
+    target = predict(model, truth, X) .+ T.(noise .* normal(4, last(layers)[1], N))
     net = Net(layers=layers, input=X, target=target, l2=T(l2))
-    return net, truth .+ T.(0.05 .* randn(MersenneTwister(5), length(truth)))
+    return net, truth .+ T.(0.05 .* normal(5, length(truth)))
 end
 
 const SHAPES = [

@@ -94,6 +94,12 @@ function rotated(::Type{S}, name, terms, u0, T; isolated=true) where {S}
     return Problem(name, Rotated{S}([(k, S(λ)) for (k, λ) in terms], Q), Q * collect(S, u0), T, exact, 0.0, isolated)
 end
 
+"Standard normal numbers that a seed gives on every version of Julia, where the kind of a point depends on them."
+function normal(seed, dims...)
+    rng = MLPGF.Xoshiro256(seed)
+    return reshape([MLPGF.normal!(rng) for _ in 1:prod(dims)], dims)
+end
+
 # Inputs of a fixed, irregular pattern, so that the table needs no random generator.
 inputs(T, D, N) = T[1.5 * sin(1.3 * i * d + 0.7 * i^2 / (d + 1) + d) + 0.3 * cos(2.1i) for d in 1:D, i in 1:N]
 

@@ -147,7 +147,7 @@ function stagnates!(s::Stagnation{T}, state::FlowState{T}, maxT::Float64) where 
     isfinite(maxT) && state.t > 2 * s.t && return restart!(s, state)
     noise = 64 * eps(T)
     moved = zero(T)
-    size = zero(T)
+    size = floatmin(T) / noise          # below floatmin rounding is absolute
     @inbounds for i in eachindex(s.y)
         moved = max(moved, abs(state.y[i] - s.y[i]))
         size = max(size, abs(state.y[i]))
