@@ -199,7 +199,7 @@ def test_time_limits_hold_although_steps_are_slow(run_python):
     net = make_net(n=600_000, width=50, features=4)
     p = net.random_params()
     clock = time.perf_counter
-    begin = clock(); net.hvp(p, p.flat); assert clock() - begin > 0.3, "one step is not slow enough to test anything"
+    begin = clock(); net.hvp(p, p.flat); assert clock() - begin > 0.15, "one step is not slow enough to test anything"
     runs = (
         lambda: mg.flow(net, p, alg="Rodas5P", maxtime_ode=0.1), lambda: mg.minimize(net, p, maxtime_optim=0.1),
         lambda: mg.flow(net, p, alg="Tsit5", maxtime_ode=0.1),

@@ -90,6 +90,7 @@ def test_doctor_with_damage(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys
     place = release.installation(cache)
     place.executable.parent.mkdir(parents=True)
     place.executable.write_text("right")
+    monkeypatch.setenv("PYMLPGF_JULIA", "embedded")
     manifest.describe(place.prefix, {}, [])
     assert cli.main(["doctor"]) == 0
     assert "every hash fits" in capsys.readouterr().out
