@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -248,6 +249,26 @@ def test_flipped_bit_is_found_by_hash_and_mended(tmp_path: Path, packages: Path,
     assert content(place.prefix) == before
 
 
+def test_random_damage_is_found_and_mended(tmp_path: Path, packages: Path, fake: None, chance: random.Random) -> None:
+    place = debian.ensure(tmp_path, source=str(packages), report=silent)
+    before = content(place.prefix)
+    for _ in range(8):
+        path = place.prefix / chance.choice([name for name in before if not (place.prefix / name).is_symlink()])
+        data = bytearray(path.read_bytes())
+        if data and chance.random() < 0.5:
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        elif data:
+            del data[chance.randrange(len(data)) :]
+        else:
+            data = bytearray(b"more")
+        path.chmod(0o755)
+        path.write_bytes(data)
+        (fault,) = debian.check(tmp_path)
+        assert fault.startswith(str(path.relative_to(place.prefix)))
+        debian.ensure(tmp_path, source=str(packages), report=silent, thorough=True)
+        assert content(place.prefix) == before
+
+
 def test_library_that_the_machine_has_lost_is_a_fault(tmp_path: Path, packages: Path, fake: None) -> None:
     place = debian.ensure(tmp_path, source=str(packages), report=silent)
     path = place.prefix / manifest.NAME
@@ -281,6 +302,20 @@ def test_kill_at_random_moments(tmp_path: Path, packages: Path, patchelf: Path, 
     assert final.communicate(timeout=60)[0] == "ok\n"
     assert manifest.faults(place.prefix, hashes=True) == []
     assert not list(cache.glob("staging-*"))
+
+
+def test_crowd_of_which_some_are_killed(tmp_path: Path, packages: Path, patchelf: Path, chance: random.Random) -> None:
+    for count in (2, 4, 8):
+        cache = tmp_path / str(count)
+        crowd = [start(cache, packages, patchelf) for _ in range(count)]
+        killed = set(chance.sample(range(count), chance.randrange(1, count)))
+        for index in killed:
+            time.sleep(chance.uniform(0, 0.4) / len(killed))
+            crowd[index].kill()
+        said = [process.communicate(timeout=60) for process in crowd]
+        assert [out for index, (out, _) in enumerate(said) if index not in killed] == ["ok\n"] * (count - len(killed))
+        assert debian.check(cache) == []
+        assert not list(cache.glob("staging-*"))
 
 
 def test_eight_at_once(tmp_path: Path, packages: Path) -> None:
@@ -389,6 +424,27 @@ def test_disk_that_fills_up_on_the_way(
     with pytest.raises(ProvisioningError, match="No space left on device"):
         debian.ensure(tmp_path, source=str(packages), report=silent)
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_files_that_may_not_grow(tmp_path: Path, packages: Path, fake: None, chance: random.Random) -> None:
+    """What a full disk is to a write, at a random length of a file; what is there afterwards is whole or nothing."""
+    place = debian.ensure(tmp_path / "whole", source=str(packages), report=silent)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    failed = 0
+    for _ in range(8):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(10 ** chance.uniform(0, 4)), hard))
+            debian.ensure(tmp_path / "full", source=str(packages), report=silent)
+        except ProvisioningError:
+            failed += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert debian.check(tmp_path / "full") in ([], ["not installed"])
+        assert not list((tmp_path / "full").glob("staging-*"))
+        shutil.rmtree(tmp_path / "full")
+    assert failed, "nothing failed: the test tests nothing"
+    debian.ensure(tmp_path / "full", source=str(packages), report=silent)
+    assert content(release.installation(tmp_path / "full").prefix) == content(place.prefix)
 
 
 @pytest.mark.parametrize("machine", ["riscv64", "armv7l"])
