@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import threading
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -80,6 +81,38 @@ def test_deaths_do_not_sink_a_sweep(tmp_path, monkeypatch):
         _ = sweep.best
 
 
+def test_workers_killed_at_random_moments(net, expected, chance):
+    """A run that loses its process is repeated once; those that finish are as without a sweep."""
+    others = children_of(os.getpid())
+
+    def workers():
+        new = set(children_of(os.getpid())) - set(others)
+        return [pid for pid in new if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    with mg.sweep(net, SEEDS, max_workers=2, **OPTIONS) as sweep:
+
+        def shoot():
+            while not done.wait(chance.uniform(0.2, 5)):
+                for worker in workers():
+                    if chance.random() < 0.5 and len(shots) < 3:
+                        shots.append(worker)
+                        os.kill(worker, signal.SIGKILL)
+
+        done, shots = threading.Event(), []
+        gun = threading.Thread(target=shoot)
+        gun.start()
+        finished = list(sweep)
+        done.set()
+        gun.join()
+    assert sorted(run.index for run in finished) == list(SEEDS)
+    assert shots, "nobody was hit: the test tests nothing"
+    for run in sweep.runs:
+        if run.error is None:
+            np.testing.assert_array_equal(run.result.x, expected[run.seed].x)
+        else:
+            assert "died" in run.error
+
+
 def some_fail(seed):
     if seed == 1:
         raise ValueError("no net for seed 1")
@@ -115,7 +148,7 @@ if __name__ == "__main__":
     with mg.sweep(make_problem(), range(6), directory={directory!r}, max_workers=1, **{options!r}) as sweep:
         for count, run in enumerate(sweep):
             print(os.getpid(), flush=True)
-            if count == 1:
+            if count == {count}:
                 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -133,8 +166,9 @@ def children_of(pid):
     return found
 
 
-def test_a_killed_parent_goes_on(start_python, net, expected, tmp_path):
-    child = start_python(PROBLEM + PARENT.format(directory=str(tmp_path), options=OPTIONS))
+def test_a_killed_parent_goes_on(start_python, net, expected, tmp_path, chance):
+    count = chance.randrange(4)
+    child = start_python(PROBLEM + PARENT.format(directory=str(tmp_path), options=OPTIONS, count=count))
     parent = int(child.line())
     workers = children_of(parent)
     child.finish(rc=-9, stderr=None)
@@ -146,7 +180,7 @@ def test_a_killed_parent_goes_on(start_python, net, expected, tmp_path):
         Path(f"/proc/{pid}/stat").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text() for pid in workers
     )
     before = {f.name: f.stat().st_mtime_ns for f in tmp_path.glob("seed-*.npz")}
-    assert 2 <= len(before) < 6
+    assert count < len(before) < 6
     sweep = mg.sweep(net, SEEDS, Here(), tmp_path, **OPTIONS)
     agree(sweep.runs, expected)
     assert sum(run.resumed for run in sweep.runs) == len(before)
