@@ -188,7 +188,8 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
     # Watched at interval 0, a run is reported step by step, the one that ends it included.
     @testset "every step is reported" begin
         seen = Tuple{Symbol,Int}[]
-        look = Monitor((phase, k, t, l, gn, x) -> (push!(seen, (phase, k)); Stop.running); interval=0)
+        # One evaluation is reported too where it takes long, as it may on a machine that is busy.
+        look = Monitor((phase, k, t, l, gn, x) -> (phase == :evaluation || push!(seen, (phase, k)); Stop.running); interval=0)
         train(regression(50), random_params(0, regression(50)); alg=Adam(), maxiterations_ode=5, maxiterations_optim=4,
               monitor=look)
         @test seen == [[(:flow, k) for k in 0:5]; [(:minimize, k) for k in 0:4]]
