@@ -83,7 +83,7 @@ def test_doctor_with_julia(julia: Path) -> None:
         assert text in done.stdout
 
 
-def test_doctor_with_damage(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_with_damage(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes are looked at: a file of the right size with another content makes it fail."""
     if sys.platform != "linux":
         pytest.skip("the private Julia is for Linux")
@@ -92,11 +92,12 @@ def test_doctor_with_damage(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys
     place.executable.write_text("right")
     monkeypatch.setenv("PYMLPGF_JULIA", "embedded")
     manifest.describe(place.prefix, {}, [])
-    assert cli.main(["doctor"]) == 0
-    assert "every hash fits" in capsys.readouterr().out
+    done = run("doctor")
+    assert (done.returncode, "every hash fits" in done.stdout) == (0, True)
     place.executable.write_text("wrong")
-    assert cli.main(["doctor"]) == 1
-    assert "usr/bin/julia has another content: run `pymlpgf install --check`" in capsys.readouterr().out
+    done = run("doctor")
+    assert done.returncode == 1
+    assert "usr/bin/julia has another content: run `pymlpgf install --check`" in done.stdout
 
 
 @posix
