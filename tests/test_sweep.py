@@ -81,6 +81,7 @@ def test_deaths_do_not_sink_a_sweep(tmp_path, monkeypatch):
         _ = sweep.best
 
 
+@pytest.mark.skipif("PYMLPGF_TEST_ROUNDS" not in os.environ, reason="half a minute long: `make soak` runs it")
 def test_workers_killed_at_random_moments(net, expected, chance):
     """A run that loses its process is repeated once; those that finish are as without a sweep."""
     others = children_of(os.getpid())
