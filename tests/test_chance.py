@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 import pymlpgf as mg
+from pymlpgf import runtime
 
 MOMENTS = 6  # of each kind of fault in a round
 LENGTH = 40  # iterations of a run that nothing disturbs, unless it ends before
@@ -176,9 +179,22 @@ def alarm(seconds: float) -> Iterator[None]:
 
 
 def test_a_signal_handler_raises(net, start, undisturbed, chance):
+    """A time limit by SIGALRM: the handler runs inside the solver's callback, mostly at its first instruction."""
+
+    def solve() -> None:
+        while True:
+            mg.flow(net, start, alg="Tsit5", abstol=1e-13, reltol=1e-13, maxtime_ode=chance.random(), verbosity=0)
+            mg.minimize(net, start, maxtime_optim=chance.random(), verbosity=0)
+
+    handles = "length(Base.require(Main, :MLPGF).HANDLES)"
+    gc.collect()
+    before = (runtime.evaluate(handles), sys.unraisablehook, signal.getsignal(signal.SIGINT))
     for _ in range(MOMENTS):
-        with pytest.raises(TimeoutError, match="time is up"), alarm(chance.uniform(0.001, 0.3)):
-            mg.flow(net, start, alg="Tsit5", abstol=1e-13, reltol=1e-13, maxtime_ode=10, verbosity=0)
+        with pytest.raises(TimeoutError, match="time is up"), alarm(chance.uniform(0.001, 1)):
+            solve()
+    gc.collect()
+    # Results that nobody got are released, and nothing stays switched.
+    assert (runtime.evaluate(handles), sys.unraisablehook, signal.getsignal(signal.SIGINT)) == before
     check_session(net, start, undisturbed)
 
 
