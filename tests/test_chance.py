@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
 import pymlpgf as mg
-from pymlpgf import runtime
 
 MOMENTS = 6  # of each kind of fault in a round
 LENGTH = 40  # iterations of a run that nothing disturbs, unless it ends before
@@ -160,42 +156,6 @@ def test_another_thread_calls(net, start, undisturbed, chance):
     for run, name, callback, _ in disturbances(chance, undisturbed, act):
         np.testing.assert_array_equal(run(net, start, name, callback=callback).x, undisturbed[name].x)
     assert len(refused) == MOMENTS
-
-
-@contextmanager
-def alarm(seconds: float) -> Iterator[None]:
-    """An exception from the handler of a signal, after some time."""
-
-    def ring(number: int, frame: Any) -> None:
-        raise TimeoutError("time is up")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_a_signal_handler_raises(net, start, undisturbed, chance):
-    """A time limit by SIGALRM: the handler runs inside the solver's callback, mostly at its first instruction."""
-
-    def solve() -> None:
-        while True:
-            mg.flow(net, start, alg="Tsit5", abstol=1e-13, reltol=1e-13, maxtime_ode=chance.random(), verbosity=0)
-            mg.minimize(net, start, maxtime_optim=chance.random(), verbosity=0)
-
-    handles = "length(Base.require(Main, :MLPGF).HANDLES)"
-    gc.collect()
-    before = (runtime.evaluate(handles), sys.unraisablehook, signal.getsignal(signal.SIGINT))
-    for _ in range(MOMENTS):
-        with pytest.raises(TimeoutError, match="time is up"), alarm(chance.uniform(0.001, 1)):
-            solve()
-    gc.collect()
-    # Results that nobody got are released, and nothing stays switched.
-    assert (runtime.evaluate(handles), sys.unraisablehook, signal.getsignal(signal.SIGINT)) == before
-    check_session(net, start, undisturbed)
 
 
 def test_time_runs_out(net, start, undisturbed, chance):

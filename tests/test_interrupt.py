@@ -254,6 +254,33 @@ def test_interruptible_leaves_signals_alone_in_other_threads():
     assert seen == [before]
 
 
+def test_an_exception_in_a_signal_handler_leaves_the_solver(run_python, chance):
+    """A time limit by SIGALRM: the handler runs inside the solver's callback, mostly at its first instruction."""
+    moments = tuple(chance.uniform(0.05, 0.3) for _ in range(4))
+    run_python(
+        WARM
+        + f"    moments = {moments}\n"
+        + """
+    def limit(number, frame):
+        raise TimeoutError("time is up")
+
+    signal.signal(signal.SIGALRM, limit)
+    handles = "length(Base.require(Main, :MLPGF).HANDLES)"
+    flow = lambda: mg.flow(net, p, alg="Tsit5", maxtime_ode=30, **tight)
+    for moment in moments:
+        for solve in (flow, lambda: mg.minimize(net, p, maxtime_optim=30)):
+            signal.setitimer(signal.ITIMER_REAL, moment)
+            begin = time.perf_counter()
+            raises(TimeoutError, solve, "time is up")
+            assert time.perf_counter() - begin < 5
+    assert runtime.evaluate(handles) == 1                      # the net; results that nobody got are released
+    assert sys.unraisablehook is sys.__unraisablehook__
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    """,
+        prelude=INTERRUPT,
+    )
+
+
 @pytest.mark.parametrize("work", ["flow", "sleep"])
 def test_sigterm(start_python, work):
     """It ends the process; with a handler of the user's it calls that, in a solver within a poll."""
