@@ -107,6 +107,10 @@ def torch_run(method, net, start, seconds):
     return watched
 
 
+def peer_run(method, net, start, seconds):
+    return (torch_run if method.startswith("torch") else scipy_run)(method, net, start, seconds)
+
+
 def teacher_student(units, seed, samples=10_000):
     """A teacher with a quarter of the student's units, as many inputs, all its parameters standard normal."""
     rng = np.random.default_rng(seed)
@@ -198,7 +202,7 @@ def measure_teacher_student(writer, units, seeds, seconds, ours, peers):
             writer.writerow([problem, "", seed, solver, used, res.gnorm, res.loss, res.nfev, res.nhev])
         for method in peers:
             begin = time.process_time()
-            run = (torch_run if method.startswith("torch") else scipy_run)(method, net, start, budget)
+            run = peer_run(method, net, start, budget)
             name = method if method.startswith("torch") else f"SciPy {method}"
             peer_losses[name] = run.best
             used = time.process_time() - begin
@@ -232,6 +236,8 @@ def main():
                 net, start = teacher_student(4, 0, 100)
                 for solver in args.ours.split(","):
                     mg.minimize(net, start, optim_solver=solver, maxiterations_optim=20, verbosity=0)
+                for method in args.peers.split(","):
+                    peer_run(method, net, start, 0.1)  # PyTorch loads its compiler at the first step
                 chosen = range(args.first_seed, args.first_seed + seeds)
                 measure_teacher_student(writer, int(part), chosen, seconds, args.ours.split(","), args.peers.split(","))
 

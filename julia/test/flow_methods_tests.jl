@@ -47,6 +47,24 @@ relative(x, y) = norm(x - y) / norm(y)
         @test dense + 0.6 < rates[3] < dense + 1.7
     end
 
+    @testset "Cholesky factors of $n rows in $T" for T in (Float64, Float32, BigFloat),
+                                                      n in (T == BigFloat ? (0:5) : vcat(0:33, 100, 255:258))
+        B = T.(normal(n, n, n))
+        A = B * B' + n * I
+        W = T[i < j ? NaN : A[i, j] for i in 1:n, j in 1:n]        # nothing above the diagonal is read
+        @test MLPGF.cholesky_lower!(W)
+        L = LowerTriangular(W)
+        @test norm(L * L' - A) <= 4 * n * eps(T) * norm(A)
+        b = T.(normal(n + 1, n))
+        u = MLPGF.cholesky_solve!(W, copy(b))
+        @test norm(A * u - b) <= 10 * n * eps(T) * norm(A) * norm(u)
+        for k in (1, n ÷ 2, n), pivot in (-1, NaN)
+            1 <= k <= n || continue
+            V = copy(A)
+            V[k, k] = pivot
+            @test !MLPGF.cholesky_lower!(V)
+        end
+    end
     @testset "global order of $alg" for (alg, order) in ((RK4(), 4), (TRBDF2(linsolve=:cholesky), 2), (Exprb53s3(), 5))
         p = rotated(BigFloat, "", [(:quartic, 1.0), (:well, 1.0)], (1, 0.5), 1.0)
         errors = map((16, 32)) do m
