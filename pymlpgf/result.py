@@ -284,20 +284,18 @@ _MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
 _COUNTS = ["nfev", "njev", "nhev"]
 _POINTS = [f"trajectory.{name}" for name in ("t", "x", "loss", "gnorm", "observables")]
 _DENSE = ["dense.t", "dense.coefficients"]
-_PHASES = {
-    "ode.": [*_FLOW, *_COUNTS[:2], *_POINTS, *_DENSE, "stopped_by.advice"],
-    "optim.": [*_MINIMIZE, *_COUNTS, "stopped_by.advice"],
-}
+_PATHS = [
+    *_RUN,
+    *(f"ode.{name}" for name in (*_FLOW, *_COUNTS[:2], *_POINTS, *_DENSE, "stopped_by.advice")),
+    *(f"optim.{name}" for name in (*_MINIMIZE, *_COUNTS, "stopped_by.advice")),
+]
 
 
 def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: list[str] | None = None) -> TrainResult:
     """Copy a result out of Julia; ``names`` are those of the observables."""
     from . import __version__, runtime
 
-    phases = [*_RUN, *(f"{phase}stopped_by" for phase in _PHASES)]
-    got = dict(zip(phases, bridge.fields(handle, phases), strict=True))
-    paths = [phase + name for phase, parts in _PHASES.items() if got[phase + "stopped_by"] for name in parts]
-    got.update(zip(paths, bridge.fields(handle, paths), strict=True))
+    got = dict(zip(_PATHS, bridge.fields(handle, _PATHS), strict=True))
     fields: dict[str, Any] = {}
     nfev = njev = nhev = 0
     last = ""

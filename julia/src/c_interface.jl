@@ -249,7 +249,6 @@ flat(x::Union{Float32,Float64,Int64}) = fill(x)
 flat(x::Bool) = fill(Int64(x))
 flat(x::Stop.Reason) = flat(string(x))
 flat(x::AbstractString) = Vector{UInt8}(codeunits(String(x)))
-flat(::Nothing) = UInt8[]
 
 kind(::Array{Float64}) = 1
 kind(::Array{Float32}) = 2
@@ -266,16 +265,8 @@ c_fields(object::Int64, paths::Cstring, info::Ptr{Int64}) = @status border_field
 
 function border_fields(@nospecialize(object), paths, info::Ptr{Int64})
     found = Any[]
-    for path in get!(() -> map(path -> split(path, '.'), split(paths, '\n')), PATHS, paths)
-        value = field_of(object, path)
-        data = flat(value)
-        push!(found, data)
-        unsafe_store!(info, value === nothing ? 0 : kind(data), 1)
-        unsafe_store!(info, ndims(data), 2)
-        for d in 1:3
-            unsafe_store!(info, size(data, d), 2 + d)
-        end
-        unsafe_store!(info, Int64(UInt(pointer(data))), 6)
+    for path in get!(() -> parse_path.(split(paths, '\n')), PATHS, paths)
+        push!(found, describe!(info, field_of(object, path)))
         info += 6 * sizeof(Int64)
     end
     SCRATCH[] = found
@@ -283,16 +274,31 @@ function border_fields(@nospecialize(object), paths, info::Ptr{Int64})
 end
 
 "Paths that were asked for, taken apart: a solver's result has thirty, always the same."
-const PATHS = Dict{String,Vector{Vector{SubString{String}}}}()
+const PATHS = Dict{String,Vector{Vector{Union{Int,Symbol}}}}()
 
-function field_of(@nospecialize(value), path)
+parse_path(path) = Union{Int,Symbol}[something(tryparse(Int, name), Symbol(name))
+                                     for name in split(path, '.'; keepempty=false)]
+
+function field_of(@nospecialize(value), path::Vector{Union{Int,Symbol}})
     for name in path
         value === nothing && break
-        value = isempty(name) ? value : value isa Stop.Reason ? Stop.advice(value) :
-                value isa Vector ? value[parse(Int, name)] : getfield(value, Symbol(name))
+        value = name isa Int ? value[name] : value isa Stop.Reason ? Stop.advice(value) : getfield(value, name)
     end
     return value
 end
+
+"Write what a field is and where; returns what has to be kept until it has been read."
+function describe!(info::Ptr{Int64}, value)
+    data = flat(value)
+    unsafe_store!(info, kind(data), 1)
+    unsafe_store!(info, ndims(data), 2)
+    for d in 1:3
+        unsafe_store!(info, size(data, d), 2 + d)
+    end
+    unsafe_store!(info, Int64(UInt(pointer(data))), 6)
+    return data
+end
+describe!(info::Ptr{Int64}, ::Nothing) = unsafe_store!(info, 0, 1)
 
 # ---- the table -----------------------------------------------------------------------------------------------
 
