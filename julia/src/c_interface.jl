@@ -243,10 +243,8 @@ border_tool(net, what, options, arrays) = TOOLS[what](net, options, arrays)
 
 const SCRATCH = Ref{Any}(nothing)
 
-# What a field becomes: an array of numbers or of bytes.
+# What a field becomes unless it is a number: an array of numbers or of bytes.
 flat(x::Array{<:Union{Float32,Float64,Int64}}) = x
-flat(x::Union{Float32,Float64,Int64}) = fill(x)
-flat(x::Bool) = fill(Int64(x))
 flat(x::Stop.Reason) = flat(string(x))
 flat(x::AbstractString) = Vector{UInt8}(codeunits(String(x)))
 
@@ -259,7 +257,7 @@ kind(::Array{UInt8}) = 4
 `paths` names fields, one a line, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence, a number
 after a vector its element, and the empty path the object itself. `info` receives for each of them kind (0 for `nothing`, 1
 Float64, 2 Float32, 3 Int64, 4 UTF-8 bytes), number of dimensions, three extents, and the address, which stays good till the
-next call.
+next call; instead of the address a number itself, as a Float64 or an Int64.
 """
 c_fields(object::Int64, paths::Cstring, info::Ptr{Int64}) = @status border_fields(HANDLES[object], unsafe_string(paths), info)
 
@@ -299,6 +297,14 @@ function describe!(info::Ptr{Int64}, value)
     return data
 end
 describe!(info::Ptr{Int64}, ::Nothing) = unsafe_store!(info, 0, 1)
+describe!(info::Ptr{Int64}, x::Union{Float32,Float64}) = describe!(info, 1, reinterpret(Int64, Float64(x)))
+describe!(info::Ptr{Int64}, x::Union{Bool,Int64}) = describe!(info, 3, Int64(x))
+function describe!(info::Ptr{Int64}, kind::Int, number::Int64)
+    unsafe_store!(info, kind, 1)
+    unsafe_store!(info, 0, 2)
+    unsafe_store!(info, number, 6)
+    return nothing
+end
 
 # ---- the table -----------------------------------------------------------------------------------------------
 

@@ -101,41 +101,51 @@ end
 function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     x0 = copy(parameters(net, x))
     τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
-    number(name, default) = get(options, name, default)::Float64
-    count(name, default) = floor(Int, min(number(name, default), 1e18))
-    flag(name) = get(options, name, false)::Bool
-    alg = border_method(options, f)
-    solver = named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion"))
-    dt = number("dt", 0.0)
-    flow_options = (alg=alg, maxT=number("maxT", Inf), abstol=number("abstol", 1e-6), reltol=number("reltol", 1e-6),
-        maxtime=number("maxtime_ode", Inf), maxiterations=count("maxiterations_ode", Inf),
-        min_gnorm=number("min_gnorm", 0.0), minloss=number("minloss", 0.0), tauinv=τ,
-        dt=dt > 0 ? dt : nothing, dense=flag("dense"), save_everystep=flag("save_everystep"),
-        n_samples_trajectory=count("n_samples_trajectory", 100.0), event=border_event(options, f),
-        observables=border_observables(options, f), batchsize=haskey(options, "batchsize") ? count("batchsize", 0.0) : nothing,
-        seed=parse(UInt64, get(options, "seed", "u0")[2:end]))
-    minimize_options = (optim_solver=solver, maxtime=number("maxtime_optim", Inf),
-        maxiterations=count("maxiterations_optim", Inf), min_gnorm=number("min_gnorm", 0.0),
-        minloss=number("minloss", 0.0), patience=count("patience", 10_000.0))
-    compile_time = (what == "minimize" ? 0.0 : warm_up(net, alg, flow_options.batchsize !== nothing)) +
-                   (what == "flow" ? 0.0 : warm_up(net, solver, false))
-    monitor = foreign_monitor(report, flag("everystep"))
+    phases = (what != "minimize", what != "flow")
+    alg = phases[1] ? border_method(options, f) : nothing
+    solver = phases[2] ? named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")) :
+             nothing
+    compile_time = (phases[1] ? warm_up(net, alg, haskey(options, "batchsize")) : 0.0) +
+                   (phases[2] ? warm_up(net, solver, false) : 0.0)
+    monitor = foreign_monitor(report, get(options, "everystep", false))
     plain = Int64(unregularised(net) && all(>(0), τ))
     if what == "flow"
-        ode = flow(net, x0; flow_options..., monitor=monitor)
+        ode = flow(net, x0; border_flow_options(options, alg, τ, f)..., monitor=monitor)
         last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
         best = lowest(ode, ode.best)
         return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time, plain, provider(alg))
     elseif what == "minimize"
-        optim = minimize(net, x0; minimize_options..., monitor=monitor)
+        optim = minimize(net, x0; border_minimize_options(options, solver)..., monitor=monitor)
         optim isa MinimizeResult || return optim          # the answer to a `Question`
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
         return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time, plain, provider(solver))
     end
-    both = train(net, x0, flow_options, minimize_options, monitor)
+    both = train(net, x0, border_flow_options(options, alg, τ, f), border_minimize_options(options, solver), monitor)
     providers = both.optim === nothing ? provider(alg) : join(unique([provider(alg), provider(solver)]), "+")
     return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain, providers)
 end
+
+border_number(options, name, default) = get(options, name, default)::Float64
+border_count(options, name, default) = floor(Int, min(border_number(options, name, default), 1e18))
+
+function border_flow_options(options, alg, τ, f)
+    number(name, default) = border_number(options, name, default)
+    flag(name) = get(options, name, false)::Bool
+    dt = number("dt", 0.0)
+    return (alg=alg, maxT=number("maxT", Inf), abstol=number("abstol", 1e-6), reltol=number("reltol", 1e-6),
+        maxtime=number("maxtime_ode", Inf), maxiterations=border_count(options, "maxiterations_ode", Inf),
+        min_gnorm=number("min_gnorm", 0.0), minloss=number("minloss", 0.0), tauinv=τ,
+        dt=dt > 0 ? dt : nothing, dense=flag("dense"), save_everystep=flag("save_everystep"),
+        n_samples_trajectory=border_count(options, "n_samples_trajectory", 100.0), event=border_event(options, f),
+        observables=border_observables(options, f),
+        batchsize=haskey(options, "batchsize") ? border_count(options, "batchsize", 0.0) : nothing,
+        seed=parse(UInt64, get(options, "seed", "u0")[2:end]))
+end
+
+border_minimize_options(options, solver) =
+    (optim_solver=solver, maxtime=border_number(options, "maxtime_optim", Inf),
+     maxiterations=border_count(options, "maxiterations_optim", Inf), min_gnorm=border_number(options, "min_gnorm", 0.0),
+     minloss=border_number(options, "minloss", 0.0), patience=border_count(options, "patience", 10_000.0))
 
 unregularised(net::AbstractNet) = false
 unregularised(net::Net) = (R = net.regulariser; R.l2 == 0 && R.maxnorm == Inf && isempty(R.pairs))

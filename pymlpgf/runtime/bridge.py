@@ -46,7 +46,6 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 REPORT = ctypes.CFUNCTYPE(i32, i32, i64, f64, f64, f64, ptr)
 ASK = ctypes.CFUNCTYPE(f64, i64, i64, f64, ptr)
-NUMBERS: dict[int, Any] = {1: f64, 2: ctypes.c_float, 3: i64}
 KINDS: dict[int, np.dtype[Any]] = {1: np.dtype("f8"), 2: np.dtype("f4"), 3: np.dtype("i8"), 4: np.dtype("u1")}
 
 R = TypeVar("R")
@@ -310,15 +309,20 @@ class Bridge:
         self.enter()
         info = (i64 * (6 * len(paths)))()
         self._check(self._call["fields"](handle, "\n".join(paths).encode(), ctypes.addressof(info)))
-        words = info[:]
-        return [_copy(*words[start : start + 6]) for start in range(0, len(words), 6)]
+        words, numbers = info[:], (f64 * len(info)).from_buffer(info)[:]
+        found: list[Any] = []
+        for at in range(0, len(words), 6):
+            kind, ndim = words[at], words[at + 1]
+            if kind == 0:
+                found.append(None)
+            elif ndim == 0:
+                found.append((words if kind == 3 else numbers)[at + 5])
+            else:
+                found.append(_copy(kind, ndim, *words[at + 2 : at + 6]))
+        return found
 
 
 def _copy(kind: int, ndim: int, columns: int, rows: int, depth: int, address: int) -> Any:
-    if kind == 0:
-        return None
-    if ndim == 0:
-        return NUMBERS[kind].from_address(address).value
     dtype = KINDS[kind]
     memory = ctypes.string_at(address, columns * rows * depth * dtype.itemsize)
     if kind == 4:
