@@ -23,6 +23,7 @@ mutable struct NewtonState{T<:AbstractFloat}
     solver::ShiftedSolver{T}        # its matrix holds the Cholesky factor where there is one
     reflected::ReflectedFactor{T}
     ray::Ray{T}
+    fraction::T                     # of the full step that the last line search took
     modelled::Bool                  # `hessian` is that of `x`
     definite::Bool
     stalled::Int
@@ -34,7 +35,7 @@ function initial_state(::Newton, objective::Objective{T}, x0::Vector{T}) where {
     loss = evaluate!(gradient, objective, x0)
     gnorm = supnorm(gradient)
     return NewtonState{T}(copy(x0), gradient, loss, gnorm, loss, gnorm, zeros(T, P, P), ShiftedSolver{T}(P),
-                          ReflectedFactor{T}(P), Ray{T}(P), false, false, 0)
+                          ReflectedFactor{T}(P), Ray{T}(P), one(T), false, false, 0)
 end
 
 const NEWTON_STALLED = 6
@@ -51,7 +52,10 @@ function iterate!(state::NewtonState{T}, objective::Objective{T}, ::Newton) wher
         reduce_model!(state)
         direct!(state)
     end
-    found = ray.slope < 0 && isfinite(ray.slope) && line_search!(ray, objective, state.x, one(T), slack)
+    # Where full steps are too long, in a valley that bends, the next one will be too.
+    guess = min(10 * state.fraction, one(T))
+    found = ray.slope < 0 && isfinite(ray.slope) && line_search!(ray, objective, state.x, guess, slack)
+    state.fraction = found ? ray.alpha : one(T)
     # Rounding hides the slopes too: the full step, if it lowers the gradient norm.
     found || !state.definite || (found = calms!(ray, objective, state))
     if !found && !state.definite
