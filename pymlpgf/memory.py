@@ -21,7 +21,7 @@ IMPLICIT = (
 )  # fmt: skip
 #: the P × P matrices that a solver keeps, of whatever provider; "provider." where ours of that name needs none
 MATRICES = {
-    "NewtonTrustRegion": 3, "Newton": 3, "LevenbergMarquardt": 3, "BFGS": 1, "SLSQP": 1,
+    "NewtonTrustRegion": 3, "Newton": 4, "LevenbergMarquardt": 3, "BFGS": 1, "SLSQP": 1,
     "Rodas5P": 2, "Exprb53s3": 3, **dict.fromkeys(IMPLICIT, 2),
 }  # fmt: skip
 

@@ -68,7 +68,7 @@ def flow(
     alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", or one of DifferentialEquations.jl
         Explicit: Tsit5 (Tsitouras 2011) and RK4. Stiff, with the exact Hessian: Rodas5P (Steinebach 2023), TRBDF2, QNDF
         (variable order 1 to 5, few Hessians) and Exprb53s3 (exponential, Luan and Ostermann 2014); TRBDF2 and QNDF
-        use Hessian-vector products for large nets. "auto": the last where P² ≤ N, else Tsit5 until
+        use Hessian-vector products for large nets. "auto": the last where P² ≤ 2N, else Tsit5 until
         stiffness shows and then the stiff method that suits P and N.
         Discrete: "GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam" or "AdamW", for the defaults of
         ``pymlpgf.Adam`` and so on, or such an object, which also says what its time t is.

@@ -2,8 +2,8 @@
 
 using Test, LinearAlgebra, Random
 using MLPGF
-using MLPGF: AbstractNet, Objective, ShiftedSolver, ReflectedFactor, LimitedInverse, initial_state, iterate!, reduce!,
-    factor!, solve!, negative_curvature!, inverse_model, reset!, update!, apply_inverse!, gauss_newton!, loss_noise
+using MLPGF: AbstractNet, Objective, SymmetricEigen, LimitedInverse, initial_state, iterate!,
+    decompose!, inverse_model, reset!, update!, apply_inverse!, gauss_newton!, loss_noise
 
 Base.include(@__MODULE__, joinpath(@__DIR__, "problems.jl"))
 
@@ -116,32 +116,18 @@ end
     @test bytes < 8P^2 / 8
 end
 
-@testset "reflected factor of a tridiagonal matrix, P = $P" for P in (1, 2, 3, 8, 25)
-    for seed in 1:5
-        rng = MersenneTwister(seed)
-        S = ShiftedSolver{Float64}(P)
-        S.diagonal .= randn(rng, P) .* (rand(rng, P) .> 0.3)
-        S.offdiagonal[1:P-1] .= randn(rng, P - 1)
-        A = Matrix(SymTridiagonal(copy(S.diagonal), S.offdiagonal[1:P-1]))
-        cond(A) < 1e6 || continue
-        F = factor!(ReflectedFactor{Float64}(P), S, 0.0)
-        inverse = hcat((solve!(F, Matrix(1.0I, P, P)[:, i]) for i in 1:P)...)
-        @test inverse ≈ inverse' rtol = 1e-9
-        @test minimum(eigvals(Symmetric(inverse))) > 0
-        # L|B|Lᵀ and LBLᵀ differ by the signs of B's eigenvalues.
-        @test (inverse * A)^2 ≈ I rtol = 1e-6
-        y = zeros(P)
-        if minimum(eigvals(Symmetric(A))) < -1e-9
-            @test negative_curvature!(y, F) && dot(y, A * y) < 0
-        else
-            @test !negative_curvature!(y, F)
-        end
-        definite = A'A + I
-        reduce!(S, definite)
-        b = randn(rng, P)
-        factor!(F, S, 0.0)
-        x = MLPGF.rotate_out!(S, solve!(F, MLPGF.rotate_in!(S, copy(b))))
-        @test x ≈ definite \ b rtol = 1e-8
+@testset "eigenvalues and eigenvectors, P = $P, $T" for T in (Float64, Float32, BigFloat),
+                                                         P in (T == BigFloat ? (1, 2, 5) : (1, 2, 3, 8, 33, 127, 128))
+    G = T.(normal(P, P, P))
+    Q = Matrix(qr(G).Q)
+    graded = Q * Diagonal(T(10) .^ -(0:14)[mod1.(1:P, 15)]) * Q'
+    for A in (G + G', T(1e30) * (G + G'), T(1e-30) * (G + G'), Matrix(Diagonal(G[:, 1])), G[:, 1] * G[:, 1]', zeros(T, P, P),
+              Matrix{T}(I, P, P), graded + graded')
+        e = SymmetricEigen{T}(P)
+        @test decompose!(e, T[i < j ? NaN : A[i, j] for i in 1:P, j in 1:P])       # the upper triangle is not read
+        V = e.vectors
+        @test norm(V * Diagonal(e.values) * V' - A) <= 8 * P * eps(T) * norm(A)
+        @test norm(V' * V - I) <= 8 * P * eps(T)
     end
 end
 

@@ -12,19 +12,21 @@ struct Auto <: FlowMethod end
 # Measured on the student with one hidden layer of k softplus units (P = 4k + 1), to T = 300 at 1e-6, one thread, seconds:
 #
 #      N     P   Rodas5P   Exprb53s3   QNDF   QNDF, Krylov
-#    100    33    0.0046      0.0145  0.0038        0.0078
-#    100   201     0.054       0.369   0.049         0.048
-#    100   601      0.64           –    0.56          0.14
-#   1000    33     0.034       0.058   0.024         0.062
-#   1000   201      0.27        0.62    0.25          0.49
-#   1000   601      1.69           –    1.38          1.29
+#    100    33    0.0043      0.0071  0.0022        0.0078
+#    100   201     0.022       0.141   0.019         0.048
+#    100   601      0.31           –       –         0.059
+#   1000    33     0.015       0.013   0.012         0.062
+#   1000   201      0.11        0.20   0.068          0.49
+#   1000   601      0.85           –       –          0.44
+#  10000    33      0.13       0.090   0.098             –
 #
-# where the errors of QNDF are those of Rodas5P at a tolerance ten times as large. In gradients (of which a Hessian costs
+# where the errors of QNDF are those of Rodas5P at a tolerance ten times as large. At P² = 2N Exprb53s3 takes as long as
+# the others to t = 1 and 0.8 of their time to t = 100 (P = 33, 65 and 101). In gradients (of which a Hessian costs
 # 3.3 at P = 33 and 20 at 1201, a product with it 1.4) N = 10 000 and P = 33 take to a distance of 7e-7 Rodas5P 390,
 # Exprb53s3 280, QNDF 350; to start with Tsit5 costs 230 more. Tsit5 before the switch: 1195 steps and 0.44 s where Rodas5P takes 40 and 0.030 s (N = 1000).
 function stiff_method(n::Int, samples::Int)
     n > min(400 + samples ÷ 5, 1500) && return QNDF(linsolve=:krylov)
-    return n^2 <= samples ? Exprb53s3() : Rodas5P()
+    return n^2 <= 2 * samples ? Exprb53s3() : Rodas5P()
 end
 
 "From how many parameters on TRBDF2 and QNDF use products, which do not know the number of samples."
