@@ -47,7 +47,7 @@ def test_refused(wide: tuple[mg.Net, np.ndarray], name: str) -> None:
 
 
 def test_solvers_of_other_providers() -> None:
-    assert memory.matrices("optim.Newton") == memory.matrices("Newton") == 3
+    assert memory.matrices("optim.Newton") == memory.matrices("Newton") == 4
     assert memory.matrices("sciml.Rodas5P") == memory.matrices("sciml.QNDF") == memory.matrices("KenCarp58") == 2
     assert memory.matrices("QNDF") == memory.matrices("LBFGS") == memory.matrices("sciml.Tsit5") == 0
 
