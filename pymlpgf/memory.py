@@ -22,7 +22,7 @@ IMPLICIT = (
 #: the P × P matrices that a solver keeps, of whatever provider; "provider." where ours of that name needs none
 MATRICES = {
     "NewtonTrustRegion": 3, "Newton": 4, "LevenbergMarquardt": 3, "BFGS": 1, "SLSQP": 1,
-    "Rodas5P": 2, "Exprb53s3": 3, **dict.fromkeys(IMPLICIT, 2),
+    "Rodas5P": 2, "Exprb53s3": 4, **dict.fromkeys(IMPLICIT, 2),
 }  # fmt: skip
 
 

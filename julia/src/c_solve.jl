@@ -101,12 +101,12 @@ end
 function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     x0 = copy(parameters(net, x))
     τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
-    phases = (what != "minimize", what != "flow")
-    alg = phases[1] ? border_method(options, f) : nothing
-    solver = phases[2] ? named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")) :
+    flows, minimizes = what != "minimize", what != "flow"
+    alg = flows ? border_method(options, f) : nothing
+    solver = minimizes ? named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")) :
              nothing
-    compile_time = (phases[1] ? warm_up(net, alg, haskey(options, "batchsize")) : 0.0) +
-                   (phases[2] ? warm_up(net, solver, false) : 0.0)
+    compile_time = (flows ? warm_up(net, alg, haskey(options, "batchsize")) : 0.0) +
+                   (minimizes ? warm_up(net, solver, false) : 0.0)
     monitor = foreign_monitor(report, get(options, "everystep", false))
     plain = Int64(unregularised(net) && all(>(0), τ))
     if what == "flow"

@@ -131,6 +131,16 @@ end
     end
 end
 
+@testset "Newton's direction where the Hessian is indefinite" begin
+    problem = rotated(Float64, "", [(:square, 2.0), (:well, 1.5), (:square, 0.1)], [1.0, 0.3, -2.0], 1.0)
+    objective = Objective(problem.net)
+    state = initial_state(Newton(), objective, copy(problem.x0))
+    @test MLPGF.model!(state, objective) && !state.definite
+    MLPGF.direct!(state)
+    # u'/|u''| along each axis, of which the second bends down: 1.5 (u² - 1)²/4 at u = 0.3
+    @test problem.net.Q' * state.ray.direction ≈ [-1.0, 0.3 * (1 - 0.3^2) / (1 - 3 * 0.3^2), 2.0]
+end
+
 @testset "limited-memory inverse against the matrix formula" begin
     P, m = 7, 4
     rng = MersenneTwister(1)

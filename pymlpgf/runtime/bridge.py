@@ -305,7 +305,7 @@ class Bridge:
         return self.fields(handle, [path])[0]
 
     def fields(self, handle: int, paths: list[str]) -> list[Any]:
-        """Several fields in one call, which takes a third of the time of as many calls."""
+        """Several fields in one call, which takes a quarter of the time of as many calls."""
         self.enter()
         info = (i64 * (6 * len(paths)))()
         self._check(self._call["fields"](handle, "\n".join(paths).encode(), ctypes.addressof(info)))

@@ -21,7 +21,8 @@ struct Auto <: FlowMethod end
 #  10000    33      0.13       0.090   0.098             –
 #
 # where the errors of QNDF are those of Rodas5P at a tolerance ten times as large. At P² = 2N Exprb53s3 takes as long as
-# the others to t = 1 and 0.8 of their time to t = 100 (P = 33, 65 and 101). In gradients (of which a Hessian costs
+# the others to t = 1 and 0.8 of their time to t = 100 (P = 33, 65 and 101).
+# QNDF with products at P = 33 and 201 is from an earlier run. In gradients (of which a Hessian costs
 # 3.3 at P = 33 and 20 at 1201, a product with it 1.4) N = 10 000 and P = 33 take to a distance of 7e-7 Rodas5P 390,
 # Exprb53s3 280, QNDF 350; to start with Tsit5 costs 230 more. Tsit5 before the switch: 1195 steps and 0.44 s where Rodas5P takes 40 and 0.030 s (N = 1000).
 function stiff_method(n::Int, samples::Int)

@@ -20,14 +20,16 @@ function cholesky_lower!(W::Matrix{T}) where {T<:BlasReal}
         return LinearAlgebra.LAPACK.potrf!('L', W)[2] == 0 && W[n, n] > 0       # OpenBLAS takes NaN for positive
     end
     odd = rem(n, TILE)
-    good = odd == 0 || odd == 1 && factor_block!(Val(1), W, 1) || odd == 2 && factor_block!(Val(2), W, 1) ||
-           odd == 3 && factor_block!(Val(3), W, 1)
-    good || return false
+    odd_block!(factor_block!, odd, W) || return false
     for j in odd+1:TILE:n
         factor_block!(Val(TILE), W, j) || return false
     end
     return true
 end
+
+"What `f!` makes of the first block, of `odd` columns; true if there is none."
+@inline odd_block!(f!::F, odd::Int, arrays...) where {F} =
+    odd == 1 ? f!(Val(1), arrays..., 1) : odd == 2 ? f!(Val(2), arrays..., 1) : odd == 3 ? f!(Val(3), arrays..., 1) : true
 
 "Vectors W[i:…, j:j+K-1] − W[i:…, 1:j-1] W[j:j+K-1, 1:j-1]ᵀ."
 @inline @generated function reduced_tile(::Val{K}, ::Type{V}, W::Matrix{T}, i::Int, j::Int) where {K,V,T}
@@ -117,18 +119,14 @@ end
 function cholesky_solve!(W::Matrix{T}, b::Vector{T}) where {T<:BlasReal}
     n = length(b)
     odd = rem(n, TILE)
-    odd == 1 && forward_block!(Val(1), W, b, 1)
-    odd == 2 && forward_block!(Val(2), W, b, 1)
-    odd == 3 && forward_block!(Val(3), W, b, 1)
+    odd_block!(forward_block!, odd, W, b)
     for j in odd+1:TILE:n
         forward_block!(Val(TILE), W, b, j)
     end
     for j in n-TILE+1:-TILE:odd+1
         backward_block!(Val(TILE), W, b, j)
     end
-    odd == 1 && backward_block!(Val(1), W, b, 1)
-    odd == 2 && backward_block!(Val(2), W, b, 1)
-    odd == 3 && backward_block!(Val(3), W, b, 1)
+    odd_block!(backward_block!, odd, W, b)
     return b
 end
 

@@ -41,7 +41,6 @@ function decompose_small!(e::SymmetricEigen{T}, H::Matrix{T}) where {T}
     largest = zero(T)
     for i in 1:n
         d[i] = e.reduced.diagonal[i]
-        i == n && (off[i] = zero(T))
         largest = max(largest, abs(d[i]), abs(off[i]))
     end
     iszero(largest) && return true
@@ -59,20 +58,12 @@ end
 
 "The columns of Q, H = Q T Qᵀ: the product of the reflections, from the last one on."
 function basis!(Q::Matrix{T}, S::ShiftedSolver{T}) where {T}
-    n, A = size(Q, 1), S.reflectors
+    n = size(Q, 1)
     fill!(Q, zero(T))
-    @inbounds for k in n:-1:1
+    for k in n:-1:1
         Q[k, k] = one(T)
-        k < n && !iszero(S.scale[k]) || continue
         for j in k+1:n
-            s = zero(T)
-            @simd for i in k+1:n
-                s = muladd(A[i, k], Q[i, j], s)
-            end
-            s *= S.scale[k]
-            @simd for i in k+1:n
-                Q[i, j] = muladd(-s, A[i, k], Q[i, j])
-            end
+            apply_reflector!(S, Q, k, (j - 1) * n)
         end
     end
     return Q

@@ -102,17 +102,18 @@ function rotate_out!(S::ShiftedSolver{T}, v::Vector{T}) where {T}
     return v
 end
 
-function apply_reflector!(S::ShiftedSolver{T}, v::Vector{T}, k::Int) where {T}
+"The k-th reflection of the P numbers of `v` behind the first `offset`."
+function apply_reflector!(S::ShiftedSolver{T}, v::Array{T}, k::Int, offset::Int=0) where {T}
     iszero(S.scale[k]) && return v
-    A = S.reflectors
+    A, P = S.reflectors, length(S.scale)
     s = zero(T)
     @inbounds begin
-        @simd for i in k+1:length(v)
-            s = muladd(A[i, k], v[i], s)
+        @simd for i in k+1:P
+            s = muladd(A[i, k], v[offset+i], s)
         end
         s *= S.scale[k]
-        @simd for i in k+1:length(v)
-            v[i] = muladd(-s, A[i, k], v[i])
+        @simd for i in k+1:P
+            v[offset+i] = muladd(-s, A[i, k], v[offset+i])
         end
     end
     return v
