@@ -186,3 +186,16 @@ def test_saddles_on_the_way_and_spectrum():
 def test_bad_input(deep, call, message):
     with pytest.raises(InputError, match=message):
         call(*deep)
+
+
+def test_single_precision():
+    rng = np.random.default_rng(1)
+    X, y, p = rng.normal(size=(20, 2)), rng.normal(size=20), rng.normal(size=9)
+    layers = [(2, "tanh", True), (1, "identity", True)]
+    grids = []
+    for dtype in ("float64", "float32"):
+        net = mg.Net(layers=layers, input=X, target=y, dtype=dtype)
+        grids.append(mg.loss_grid(net, mg.LinearSubspace(net, p, np.eye(9)[:2]), [0.0, 0.1], [0.0, 0.2, 0.4]))
+    np.testing.assert_allclose(*grids, rtol=1e-5)
+    saddle = mg.Net(layers=[(1, "identity", False)] * 2, input=[[1.0]], target=[1.0], dtype="float32")
+    assert saddle.loss(mg.escape_saddle(saddle, [0.0, 0.0])) < 1

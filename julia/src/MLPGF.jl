@@ -83,8 +83,7 @@ include("landscape/polish.jl")
 include("landscape/border.jl")
 include("c_interface.jl")
 include("c_solve.jl")
-
-
+include("workload.jl")
 include("precompile.jl")
 
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,

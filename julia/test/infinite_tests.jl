@@ -199,12 +199,23 @@ end
     @test hvp(scaled, θ, θ) ≈ hessian(scaled, θ) * θ rtol = 1e-13
 end
 
+@testset "odd activations whose biases have come down to round-off" begin
+    for f in ("tanh", "sigmoid2"), bias in (0.0, 1e-300, 1e-18, -1e-12)
+        teacher, student = shallow(f, 2, 2), shallow(f, 2, 2)
+        net = InfiniteNet(TeacherNet(teacher, [0.6, -0.3, 0.2, 0.9, 0.0, bias, 1.0, -0.5, 0.1]), student)
+        θ = [0.5, 0.1, -0.4, 0.7, bias, -bias, 0.8, 0.3, 0.0]
+        @test gradient(net, θ) ≈ vec(differences(x -> loss(net, x), θ)) rtol = 1e-9
+        @test loss(net, θ) ≈ loss(net, θ .+ [0, 0, 0, 0, 1e-9, 1e-9, 0, 0, 0]) rtol = 1e-8
+        @test flow(net, θ; maxT=1.0).stopped_by == Stop.maxT
+    end
+end
+
 @testset "solvers" begin
     net, θ = problem("tanh", "softplus"; D=2, k=2)
-    res = train(net, random_params(1, net); maxT=100, maxtime_optim=20)
+    res = train(net, random_params(3, net); maxT=100, maxtime_optim=20)       # other seeds creep along a valley to infinity
     @test res.ode.stopped_by == Stop.maxT
-    @test res.gnorm < 1e-10
-    @test eigmin(Symmetric(hessian(net, res.x))) > -1e-8
+    @test res.gnorm < 1e-14
+    @test eigmin(Symmetric(hessian(net, res.x))) > 4e-6
     @test predict(net, res.x, zeros(2, 1)) == predict(net.student, res.x, zeros(2, 1))
     stopped = flow(net, θ; monitor=Monitor((args...) -> Stop.interrupted; interval=0.0))
     @test stopped.stopped_by == Stop.interrupted

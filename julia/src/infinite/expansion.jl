@@ -194,14 +194,15 @@ function sample!(p::Neuron, nodes::Nodes, level::Int)
         A0 = muladd(w, f, A0)
         B0 = muladd(w, D[i, 1] + D[i, 2], B0)
         change += ifelse(i <= t.half, w, -w) * f
-        squares += w * f * f
+        squares += w * (H[i, 1] * H[i, 1] + H[i, 2] * H[i, 2])
         peak = max(peak, abs(S[i, 1]), abs(S[i, 2]))
         even[i], odd[i] = S[i, 1] + S[i, 2], S[i, 1] - S[i, 2]
         size += w * (even[i] * even[i] + odd[i] * odd[i])
     end
     # Where f'' comes from beyond the nodes, 1e-14 of the largest value seen stands for nothing.
     p.A[1], p.B[1], p.scale, p.level, p.transformed = A0, B0, max(sqrt(size / 2), 1e-8 * peak), level, 0
-    # Between two nodes a step of f may hide all of f''; f itself shows it.
+    # Between two nodes a step of f may hide all of f''; f itself shows it. Relative to the size of f, not of f(x) + f(-x),
+    # of which an odd function whose bias has come down to round-off leaves nothing but rounding.
     p.resolved = !(abs(change) > 1e-6 * sqrt(squares))
     return nothing
 end

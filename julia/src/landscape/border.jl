@@ -81,7 +81,7 @@ const TOOLS = Dict{String,Function}(
     "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
     "polishing" => (net, o, a) -> Polishing(net, o["digits"]),
     "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),
-    "escape" => (net, o, a) -> escape_saddle(net, a[1]; sign=o["sign"]),
+    "escape" => (net, o, a) -> escape_saddle(net, numbers(net, a[1]); sign=o["sign"]),
     "passages" => (net, o, a) -> saddle_passages(net,
         Trajectory(a[1], collect(matrix(numbers(net, a[2]), n_params(net))), numbers(net, a[3]), a[4]);
         contrast=o["contrast"], plateau=o["plateau"]))

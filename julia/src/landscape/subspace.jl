@@ -38,7 +38,7 @@ The point with coordinates `a`.
 """
 function point(s::LinearSubspace, a)
     length(a) == ndims(s) || throw(DimensionMismatch("$(length(a)) coordinates in a subspace of dimension $(ndims(s))"))
-    return s.origin + s.directions * collect(a)
+    return s.origin + s.directions * convert(typeof(s.origin), collect(a))
 end
 
 """
