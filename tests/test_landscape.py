@@ -195,7 +195,7 @@ def test_single_precision():
     grids = []
     for dtype in ("float64", "float32"):
         net = mg.Net(layers=layers, input=X, target=y, dtype=dtype)
-        grids.append(mg.loss_grid(net, mg.LinearSubspace(net, p, np.eye(9)[:2]), [0.0, 0.1], [0.0, 0.2, 0.4]))
+        grids.append(mg.loss_grid(net, mg.LinearSubspace(net, p, *np.eye(9)[:2]), [0.0, 0.1], [0.0, 0.2, 0.4]))
     np.testing.assert_allclose(*grids, rtol=1e-5)
     saddle = mg.Net(layers=[(1, "identity", False)] * 2, input=[[1.0]], target=[1.0], dtype="float32")
     assert saddle.loss(mg.escape_saddle(saddle, [0.0, 0.0])) < 1
