@@ -8,9 +8,14 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .errors import MLPGFError, RuntimeUnavailable, SettingError
+
+if TYPE_CHECKING:
+    from .runtime.julia import Julia
+    from .runtime.settings import Settings
 
 __all__ = ["main"]
 
@@ -55,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="pymlpgf",
         description="Gradient flow of multilayer perceptrons: the command beside the Python package.",
         epilog="Settings come from PYMLPGF_JULIA (a path, full or embedded), PYMLPGF_JULIA_PROJECT,"
-        " PYMLPGF_THREADS, PYMLPGF_CACHE and PYMLPGF_DEBIAN_SOURCE, or from ~/.config/pymlpgf/config.ini."
+        " PYMLPGF_THREADS, PYMLPGF_CACHE, PYMLPGF_DEBIAN_SOURCE and PYMLPGF_IMAGE (auto, off or a folder), or from ~/.config/pymlpgf/config.ini."
         " Exit code 0: done, 1: failed, 2: wrong usage or setting, 130: interrupted; `julia` passes on Julia's.",
     )
     parser.add_argument("--version", action="version", version=f"pymlpgf {__version__}")
@@ -161,17 +166,20 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _julia(words: Sequence[str]) -> int:
-    from .runtime import settings
+    from .runtime import settings, with_image
     from .runtime.environment import variables
     from .runtime.find import find
 
     julia, _ = find()
     wish = settings.load()
     environment = os.environ | variables(julia, wish.cache, wish.thread_count, session=True)
-    command = [str(julia.executable), *words]
-    sys.stdout.flush()
-    if os.name != "nt":  # there, exec would return to the shell before Julia ends
-        os.execve(command[0], command, environment)
+    own = any(word.startswith(("-J", "--sysimage")) for word in words)
+    with with_image(julia, wish) as started:
+        image = [f"-J{started.sysimage}"] if started.image and not own else []
+        command = [str(julia.executable), *image, *words]
+        sys.stdout.flush()
+        if os.name != "nt":  # there, exec would return to the shell before Julia ends
+            os.execve(command[0], command, environment)
     import subprocess
 
     return subprocess.call(command, env=environment)
@@ -180,6 +188,7 @@ def _julia(words: Sequence[str]) -> int:
 def _install(options: argparse.Namespace) -> int:
     from .runtime import debian, settings
     from .runtime.find import find
+    from .runtime.report import Progress
 
     if options.extras:
         _add_on_request(options.extras)
@@ -187,8 +196,16 @@ def _install(options: argparse.Namespace) -> int:
     if options.check and julia.private:
         configured = settings.load()
         debian.ensure(configured.cache, source=configured.debian_source, thorough=True)
+    wish = settings.load()
+    image = None
+    if julia.private and wish.image == "auto":
+        from .runtime.image.build import build
+
+        image = build(julia, wish, Progress())
     for refusal in refusals:
         print(f"refused  {refusal.candidate}: {refusal.why}")
+    if image is not None:
+        print(f"image    {image}")
     print(f"ready    Julia {julia.version_text} ({julia.host}), {julia.executable}")
     return 0
 
@@ -289,6 +306,9 @@ def _doctor(options: argparse.Namespace) -> int:
             _line("integrity", "not installed")
         if sentence := release.past_support():
             _line("support", sentence)
+    if chosen is not None and chosen.private:
+        _title("system image")
+        _image(chosen, wish)
 
     if chosen is None:
         print(f"\n{problem}", file=sys.stderr)
@@ -297,6 +317,29 @@ def _doctor(options: argparse.Namespace) -> int:
         _title("start")
         return _start()
     return 0 if healthy or not chosen.private else 1
+
+
+def _image(julia: Julia, wish: Settings) -> None:
+    """Whether a process starts with compiled code, and if not, why not."""
+    from .runtime import image
+
+    if wish.image == "off":
+        _line("state", f"off ({wish.origins['image']})")
+        return
+    store, key = image.Store(wish.cache), image.key(julia)
+    place = store.place(key) if wish.image == "auto" else Path(wish.image)
+    fault = store.fault(place, key)
+    builder = store.builder()
+    if fault is None:
+        _line("state", f"ready, {_size(place) / 1e6:.0f} MB")
+    elif builder is not None:
+        _line("state", f"{fault}; process {builder} is building it")
+    elif store.failed_lately(key):
+        _line("state", f"{fault}; the last build {store.last_words(key)}")
+        _line("log", str(store.log(key)))
+    else:
+        _line("state", f"{fault}; built after the next use, or now by `pymlpgf install`")
+    _line("folder", str(place))
 
 
 def _start() -> int:

@@ -29,6 +29,9 @@ class RuntimeUnavailable(MLPGFError):
 class ProvisioningError(RuntimeUnavailable):
     """The private Julia could not be installed; the message says what was tried and what to do."""
 
+    #: what the command that failed has printed
+    output: str = ""
+
 
 class InputError(MLPGFError, ValueError):
     """An argument cannot be used; the message names it, what was given and what is allowed."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MLPGFError
+from ..errors import MLPGFError, SettingError
 
 if TYPE_CHECKING:
     from .bridge import Bridge, Host
-    from .find import Julia
+    from .julia import Julia
+    from .settings import Settings
 
-__all__ = ["evaluate", "info", "start"]
+__all__ = ["evaluate", "info", "start", "with_image"]
 
 _lock = threading.Lock()
 _bridge: Bridge | None = None
@@ -46,14 +50,42 @@ def start(threads: int | str | None = None, julia: str | os.PathLike[str] | None
         found, refusals = find.find(julia)
         count = wish.thread_count or 1
         begin = time.perf_counter()
-        _julia_host = _host(found, wish.cache, count)
+        with with_image(found, wish, build=True) as started:
+            _julia_host = _host(started, wish.cache, count)
         _bridge = Bridge(_julia_host, environment.package(), count)
         _info.update(
             julia=str(found.executable), version=found.version_text, host=found.host,
-            origin=found.origin, threads=count, project=None if found.project is None else str(found.project),
+            origin=found.origin, image=str(started.sysimage) if started.image else None, threads=count, project=None if found.project is None else str(found.project),
             start_seconds=time.perf_counter() - begin, refused=[(r.candidate, r.why) for r in refusals],
         )  # fmt: skip
         return _bridge
+
+
+@contextlib.contextmanager
+def with_image(julia: Julia, wish: Settings, *, build: bool = False) -> Iterator[Julia]:
+    """``julia`` as it is to be started: with a system image that holds this package, if there is one.
+
+    The image stays there while the body starts Julia. With ``build`` one is begun in the background where there is none.
+    """
+    if not julia.private or wish.image == "off":
+        yield julia
+        return
+    from . import image
+    from .report import Progress
+
+    store, key = image.Store(wish.cache), image.key(julia)
+    place = store.place(key) if wish.image == "auto" else Path(wish.image)
+    fault = store.fault(place, key)
+    if fault is None:
+        with image.held(place / image.LIBRARY) as there:
+            if there:
+                yield replace(julia, sysimage=place / image.LIBRARY, image=True)
+                return
+    elif wish.image != "auto":
+        raise SettingError(f"{wish.origins['image']}: the system image in {place} cannot be used: {fault}")
+    elif build:
+        image.begin(key, wish, Progress())
+    yield julia
 
 
 def evaluate(code: str) -> int:

@@ -22,6 +22,7 @@ __all__ = ["fetch"]
 #: Taken from Julia's own suite although the machine may have newer ones. With MPFR 4.2 and newer, Julia 1.5
 #: prints one digit of a BigFloat; with libunwind 1.6 it crashes when it formats a backtrace.
 PINNED = ("libmpfr6", "libunwind8")
+JULIA = tuple(f"{name}={VERSION_TEXT}*" for name in ("julia", "libjulia1", "julia-common"))
 #: Hooks of the machine would write to the system or (in container images) delete what is fetched.
 CLEARED = (
     "APT::Update::Pre-Invoke",
@@ -36,49 +37,71 @@ CLEARED = (
 )
 
 
-def fetch(work: Path, source: str | None, report: Report) -> tuple[list[Path], str]:
-    """The packages of Julia that this machine lacks, fetched into the new folder ``work``, and the mirror's place.
+def fetch(
+    work: Path,
+    source: str | None,
+    report: Report,
+    *,
+    wanted: Sequence[str] = JULIA,
+    pinned: Sequence[str] = PINNED,
+    whole: bool = False,
+) -> tuple[list[Path], str]:
+    """The packages ``wanted`` that this machine lacks, fetched into the new folder ``work``, and the mirror's place.
 
-    ``source`` ("URI suite component") goes before the machine's own mirror. Raises ``ProvisioningError``.
+    ``source`` ("URI suite component") goes before the machine's own mirror. ``pinned`` packages are taken from Julia's
+    suite whatever the machine has; with ``whole`` all of them are, with all that they depend on, as on a machine that
+    has nothing. Raises ``ProvisioningError``.
     """
+    what = f"Julia {VERSION_TEXT}" if wanted is JULIA else wanted[0]
     if shutil.which("apt-get") is None:
         raise ProvisioningError(
-            "the private Julia comes through apt-get, which this machine does not have: set"
+            f"{what} comes through apt-get, which this machine does not have: set"
             " PYMLPGF_JULIA to a Julia of your own, or install juliacall and go online once"
         )
     entries = sources(source)
     mirror = entries[-1]
+    if whole:
+        entries = [mirror]
     try:
-        return _fetch(work, entries, mirror, report), mirror.place
+        return _fetch(work, entries, mirror, report, wanted, pinned, whole), mirror.place
     except ProvisioningError as error:
         raise ProvisioningError(
-            f'no Julia {VERSION_TEXT} from "{mirror.place}": {error}; check the network and the proxy, or set'
+            f'no {what} from "{mirror.place}": {error}; check the network and the proxy, or set'
             ' PYMLPGF_DEBIAN_SOURCE to a mirror ("URI suite component") or to a folder of packages'
         ) from None
 
 
-def _fetch(work: Path, entries: Sequence[Source], mirror: Source, report: Report) -> list[Path]:
+def _fetch(
+    work: Path,
+    entries: Sequence[Source],
+    mirror: Source,
+    report: Report,
+    wanted: Sequence[str],
+    pinned: Sequence[str],
+    whole: bool,
+) -> list[Path]:
     for folder in ("lists/partial", "cache/archives/partial", "packages"):
         (work / folder).mkdir(parents=True)
     (work / "sources.list").write_text("".join(f"{entry.line}\n" for entry in entries), encoding="utf-8")
-    (work / "apt.conf").write_text(_configuration(work), encoding="utf-8")
-    chosen, size = _choose(work, report)
+    (work / "apt.conf").write_text(_configuration(work, whole), encoding="utf-8")
+    chosen, size = _choose(work, report, wanted, pinned)
     what = f"fetching {len(chosen)} packages, {size / 1e6:.0f} MB,"
-    pinned = [f"{name}/{mirror.suite}" for name in PINNED]
-    wanted = [f"{name}={version}" for name, version in chosen.items()]
-    _apt(["-o", "Acquire::Retries=2", "download", *wanted, *pinned], work, what, report, limit=3600, stall=60)
+    exact = [f"{name}={version}" for name, version in chosen.items()]
+    exact += [f"{name}/{mirror.suite}" for name in pinned]
+    _apt(["-o", "Acquire::Retries=2", "download", *exact], work, what, report, limit=3600, stall=60)
     fetched = sorted((work / "packages").glob("*.deb"))
-    if missing := {*chosen, *PINNED}.difference(path.name.split("_")[0] for path in fetched):
+    if missing := {*chosen, *pinned}.difference(path.name.split("_")[0] for path in fetched):
         raise ProvisioningError(f"apt did not deliver {', '.join(sorted(missing))}")
     return fetched
 
 
-def _choose(work: Path, report: Report) -> tuple[dict[str, str], int]:
+def _choose(
+    work: Path, report: Report, wanted: Sequence[str], pinned: Sequence[str]
+) -> tuple[dict[str, str], int]:
     """Names and versions of the packages to fetch besides the pinned ones, and their size in bytes."""
     said = _apt(["update"], work, "reading the package lists", report, limit=600, stall=20)[1]
     # --reinstall and the permissions only choose what is listed: nothing is installed into the system
     options = ["-y", "--no-install-recommends", "--reinstall", "--allow-downgrades", "--allow-change-held-packages"]
-    wanted = [f"{name}={VERSION_TEXT}*" for name in ("julia", "libjulia1", "julia-common")]
     try:
         words = ["--print-uris", "install", *options, *wanted]
         plan = _apt(words, work, "choosing packages", report, limit=120, stall=120)[0]
@@ -86,7 +109,7 @@ def _choose(work: Path, report: Report) -> tuple[dict[str, str], int]:
         lost = [line for line in said.splitlines() if line.startswith(("E:", "W:"))]  # update tells, and succeeds
         raise ProvisioningError(lost[0] if lost else str(error)) from None
     files = re.findall(r"^'[^']*' ([^_\s]+)_([^_\s]+)_\S+\.deb (\d+)", plan, re.MULTILINE)
-    chosen = {name: (unquote(version), int(size)) for name, version, size in files if name not in PINNED}
+    chosen = {name: (unquote(version), int(size)) for name, version, size in files if name not in pinned}
     return {name: version for name, (version, _) in chosen.items()}, sum(size for _, size in chosen.values())
 
 
@@ -121,7 +144,7 @@ def _apt(words: Sequence[str], work: Path, what: str, report: Report, *, limit: 
         return done.stdout, done.stderr
 
 
-def _configuration(work: Path) -> str:
+def _configuration(work: Path, whole: bool) -> str:
     """Read by apt after the machine's own configuration, whose proxies and certificates stay in force."""
     options = {
         "Dir::Etc::sourcelist": work / "sources.list",
@@ -140,6 +163,9 @@ def _configuration(work: Path) -> str:
         "Acquire::Retries": 0,
         "Acquire::Queue-Mode": "access",
     }
+    if whole:
+        (work / "nothing-installed").touch()
+        options["Dir::State::status"] = work / "nothing-installed"
     if os.geteuid() == 0:  # the download user of apt may not enter a private cache folder
         options["APT::Sandbox::User"] = "root"
     cleared = [f"#clear {name};\n" for name in CLEARED]

@@ -34,7 +34,8 @@ class Julia:
     version: tuple[int, int, int]
     origin: str  # sentence: where it came from
     project: Path | None = None  # Julia project that holds companions, if any
-    private: bool = False  # installed by this package, which keeps a depot for it
+    private: bool = False  # installed by this package, which keeps a depot and system images for it
+    image: bool = False  # whether ``sysimage`` is one that holds the compiled package
 
     @property
     def version_text(self) -> str:

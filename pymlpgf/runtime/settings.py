@@ -8,6 +8,7 @@ The configuration file is ``$XDG_CONFIG_HOME/pymlpgf/config.ini`` (``~/.config``
     threads = 4                           # or: auto
     cache = /scratch/me/pymlpgf
     debian_source = http://mirror.example/debian bullseye main
+    image = off                           # or: auto, or the folder of a system image
 
 Nothing is read from the current directory.
 """
@@ -33,6 +34,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "threads": "PYMLPGF_THREADS",
     "cache": "PYMLPGF_CACHE",
     "debian_source": "PYMLPGF_DEBIAN_SOURCE",
+    "image": "PYMLPGF_IMAGE",
 }
 KEYS = tuple(ENVIRONMENT)
 SECTION = "julia"
@@ -48,6 +50,7 @@ class Settings:
     threads: int | None  # None: not set; 0: as many as there are cores ("auto")
     cache: Path
     debian_source: str | None
+    image: Path | str  # "auto", "off", or the folder of a system image
     origins: Mapping[str, str]
 
     @property
@@ -87,6 +90,7 @@ def load(**arguments: str | os.PathLike[str] | int | None) -> Settings:
         threads=_threads(texts.get("threads"), origins["threads"]),
         cache=_path(texts["cache"], origins["cache"]) if "cache" in texts else _default_cache(),
         debian_source=texts.get("debian_source"),
+        image=_image(texts.get("image", "auto"), origins["image"]),
         origins=origins,
     )
 
@@ -166,6 +170,16 @@ def _project(text: str | None, origin: str) -> Path | None:
     if not any((path / name).is_file() for name in ("Project.toml", "JuliaProject.toml")):
         raise SettingError(f"{origin}: {path} holds no Project.toml; give the folder of a Julia project")
     return path
+
+
+def _image(text: str, origin: str) -> Path | str:
+    if text in ("auto", "off"):
+        return text
+    path = _path(text, origin)
+    folder = path.parent if path.suffix == ".so" else path
+    if not folder.is_dir():
+        raise SettingError(f"{origin}: {folder} is no folder; give 'off', 'auto' or the folder of a system image")
+    return folder
 
 
 def _threads(text: str | None, origin: str) -> int | None:
