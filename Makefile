@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench paper soak docs test lint types test-python-a-to-s test-python-t-to-z test-julia lower clean
+.PHONY: demo bench paper soak docs test image test-without-image lint types test-python-a-to-s test-python-t-to-z test-julia lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
@@ -20,9 +20,19 @@ PAPER := ode_methods optimizers infinite_data fixed_points phase_diagram digits 
 paper: $(VENV)/.demo $(VENV)/.bench
 	for name in $(PAPER); do $(BIN)/python examples/paper/$$name.py --quick --output pymlpgf-paper || exit 1; done
 
-# Two at a time, since each of them keeps one core busy; the longest first.
-test: lint types
+# Two at a time, since each of them keeps one core busy; the longest first. What needs no system image runs while that is
+# compiled.
+test: $(VENV)/.test
+	PYMLPGF_IMAGE=off $(BIN)/pymlpgf install
+	$(MAKE) --jobs=2 --output-sync=line image test-without-image
 	$(MAKE) --jobs=2 --output-sync=line test-python-a-to-s test-julia test-python-t-to-z
+
+image: $(VENV)/.test
+	$(BIN)/pymlpgf install
+
+WITHOUT_IMAGE := $(addprefix tests/test_,$(addsuffix .py,provisioning find cli packaging))
+test-without-image: lint types
+	PYMLPGF_IMAGE=off $(BIN)/python -m pytest $(WITHOUT_IMAGE)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check pymlpgf tests examples
@@ -32,7 +42,7 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 test-python-a-to-s: $(VENV)/.test
-	$(BIN)/python -m pytest tests/test_[a-s]*.py
+	$(BIN)/python -m pytest $(filter-out $(WITHOUT_IMAGE),$(wildcard tests/test_[a-s]*.py))
 
 test-python-t-to-z: $(VENV)/.test
 	$(BIN)/python -m pytest tests/test_[t-z]*.py pymlpgf

@@ -60,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="pymlpgf",
         description="Gradient flow of multilayer perceptrons: the command beside the Python package.",
         epilog="Settings come from PYMLPGF_JULIA (a path, full or embedded), PYMLPGF_JULIA_PROJECT,"
-        " PYMLPGF_THREADS, PYMLPGF_CACHE, PYMLPGF_DEBIAN_SOURCE and PYMLPGF_IMAGE (auto, off or a folder), or from ~/.config/pymlpgf/config.ini."
+        " PYMLPGF_THREADS, PYMLPGF_CACHE, PYMLPGF_DEBIAN_SOURCE and PYMLPGF_IMAGE (auto, off or a folder), or from"
+        " ~/.config/pymlpgf/config.ini."
         " Exit code 0: done, 1: failed, 2: wrong usage or setting, 130: interrupted; `julia` passes on Julia's.",
     )
     parser.add_argument("--version", action="version", version=f"pymlpgf {__version__}")

@@ -56,6 +56,7 @@ ARCHITECTURE = subprocess.run(["dpkg", "--print-architecture"], capture_output=T
 def _plain_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PYMLPGF_DEBIAN_SOURCE", "PYMLPGF_JULIA", "PYMLPGF_JULIA_PROJECT", "PYMLPGF_THREADS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYMLPGF_IMAGE", "off")  # of caches that live for a test
 
 
 def script(path: Path, text: str) -> Path:

@@ -55,7 +55,8 @@ def start(threads: int | str | None = None, julia: str | os.PathLike[str] | None
         _bridge = Bridge(_julia_host, environment.package(), count)
         _info.update(
             julia=str(found.executable), version=found.version_text, host=found.host,
-            origin=found.origin, image=str(started.sysimage) if started.image else None, threads=count, project=None if found.project is None else str(found.project),
+            origin=found.origin, image=str(started.sysimage) if started.image else None, threads=count,
+            project=None if found.project is None else str(found.project),
             start_seconds=time.perf_counter() - begin, refused=[(r.candidate, r.why) for r in refusals],
         )  # fmt: skip
         return _bridge
@@ -65,7 +66,7 @@ def start(threads: int | str | None = None, julia: str | os.PathLike[str] | None
 def with_image(julia: Julia, wish: Settings, *, build: bool = False) -> Iterator[Julia]:
     """``julia`` as it is to be started: with a system image that holds this package, if there is one.
 
-    The image stays there while the body starts Julia. With ``build`` one is begun in the background where there is none.
+    The image stays there while the body starts Julia. With ``build``, one is begun in the background if there is none.
     """
     if not julia.private or wish.image == "off":
         yield julia

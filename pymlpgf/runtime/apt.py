@@ -95,9 +95,7 @@ def _fetch(
     return fetched
 
 
-def _choose(
-    work: Path, report: Report, wanted: Sequence[str], pinned: Sequence[str]
-) -> tuple[dict[str, str], int]:
+def _choose(work: Path, report: Report, wanted: Sequence[str], pinned: Sequence[str]) -> tuple[dict[str, str], int]:
     """Names and versions of the packages to fetch besides the pinned ones, and their size in bytes."""
     said = _apt(["update"], work, "reading the package lists", report, limit=600, stall=20)[1]
     # --reinstall and the permissions only choose what is listed: nothing is installed into the system

@@ -61,9 +61,9 @@ def run(
     if process.returncode != 0:
         said = texts[1].strip().splitlines()
         lines = [line for line in said if line.startswith("E:")] or said[-1:]  # E: is how apt begins an error
-        error = ProvisioningError(f"{what} failed: {lines[0] if lines else f'status {process.returncode}'}")
-        error.output = "".join(texts)
-        raise error
+        failure = ProvisioningError(f"{what} failed: {lines[0] if lines else f'status {process.returncode}'}")
+        failure.output = "".join(texts)
+        raise failure
     return subprocess.CompletedProcess(command, process.returncode, *texts)
 
 

@@ -33,7 +33,8 @@ PATIENCE = 1800.0
 #: Run with the finished image: it must start, hold the package and differentiate rightly.
 TRIAL = """
 using MLPGF
-net = Net(layers = ((3, softplus, true), (1, identity, true)), input = [0.1 -0.7 0.4; 0.3 0.2 -0.9], target = [0.2 0.5 -0.1])
+X, Y = [0.1 -0.7 0.4; 0.3 0.2 -0.9], [0.2 0.5 -0.1]
+net = Net(layers = ((3, softplus, true), (1, identity, true)), input = X, target = Y)
 p = random_params(0, net)
 g = gradient(net, p)
 slope = (loss(net, p .+ 1e-6 .* g) - loss(net, p .- 1e-6 .* g)) / 2e-6
@@ -107,6 +108,7 @@ def write_library(
 ) -> None:  # fmt: skip
     """Write the image of ``julia`` to ``library``, for this machine's processor or for ``processors``."""
     source = staging / "MLPGF.o"
+    report("compiling a system image, once for this machine (about three minutes) …")
     began = time.monotonic()
 
     def tick() -> object:

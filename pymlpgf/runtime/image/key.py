@@ -1,4 +1,4 @@
-"""What an image depends on: the sources of the Julia package, Julia itself, this package's version and the processor."""
+"""What an image depends on: the sources of the Julia package, Julia, this package's version and the processor."""
 
 from __future__ import annotations
 

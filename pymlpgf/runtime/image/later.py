@@ -1,4 +1,4 @@
-"""Build an image in the background: a process of its own at the lowest priority, which outlives the one that began it."""
+"""Build an image in the background: a process of the lowest priority, which outlives the one that began it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def begin(key: str, wish: Settings, report: Report) -> bool:
             timeout=20,
         )
         report(
-            "compiled code is being kept by a background process of the lowest priority (a system image, some minutes); "
-            "from then on a process starts in a second (PYMLPGF_IMAGE=off: never)"
+            "a background process of lowest priority keeps the compiled code in a system image (some minutes); later"
+            " processes start in a second (PYMLPGF_IMAGE=off: never)"
         )
         return True
     return False

@@ -52,7 +52,9 @@ def _private(folder: Path) -> Linker:
     libraries = [str(path) for path in (folder / "usr" / "lib").glob("*-linux-gnu")]
     program = next((path for name in NAMES for path in (folder / "usr" / "bin").glob(f"*{name}*")), None)
     if program is None:
-        raise ProvisioningError(f"the package {PACKAGE} in {folder} holds no linker: remove this folder, then try again")
+        raise ProvisioningError(
+            f"the package {PACKAGE} in {folder} holds no linker: remove this folder, then try again"
+        )
     return Linker(str(program), {"LD_LIBRARY_PATH": os.pathsep.join(libraries)})
 
 

@@ -1,9 +1,9 @@
 """Where images are kept, and whether one may be loaded::
 
-    <cache>/images/<key>/           MLPGF.so and a manifest.json written last; appears by one rename
-    <cache>/images/<key>.log        what the last build for this key printed, and how it ended
-    <cache>/images/staging-…/       a build under way; what a killed one left is swept by the next
-    <cache>/images/lock             held (flock) by the process that builds
+<cache>/images/<key>/           MLPGF.so and a manifest.json written last; appears by one rename
+<cache>/images/<key>.log        what the last build for this key printed, and how it ended
+<cache>/images/staging-…/       a build under way; what a killed one left is swept by the next
+<cache>/images/lock             held (flock) by the process that builds
 """
 
 from __future__ import annotations
