@@ -120,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--quick", action="store_true", help="fewer cases and repeats")
     bench.add_argument(
+        "--startup",
+        action="store_true",
+        help="time the first and second call of every function in fresh processes instead, with and without the image",
+    )
+    bench.add_argument(
         "--output", type=Path, default=Path("pymlpgf-bench"), metavar="DIR", help="where to (default ./pymlpgf-bench)"
     )
     bench.add_argument("--peer-julia", type=_program, metavar="PATH", help="a julia that can load MLPGradientFlow.jl")

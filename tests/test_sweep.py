@@ -208,7 +208,7 @@ if __name__ == "__main__":
     sweep = mg.sweep(net, range(6), max_workers=1, verbosity=2, **{options!r})
     presses = 0
     while True:
-        seconds = moments.uniform(0, 4) if presses < 2 else 1000
+        seconds = moments.uniform(0, 0.4) if presses < 2 else 1000
         press = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
         press.daemon = True
         press.start()

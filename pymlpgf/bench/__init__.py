@@ -39,6 +39,11 @@ class Key(NamedTuple):
 
 def main(options: argparse.Namespace) -> int:
     """The command ``pymlpgf bench``."""
+    if options.startup:
+        from . import startup
+
+        startup.table(1 if options.quick else 5, options.quick)
+        return 0
     run(options)
     return 0
 

@@ -22,6 +22,7 @@ __all__ = ["LIBRARY", "Store", "held"]
 
 LIBRARY = "MLPGF.so"
 KEPT = 2  # images of other keys go when a new one comes, the oldest first
+LOGS = 4
 VERIFIED = "images.json"
 #: seconds after a failed build in which no other is begun in the background
 PATIENCE = 24 * 3600.0
@@ -99,7 +100,7 @@ class Store:
             os.close(descriptor)
 
     def prune(self, key: str) -> None:
-        """Remove all but ``key`` and the newest others, except those that a process is loading; their logs too."""
+        """Remove all but ``key`` and the newest others, except those that a process is loading; and old logs."""
         import fcntl
 
         others = [p for p in self.folder.iterdir() if p.is_dir() and p.name != key and (p / manifest.NAME).exists()]
@@ -109,8 +110,9 @@ class Store:
                 doomed = self.folder / f"staging-old-{place.name}"
                 os.rename(place, doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
-                self.log(place.name).unlink(missing_ok=True)
                 remember(self.cache, VERIFIED, place.name, None)
+        for log in sorted(self.folder.glob("*.log"), key=lambda p: p.stat().st_mtime)[:-LOGS]:
+            log.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
