@@ -105,7 +105,7 @@ CALLS: Mapping[str, tuple[str, str]] = {
     "escape_saddle": ("", "mg.escape_saddle(net, p)"),
     "saddle_passages": (_RUN, "mg.saddle_passages(net, run)"),
     "spectrum_along": (_RUN, "mg.spectrum_along(net, run)"),
-    "resume": ("folder = tempfile.mkdtemp(); mg.flow(net, p, maxT=1.0, checkpoint=folder + '/c.npz', verbosity=0)",
+    "resume": ("folder = tempfile.mkdtemp(); mg.flow(net, p, maxT=1, checkpoint=folder + '/c.npz', verbosity=0)",
                "mg.resume(folder + '/c.npz', verbosity=0)"),
     "load": (_RUN + "; folder = tempfile.mkdtemp(); end.save(folder + '/r')", "mg.load(folder + '/r.npz')"),
 }  # fmt: skip
@@ -124,10 +124,12 @@ print(json.dumps([ready - begin, first - ready, second - first, first - begin]))
 
 
 class Timing:
-    """Seconds of fresh processes, medians: until the call, the first, the second, and from import to the first's end."""
+    """Medians in seconds: until the call, the first, the second, and from import to the first's end."""
 
     def __init__(self, samples: list[list[float]]) -> None:
-        self.ready, self.first, self.second, self.total = (statistics.median(column) for column in zip(*samples))
+        self.ready, self.first, self.second, self.total = (
+            statistics.median(column) for column in zip(*samples, strict=True)
+        )
 
 
 def measure(name: str, repeats: int, image: bool) -> Timing:
