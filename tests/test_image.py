@@ -344,7 +344,7 @@ def test_the_two_newest_stay(cache: Path, image: Path, copied: Path) -> None:
     assert sorted(path.name[0] for path in store.folder.iterdir() if path.is_dir() and path != copied) == ["a", "c"]
 
 
-def test_after_the_first_use_one_is_built_in_the_background(cache: Path, run_python: Callable[..., str], julia) -> None:
+def test_after_the_first_use_one_is_built_in_the_background(cache: Path, run_python, julia) -> None:
     environment = {"PYMLPGF_CACHE": str(cache), "PYMLPGF_JULIA": "embedded"}
     code = """
         net = make_net()
@@ -385,7 +385,7 @@ def test_after_the_first_use_one_is_built_in_the_background(cache: Path, run_pyt
                     continue
 
 
-def test_a_failed_build_is_not_begun_again_for_a_day(cache: Path, image: Path, run_python: Callable[..., str]) -> None:
+def test_a_failed_build_is_not_begun_again_for_a_day(cache: Path, image: Path, run_python) -> None:
     store = Store(cache)
     store.folder.mkdir(mode=0o700)
     store.log(image.name).write_text("begun\n\nfailed: ProvisioningError: no linker\n")

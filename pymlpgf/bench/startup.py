@@ -105,8 +105,8 @@ CALLS: Mapping[str, tuple[str, str]] = {
     "escape_saddle": ("", "mg.escape_saddle(net, p)"),
     "saddle_passages": (_RUN, "mg.saddle_passages(net, run)"),
     "spectrum_along": (_RUN, "mg.spectrum_along(net, run)"),
-    "resume": ("folder = tempfile.mkdtemp(); mg.flow(net, p, maxT=1, checkpoint=folder + '/c.npz', verbosity=0)",
-               "mg.resume(folder + '/c.npz', verbosity=0)"),
+    "resume": ("path = tempfile.mkdtemp() + '/c.npz'; mg.flow(net, p, maxT=1, checkpoint=path, verbosity=0)",
+               "mg.resume(path, verbosity=0)"),
     "load": (_RUN + "; folder = tempfile.mkdtemp(); end.save(folder + '/r')", "mg.load(folder + '/r.npz')"),
 }  # fmt: skip
 

@@ -127,7 +127,7 @@ def write_library(
     for line in (done.stdout + done.stderr).splitlines():
         report(line)
     report("linking the system image", 0.92)
-    program.link(source, library, julia.libjulia.parent, julia.libjulia)
+    program.link(source, library, julia.libjulia)
     source.unlink()
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from ...errors import ProvisioningError
 from .. import apt, manifest
 from ..children import run
-from ..release import architecture
+from ..release import installation
 from ..report import Report
 
 __all__ = ["Linker", "find"]
 
 NAMES = ("ld", "ld.gold", "ld.lld")
-PACKAGE = "binutils"
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,10 @@ class Linker:
     program: str
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def link(self, source: Path, target: Path, libraries: Path, library: Path) -> None:
-        """Make ``target``, a shared library, of the object file ``source``; ``library`` is libjulia."""
-        command = [self.program, "-shared", "-o", str(target), "--whole-archive", str(source), "--no-whole-archive"]
-        command += [f"-L{libraries}", f"-l:{library.name}"]
-        run(command, limit=600, what="linking the system image", environment=os.environ | self.environment)
+    def link(self, source: Path, target: Path, library: Path) -> None:
+        """Make ``target``, a shared library that needs ``library``, of the object file ``source``."""
+        command = [self.program, "-shared", "-o", str(target), str(source), str(library)]
+        run(command, limit=600, what="linking the system image", environment={**os.environ, **self.environment})
 
 
 def find(cache: Path, source: str | None, report: Report) -> Linker:
@@ -42,42 +40,35 @@ def find(cache: Path, source: str | None, report: Report) -> Linker:
     for name in NAMES:
         if program := shutil.which(name):
             return Linker(program)
-    folder = cache / f"{PACKAGE}-{architecture()}"
+    triplet = installation(cache).triplet
+    folder = cache / f"linker-{triplet}"
     if manifest.faults(folder):
-        _fetch(folder, source, report)
-    return _private(folder)
+        _fetch(folder, triplet, source, report)
+    libraries = folder / "usr" / "lib" / triplet
+    return Linker(str(folder / "usr" / "bin" / f"{triplet}-ld"), {"LD_LIBRARY_PATH": str(libraries)})
 
 
-def _private(folder: Path) -> Linker:
-    libraries = [str(path) for path in (folder / "usr" / "lib").glob("*-linux-gnu")]
-    program = next((path for name in NAMES for path in (folder / "usr" / "bin").glob(f"*{name}*")), None)
-    if program is None:
-        raise ProvisioningError(
-            f"the package {PACKAGE} in {folder} holds no linker: remove this folder, then try again"
-        )
-    return Linker(str(program), {"LD_LIBRARY_PATH": os.pathsep.join(libraries)})
-
-
-def _packages(staging: Path, source: str | None, report: Report) -> list[Path]:
+def _packages(triplet: str, work: Path, source: str | None, report: Report) -> list[Path]:
+    """The linker of the distribution and its libraries, of which the machine may have some already."""
+    main = f"binutils-{triplet.replace('_', '-')}"
     own = Path(os.path.expanduser(source)) if source else None
-    if own is not None and own.is_dir():
-        found = sorted(own.glob("*.deb"))
-        if not any(path.name.startswith(f"{PACKAGE}_") for path in found):
-            raise ProvisioningError(
-                f"this machine has no linker (ld), and the folder {own} holds no package {PACKAGE}: put it there with "
-                "its dependencies, or install it"
-            )
-        return [path for path in found if "binutils" in path.name or path.name.startswith(("libctf", "libjansson"))]
-    return apt.fetch(staging / "apt", source, report, wanted=[PACKAGE], pinned=())[0]
+    if own is None or not own.is_dir():
+        return apt.fetch(work, source, report, wanted=[main, "libbinutils", "binutils-common"], pinned=())[0]
+    if not list(own.glob(f"{main}_*.deb")):
+        raise ProvisioningError(
+            f"this machine has no linker (ld), and the folder {own} holds no package {main}: put it there with "
+            "the packages that it depends on, or install binutils"
+        )
+    return [path for name in ("binutils", "lib") for path in sorted(own.glob(f"{name}*.deb"))]
 
 
-def _fetch(folder: Path, source: str | None, report: Report) -> None:
-    report("fetching a linker from this machine's Debian mirror, once …")
+def _fetch(folder: Path, triplet: str, source: str | None, report: Report) -> None:
+    report("fetching a linker from the distribution, once …")
     staging = folder.with_name(f"staging-{folder.name}-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True, mode=0o700)
     try:
-        packages = _packages(staging, source, report)
+        packages = _packages(triplet, staging / "apt", source, report)
         tree = staging / "tree"
         tree.mkdir()
         for path in packages:
