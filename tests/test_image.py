@@ -248,7 +248,8 @@ def write(julia, wish, program, staging, target, report, processors=None):
 module.write_library = write
 julia, _ = find.find("embedded", provision=False)
 try:
-    place = module.build(julia, settings.load(), lambda *words: print(*words, flush=True), wait="nowait" not in sys.argv)
+    tell = lambda *words: print(*words, flush=True)
+    place = module.build(julia, settings.load(), tell, wait="nowait" not in sys.argv)
 except ProvisioningError as error:
     sys.exit(f"REFUSED {error}")
 print("place", place)

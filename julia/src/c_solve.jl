@@ -158,8 +158,10 @@ const WARM = Set{UInt}()
 The solvers compile at their first call, which takes seconds that no time limit should count and no Ctrl-C can end: so
 the first call is made here, on a few units and two samples.
 """
-warm_up(net::Net, method::Auto, batches::Bool) =
-    warm_up(net, Tsit5(), batches) + warm_up(net, stiff_method(n_params(net), sample_count(net)), batches)
+function warm_up(net::Net, method::Auto, batches::Bool)
+    stiff = stiff_method(n_params(net), sample_count(net))
+    return warm_up(net, stiff, batches) + (stiff isa Exprb53s3 ? 0.0 : warm_up(net, Tsit5(), batches))
+end
 function warm_up(net::Net{T}, @nospecialize(method), batches::Bool) where {T}
     kind = method isa DiscreteMethod ? typeof(method) : method
     key = hash(batches, objectid(T) ⊻ objectid(kind))        # types themselves take 25 µs to hash
@@ -177,10 +179,13 @@ function warm_up(net::Net{T}, @nospecialize(method), batches::Bool) where {T}
 end
 warm_up(net::AbstractNet, @nospecialize(method), batches::Bool) = 0.0
 
+# With the keywords of the run itself: others would be other methods to compile.
+const FIRST_CALL = Dict{String,Any}("maxtime_ode" => 10.0, "maxiterations_ode" => 2.0, "maxtime_optim" => 10.0,
+                                    "maxiterations_optim" => 2.0)
 first_call(tiny, method::MinimizeMethod, batches) =
-    minimize(tiny, random_params(1, tiny); optim_solver=method, maxiterations=2, maxtime=10)
+    minimize(tiny, random_params(1, tiny); border_minimize_options(FIRST_CALL, method)..., monitor=Monitor())
 first_call(tiny, method::FlowMethod, batches) =
-    flow(tiny, random_params(1, tiny); alg=method, maxiterations=2, maxtime=10)
+    flow(tiny, random_params(1, tiny); border_flow_options(FIRST_CALL, method, 1.0, C_NULL)..., monitor=Monitor())
 first_call(tiny, method::DiscreteMethod, batches) =       # the user's schedule may be a function that counts its calls
     flow(tiny, random_params(1, tiny); alg=typeof(method)(), batchsize=batches ? 1 : nothing, maxiterations=2, maxtime=10)
 

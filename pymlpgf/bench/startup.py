@@ -54,11 +54,11 @@ CALLS: Mapping[str, tuple[str, str]] = {
        for alg in ("Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3")},
     **{f"flow {alg}": ("", f"mg.flow(net, p, alg={alg!r}, maxT=1.0, batchsize=16, verbosity=0)")
        for alg in ("GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam", "AdamW")},
-    **{f"minimize {solver}": ("", f"mg.minimize(net, p, optim_solver={solver!r}, maxiterations_optim=50, verbosity=0)")
-       for solver in ("Newton", "LevenbergMarquardt", "BFGS", "LBFGS", "NewtonKrylov")},
+    **{f"minimize {name}": ("", f"mg.minimize(net, p, optim_solver={name!r}, maxiterations_optim=50, verbosity=0)")
+       for name in ("Newton", "LevenbergMarquardt", "BFGS", "LBFGS", "NewtonKrylov")},
     **{f"train {f}": ("", f"n = student({f!r}); mg.train(n, n.random_params(), {_SOLVE})")
-       for f in ("relu", "softplus", "sigmoid", "sigmoid2", "normal_cdf", "gelu", "silu", "selu", "square", "cube", "exp",
-                 "g")},
+       for f in ("relu", "softplus", "sigmoid", "sigmoid2", "normal_cdf", "gelu", "silu", "selu", "square", "cube",
+                 "exp", "g")},
     "train float32": ("", f"n = student(dtype='float32'); mg.train(n, n.random_params(), {_SOLVE})"),
     "train nll": ("", f"n = classifier(); mg.train(n, n.random_params(), {_SOLVE})"),
     "train l2, maxnorm, merge": (
