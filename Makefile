@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench paper soak docs test image test-without-image lint types test-python-a-to-s test-python-t-to-z test-julia lower clean
+.PHONY: demo bench paper soak docs test image test-without-image lint types test-python-a-to-s test-python-t-to-z test-julia runtime-wheel lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
@@ -57,6 +57,10 @@ soak: $(VENV)/.test
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo 'The site is build/docs/index.html.'
+
+# pymlpgf_julia: a wheel with the private Julia, its libraries and a system image for several processors.
+runtime-wheel: $(VENV)/.demo
+	$(BIN)/python .ci/runtime_wheel.py dist
 
 lower:
 	$(PYTHON) -m venv --without-pip .venv-lower

@@ -199,12 +199,12 @@ def _install(options: argparse.Namespace) -> int:
     if options.extras:
         _add_on_request(options.extras)
     julia, refusals = find("full" if options.extras else None, fresh=True)
-    if options.check and julia.private:
+    if options.check and julia.private and not julia.image:
         configured = settings.load()
         debian.ensure(configured.cache, source=configured.debian_source, thorough=True)
     wish = settings.load()
     image = None
-    if julia.private and wish.image == "auto":
+    if julia.private and not julia.image and wish.image == "auto":
         from .runtime.image.build import build
 
         image = build(julia, wish, Progress())
@@ -329,6 +329,9 @@ def _image(julia: Julia, wish: Settings) -> None:
     """Whether a process starts with compiled code, and if not, why not."""
     from .runtime import image
 
+    if julia.image:
+        _line("state", f"ready, part of {julia.origin}")
+        return
     if wish.image == "off":
         _line("state", f"off ({wish.origins['image']})")
         return

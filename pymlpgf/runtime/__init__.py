@@ -68,7 +68,7 @@ def with_image(julia: Julia, wish: Settings, *, build: bool = False) -> Iterator
 
     The image stays there while the body starts Julia. With ``build``, one is begun in the background if there is none.
     """
-    if not julia.private or wish.image == "off":
+    if not julia.private or julia.image or wish.image == "off":
         yield julia
         return
     from . import image

@@ -36,8 +36,8 @@ class EmbeddedHost:
             # libgcc_s first: libunwind, which libjulia brings along, exports _Unwind_Resume as well, and the C++
             # libraries loaded later (matplotlib's, torch's) would unwind with it, which ends in a segmentation fault.
             if sys.platform == "linux":
-                with suppress(OSError):
-                    ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
+                for name in ("libgcc_s.so.1", "libstdc++.so.6"):
+                    _preload(name, julia)
             # RTLD_GLOBAL: compiled Julia code looks symbols of libjulia up in the process.
             try:
                 lib = ctypes.PyDLL(str(julia.libjulia), mode=ctypes.RTLD_GLOBAL)
@@ -71,6 +71,17 @@ class EmbeddedHost:
         if kind == b"String":
             raise JuliaError(self._lib.jl_string_ptr(value).decode(errors="replace"))
         raise JuliaError(f"Julia could not evaluate: {code}")
+
+
+def _preload(name: str, julia: Julia) -> None:
+    """Load the machine's ``name``, or where it has none the one that the wheel brings along.
+
+    The machine's goes first: what other packages load later may need a newer one than Julia's distribution has.
+    """
+    for path in (name, str(julia.bindir.parent.parent / "fallback" / name)):
+        with suppress(OSError):
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            return
 
 
 class _NoSecondJulia(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -4,12 +4,14 @@
 2. What the user asked for: a path, or one of the words ``full`` and ``embedded``. Never replaced silently.
 3. The full host: juliacall's Julia (1.10 or newer) with the companion packages, when they are installed
    already or when Julia's servers can be reached.
-4. The embedded default: the Debian distribution's Julia 1.5.3, installed privately.
+4. The embedded default: Julia 1.5.3, from the wheel ``pymlpgf_julia`` if that is installed, else the Debian
+   distribution's, installed privately.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProvisioningError, RuntimeUnavailable
-from . import debian, juliapkg_state, manifest, release, settings
+from . import debian, image, juliapkg_state, manifest, release, settings
 from .julia import Julia, Refused, executable_at, inspect
 from .report import Progress, Report
 
@@ -137,6 +139,8 @@ def _full(wish: settings.Settings, provision: bool, report: Report, fresh: bool)
 
 
 def _embedded(wish: settings.Settings, provision: bool, report: Report) -> Julia:
+    if wheel := _wheel(wish):
+        return wheel
     place = release.installation(wish.cache)
     if not provision and (faults := manifest.faults(place.prefix)):
         raise Refused(f"{faults[0]}; `pymlpgf install` installs it")
@@ -153,6 +157,34 @@ def _embedded(wish: settings.Settings, provision: bool, report: Report) -> Julia
         project=wish.project,
         private=True,
     )
+
+
+def _wheel(wish: settings.Settings) -> Julia | None:
+    """The Julia of the wheel ``pymlpgf_julia``, with its system image, if that is installed.
+
+    One of another version is refused: its image belongs to other sources of the Julia package.
+    """
+    spec = importlib.util.find_spec("pymlpgf_julia")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0])
+    place = release.Installation(folder / "tree", release.ARCHITECTURES["x86_64"][1])
+    julia = Julia(
+        host="embedded",
+        executable=place.executable,
+        bindir=place.bindir,
+        libjulia=place.libjulia,
+        sysimage=folder / "image" / image.LIBRARY,
+        version=release.VERSION,
+        origin=f"the wheel pymlpgf_julia in {folder}",
+        project=wish.project,
+        private=True,
+        image=True,
+    )
+    if fault := image.Store(wish.cache).fault(folder / "image", image.key(julia, portable=True)):
+        why = "install the one of this version of pymlpgf, or remove it: `python -m pip uninstall pymlpgf_julia`"
+        raise Refused(f"the wheel pymlpgf_julia in {folder} cannot be used, {fault}: {why}")
+    return julia
 
 
 def _holds_pythoncall(project: Path) -> bool:

@@ -23,7 +23,7 @@ from . import linker
 from .key import key as key_of
 from .store import LIBRARY, VERIFIED, Store
 
-__all__ = ["build"]
+__all__ = ["attempt", "build", "write_library"]
 
 DISK_NEEDED = 900 << 20  # an object file of 250 MB and a library of 220, and room to breathe
 LIMIT = 3600.0
@@ -83,7 +83,7 @@ def _build(julia: Julia, wish: Settings, store: Store, key: str, report: Report)
         tree.mkdir()
         write_library(julia, wish, program, staging, tree / LIBRARY, report)
         report("trying the system image", 0.95)
-        _try(julia, wish, tree / LIBRARY)
+        attempt(julia, wish, tree / LIBRARY)
         if key_of(julia) != key:
             raise ProvisioningError("the sources changed while the system image was built: it is not kept")
         digest = manifest.sha256(tree / LIBRARY)
@@ -136,7 +136,8 @@ def _environment(julia: Julia, wish: Settings) -> dict[str, str]:
     return kept | variables(julia, wish.cache, 1)
 
 
-def _try(julia: Julia, wish: Settings, library: Path) -> None:
+def attempt(julia: Julia, wish: Settings, library: Path) -> None:
+    """Start ``julia`` with the image ``library`` and compute a little; raises ``ProvisioningError`` if that fails."""
     command = [str(julia.executable), "--startup-file=no", "--history-file=no", f"-J{library}", "-e", TRIAL]
     said = run(command, limit=300, what="trying the system image", environment=_environment(julia, wish)).stdout
     if said.split() != ["good", "1"]:

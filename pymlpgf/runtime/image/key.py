@@ -16,14 +16,18 @@ FORMAT = 1  # of images; another number makes all that were built before unknown
 TRAITS = ("vendor_id", "cpu family", "model", "flags", "CPU implementer", "CPU architecture", "CPU part", "Features")
 
 
-def key(julia: Julia, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The name of the image for ``julia`` on this machine, 24 hexadecimal digits."""
-    digest = hashlib.sha256(f"{FORMAT} {__version__} {julia.version_text} {_system(julia)}".encode())
+def key(julia: Julia, cpuinfo: Path = Path("/proc/cpuinfo"), *, portable: bool = False) -> str:
+    """The name of the image for ``julia`` on this machine, 24 hexadecimal digits.
+
+    A ``portable`` image is one for several processors, which comes with the Julia that it belongs to.
+    """
+    digest = hashlib.sha256(f"{FORMAT} {__version__} {julia.version_text}".encode())
     folder = package()
     for path in sorted([folder / "image.jl", *(folder / "src").rglob("*.jl")]):
         digest.update(str(path.relative_to(folder)).encode())
         digest.update(path.read_bytes())
-    digest.update(features(cpuinfo).encode())
+    if not portable:
+        digest.update(f"{_system(julia)} {features(cpuinfo)}".encode())
     return digest.hexdigest()[:24]
 
 

@@ -31,6 +31,13 @@ class Linker:
         command = [self.program, "-shared", "-o", str(target), str(source), str(library)]
         run(command, limit=600, what="linking the system image", environment={**os.environ, **self.environment})
 
+    def strip(self, library: Path) -> None:
+        """Remove the symbols of ``library`` that only debuggers read."""
+        program = Path(self.program).with_name(Path(self.program).name.replace("ld", "strip", 1))
+        if program.exists():
+            command = [str(program), "--strip-unneeded", str(library)]
+            run(command, limit=600, what="stripping the system image", environment={**os.environ, **self.environment})
+
 
 def find(cache: Path, source: str | None, report: Report) -> Linker:
     """A linker that works here; the distribution's is fetched where the machine has none.
