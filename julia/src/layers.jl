@@ -100,7 +100,7 @@ blocks(::Type{T}, X, Y, w) where {T} =
 
 Buffers for one block, a matrix per layer with a column per unit. Activations `A` (column width + 1 holds
 ones, others follow for `gram!`), f' `D`, f'' `S`, ∂ℓ/∂a `E`, ∂ℓ/∂h `Δ`; the letters with a dot are directional derivatives:
-`Ȧ`, `Ḣ` (of pre-activations), `Δ̇`. `row` has three columns for what a loss keeps per sample.
+`Ȧ`, `Ḣ` (of pre-activations), `Δ̇`. `row` has five columns for what a loss keeps per sample.
 """
 struct Workspace{T}
     A::Vector{Matrix{T}}
@@ -117,7 +117,7 @@ end
 function Workspace{T}(layers, rows) where {T}
     buffers(columns=identity) = [zeros(T, rows, columns(l.width)) for l in layers]
     ws = Workspace{T}(buffers(columns_for), buffers(), buffers(), buffers(), buffers(), buffers(columns_for), buffers(),
-                      buffers(columns_for), zeros(T, rows, 3))
+                      buffers(columns_for), zeros(T, rows, 5))
     for (A, l) in zip(ws.A, layers)
         A[:, l.width+1] .= 1
     end

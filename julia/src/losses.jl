@@ -85,17 +85,28 @@ function loss_dot!(::MeanSquared, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}
     return Ė
 end
 
-# Row by row: m = maxₒ hₒ, then Σₒ exp(hₒ − m), both in the two columns of ws.row.
+# Row by row the largest logit m, the number of the unit that has it, and Σ exp(hₒ − m) over the other units: what is small
+# where a sample is sure is computed as itself, never as a difference from one.
+const MAXIMUM, OTHERS, SUM_OF_TARGETS, LARGEST, SHIFT = 1, 2, 3, 4, 5     # columns of ws.row
+
 function log_sum_exp!(ws::Workspace{T}, n::Int, outputs::Int) where {T}
-    H, m, z = last(ws.A), 1, 2
-    R = ws.row
-    @inbounds @lanes r n R[r, m] = H[r, 1]
-    @inbounds for o in 2:outputs
-        @lanes r n R[r, m] = ifelse(H[r, o] > R[r, m], H[r, o], R[r, m])
+    H, R = last(ws.A), ws.row
+    @inbounds @lanes r n begin
+        R[r, MAXIMUM] = H[r, 1]
+        R[r, LARGEST] = one(T)
+        R[r, OTHERS] = zero(T)
     end
-    @inbounds @lanes r n R[r, z] = zero(T)
+    @inbounds for o in 2:outputs
+        unit = T(o)
+        @lanes r n begin
+            larger = H[r, o] > R[r, MAXIMUM]
+            R[r, LARGEST] = ifelse(larger, unit, R[r, LARGEST])
+            R[r, MAXIMUM] = ifelse(larger, H[r, o], R[r, MAXIMUM])
+        end
+    end
     @inbounds for o in 1:outputs
-        @lanes r n R[r, z] += fast_exp(H[r, o] - R[r, m])
+        unit = T(o)
+        @lanes r n R[r, OTHERS] += ifelse(R[r, LARGEST] == unit, zero(T), fast_exp(H[r, o] - R[r, MAXIMUM]))
     end
     return nothing
 end
@@ -104,7 +115,7 @@ end
 function softmax!(ws::Workspace{T}, n::Int, outputs::Int) where {T}
     H, R = last(ws.A), ws.row
     @inbounds for o in 1:outputs
-        @lanes r n H[r, o] = fast_exp(H[r, o] - R[r, 1]) / R[r, 2]
+        @lanes r n H[r, o] = fast_exp(H[r, o] - R[r, MAXIMUM]) / (1 + R[r, OTHERS])
     end
     return nothing
 end
@@ -113,39 +124,51 @@ function block_loss(::NegativeLogLikelihood, ws::Workspace{T}, block::Block{T}) 
     H, Y, R, w, n = last(ws.A), block.Y, ws.row, block.w, block.n
     log_sum_exp!(ws, n, size(Y, 2))
     @inbounds for r in 1:n
-        R[r, 3] = log(R[r, 2])
+        R[r, SHIFT] = log1p(R[r, OTHERS])
     end
     s = zero(T)
     @inbounds for o in 1:size(Y, 2)
         @simd for r in 1:n
-            s = muladd(w[r] * Y[r, o], R[r, 3] + (R[r, 1] - H[r, o]), s)
+            s = muladd(w[r] * Y[r, o], R[r, SHIFT] + (R[r, MAXIMUM] - H[r, o]), s)
         end
     end
     return s
 end
 
+# The derivative by hₒ is Σy pₒ − yₒ. For the largest unit p = 1 − q with q = others/(1 + others).
 function block_loss!(loss::NegativeLogLikelihood, E::Matrix{T}, ws::Workspace{T}, block::Block{T}, scale::T) where {T}
     P, Y, R, w, n = last(ws.A), block.Y, ws.row, block.w, block.n
     s = block_loss(loss, ws, block)
     softmax!(ws, n, size(Y, 2))
-    @inbounds @lanes r n R[r, 3] = zero(T)
+    @inbounds @lanes r n R[r, SUM_OF_TARGETS] = zero(T)
     @inbounds for o in 1:size(Y, 2)
-        @lanes r n R[r, 3] += Y[r, o]                  # one, unless a user's probabilities do not sum to one
+        @lanes r n R[r, SUM_OF_TARGETS] += Y[r, o]     # one, unless a user's probabilities do not sum to one
     end
     @inbounds for o in 1:size(Y, 2)
-        @lanes r n E[r, o] = scale * w[r] * (R[r, 3] * P[r, o] - Y[r, o])
+        unit = T(o)
+        @lanes r n begin
+            total, q = R[r, SUM_OF_TARGETS], R[r, OTHERS] / (1 + R[r, OTHERS])
+            sure = (total - Y[r, o]) - total * q
+            E[r, o] = scale * w[r] * ifelse(R[r, LARGEST] == unit, sure, total * P[r, o] - Y[r, o])
+        end
     end
     return s
 end
 
+# Σy pₒ (Ȧₒ − Σ p Ȧ), with directions counted from that of the largest unit.
 function loss_dot!(::NegativeLogLikelihood, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}, block::Block{T}, scale::T) where {T}
     P, R, w, n = last(ws.A), ws.row, block.w, block.n
-    @inbounds @lanes r n R[r, 1] = zero(T)
-    @inbounds for o in 1:size(Ė, 2)
-        @lanes r n R[r, 1] = muladd(P[r, o], Ȧ[r, o], R[r, 1])
+    outputs = size(block.Y, 2)           # matrices of the workspace may be wider
+    @inbounds for o in 1:outputs
+        unit = T(o)
+        @lanes r n R[r, MAXIMUM] = ifelse(R[r, LARGEST] == unit, Ȧ[r, o], R[r, MAXIMUM])
     end
-    @inbounds for o in 1:size(Ė, 2)
-        @lanes r n Ė[r, o] = scale * w[r] * R[r, 3] * P[r, o] * (Ȧ[r, o] - R[r, 1])
+    @inbounds @lanes r n R[r, SHIFT] = zero(T)
+    @inbounds for o in 1:outputs
+        @lanes r n R[r, SHIFT] = muladd(P[r, o], Ȧ[r, o] - R[r, MAXIMUM], R[r, SHIFT])
+    end
+    @inbounds for o in 1:outputs
+        @lanes r n Ė[r, o] = scale * w[r] * R[r, SUM_OF_TARGETS] * P[r, o] * ((Ȧ[r, o] - R[r, MAXIMUM]) - R[r, SHIFT])
     end
     return Ė
 end

@@ -27,8 +27,9 @@ class Linker:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def link(self, source: Path, target: Path, library: Path) -> None:
-        """Make ``target``, a shared library that needs ``library``, of the object file ``source``."""
-        command = [self.program, "-shared", "-o", str(target), str(source), str(library)]
+        """Make ``target``, a shared library that needs ``library``, of ``source``, an archive of object files."""
+        command = [self.program, "-shared", "-o", str(target), "--whole-archive", str(source), "--no-whole-archive"]
+        command.append(str(library))
         run(command, limit=600, what="linking the system image", environment={**os.environ, **self.environment})
 
     def strip(self, library: Path) -> None:
