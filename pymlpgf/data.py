@@ -75,13 +75,50 @@ def sample_weights(weights: Any, samples: int, dtype: np.dtype) -> np.ndarray | 
 
 
 def numeric(name: str, value: Any) -> np.ndarray:
+    """``value`` as an array of real numbers; what would lose something on the way is refused by name."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        count = int(np.ma.getmaskarray(value).sum())
+        raise InputError(
+            f"{name} is masked in {count} {'entry' if count == 1 else 'entries'}, which would count as data: fill them,"
+            " or leave those samples out"
+        )
+    if getattr(value, "requires_grad", False) is True:
+        raise InputError(f"{name} is a tensor that requires a gradient: give {name}.detach()")
+    if hasattr(value, "columns") and hasattr(value, "dtypes"):
+        return _frame(name, value)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise InputError(f"{name} is not an array: {error}") from None
+    if array.dtype == object and hasattr(value, "dtype"):  # a series of a nullable type
+        array = _column(name, value)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")
     return array
+
+
+def _frame(name: str, frame: Any) -> np.ndarray:
+    """A frame of pandas or polars: its columns one by one, so that the one that is no good can be named."""
+    columns = [_column(f"the column {column!r} of {name}", frame[column]) for column in frame.columns]
+    return np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))
+
+
+def _column(what: str, column: Any) -> np.ndarray:
+    array = np.asarray(column)
+    if array.dtype != object:
+        if array.dtype.kind == "f" and (bad := array.size - np.count_nonzero(np.isfinite(array))):
+            raise InputError(f"{what} contains {bad} NaN or infinite {'entry' if bad == 1 else 'entries'}")
+        if array.dtype.kind in "fiub":
+            return array
+        raise InputError(f"{what} has dtype {array.dtype}; real numbers are needed")
+    values = [real_number(float(v) if isinstance(v, (bool, np.bool_)) else v) for v in array]
+    for row, (value, number) in enumerate(zip(array, values, strict=True)):
+        if math.isnan(number):
+            raise InputError(f"{what} holds {value!r} in row {row}; real numbers are needed")
+    converted = np.array(values)
+    if any(isinstance(v, (int, np.integer)) and int(number) != v for v, number in zip(array, values, strict=True)):
+        raise InputError(f"{what} holds whole numbers that float64 cannot represent")
+    return converted
 
 
 def common_dtype(dtype: Any, *arrays: np.ndarray) -> np.dtype:

@@ -302,6 +302,11 @@ class Net:
         weakref.finalize(other, self._bridge.release_later, other._handle)
         return other
 
+    @property
+    def output_factor(self) -> float:
+        """What the outputs are multiplied by."""
+        return float(self._settings["output_factor"])
+
     def loss(self, p: Any, input: Any = None, target: Any = None) -> float:
         """L at the parameters ``p``, on the net's own data or on others."""
         if input is not None:
@@ -416,6 +421,8 @@ class Net:
     def _flat(self, p: Any, name: str = "p") -> np.ndarray:
         if type(p) is Params:
             p = p.flat
+        elif type(p) is not np.ndarray and type(getattr(p, "x", None)) is np.ndarray:  # a result
+            p = p.x
         if type(p) is np.ndarray and p.dtype == self._dtype and p.shape == (self._n_params,) and p.flags.c_contiguous:
             return p
         array = numeric(name, p)

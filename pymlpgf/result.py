@@ -60,7 +60,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class DenseSolution:
-    """The flow between its steps: a polynomial a step. ``sol(t)`` is θ(t), of shape (P,), or (M, P) for M times.
+    """The flow between its steps: a polynomial a step. ``sol(t)`` is θ(t): shape (P,), or that of ``t`` and P more.
 
     On the step from ``t[k]`` to ``t[k + 1]``, θ is Σ_m ``coefficients[k, m]`` s^m with s running from 0 to 1.
     """
@@ -70,17 +70,18 @@ class DenseSolution:
 
     def __call__(self, t: Any) -> np.ndarray:
         times = np.asarray(t, float)
-        if times.ndim > 1 or not ((times >= self.t[0]) & (times <= self.t[-1])).all():
+        if not ((times >= self.t[0]) & (times <= self.t[-1])).all():
             raise InputError(f"t must lie in [{self.t[0]:.6g}, {self.t[-1]:.6g}], the times that the flow covers")
         k = np.clip(np.searchsorted(self.t, times, side="right") - 1, 0, len(self.t) - 2)
-        s = ((times - self.t[k]) / (self.t[k + 1] - self.t[k]))[..., None]
+        length = self.t[k + 1] - self.t[k]
+        s = ((times - self.t[k]) / np.where(length > 0, length, 1.0))[..., None]  # a flow without a step has length 0
         value = self.coefficients[k, -1]
         for m in range(self.coefficients.shape[1] - 2, -1, -1):
             value = self.coefficients[k, m] + s * value
         return value
 
     def __repr__(self) -> str:
-        return f"DenseSolution({len(self.t) - 1} steps, t = {self.t[0]:.4g} … {self.t[-1]:.4g})"
+        return f"DenseSolution({np.count_nonzero(np.diff(self.t))} steps, t = {self.t[0]:.4g} … {self.t[-1]:.4g})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,6 +124,8 @@ class TrainResult:
         Whose solvers ran: "builtin", "sciml", "optim" or "nlopt"; two of them with a plus, of the flow and of the
         minimisation.
     layers : list of (width, activation, bias)
+    output_factor : float
+        What the network's outputs are multiplied by.
     seed : int or None
         Of the initial parameters, in a sweep.
     versions : dict
@@ -160,6 +163,7 @@ class TrainResult:
     compile_time: float = 0.0
     batchsize: int | None = None
     batch_seed: int | None = None
+    output_factor: float = 1.0
 
     @property
     def converged(self) -> bool:
@@ -192,17 +196,21 @@ class TrainResult:
         """Write the weights as a state_dict of PyTorch, for ``torch.load``. Returns the path.
 
         It fits the ``nn.Sequential`` in which each ``nn.Linear`` is followed by a module for its activation, except
-        where that is the identity: with keys such as "0.weight", "0.bias", "2.weight".
+        where that is the identity: with keys such as "0.weight", "0.bias", "2.weight"; and what
+        ``pymlpgf.torch.to_module`` makes, which has an entry "….factor" where the net has an ``output_factor``.
         """
         import torch
 
-        state, position = {}, 0
+        state: dict[str, Any] = {}
+        position = 0
         p = self.params
         for W, b, (_, activation, _) in zip(p.weights, p.biases, self.layers, strict=True):
             state[f"{position}.weight"] = torch.from_numpy(W.copy())
             if b is not None:
                 state[f"{position}.bias"] = torch.from_numpy(b.copy())
-            position += 1 if activation == "identity" else 2
+            position += 1 if activation in ("identity", "softmax") else 2
+        if self.output_factor != 1:
+            state[f"{position}.factor"] = torch.tensor(self.output_factor, dtype=next(iter(state.values())).dtype)
         return write_atomically(Path(path), lambda file: torch.save(state, file))
 
     def to_scipy(self) -> Any:
@@ -307,8 +315,11 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
         fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen)
         nfev, njev, nhev = got["ode.nfev"], got["ode.nfev"], got["ode.njev"]
         coefficients = got["ode.dense.coefficients"]
-        if coefficients is not None and len(coefficients):
-            fields["sol"] = DenseSolution(got["ode.dense.t"], coefficients)
+        if coefficients is not None:
+            times = got["ode.dense.t"]
+            if not len(coefficients):  # no step: a solution on [0, 0]
+                times, coefficients = np.zeros(2), init[None, None].copy()
+            fields["sol"] = DenseSolution(times, coefficients)
     if got["optim.stopped_by"] is not None:
         last = "optim."
         fields.update({name if name == "optim_solver" else f"optim_{name}": got[last + name] for name in _MINIMIZE})
@@ -331,6 +342,7 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
         status=REASONS.index(got[last + "stopped_by"]),
         message=got[last + "stopped_by.advice"],
         layers=net.layers,
+        output_factor=net.output_factor,
         versions={"pymlpgf": __version__, "julia": runtime.info()["version"], "numpy": np.__version__},
         **fields,
     )

@@ -79,6 +79,9 @@ class _GradientFlow(BaseEstimator):
     def _layers(self, outputs: int, last: str) -> tuple[tuple[int, Activation, bool], ...]:
         sizes = self.hidden_layer_sizes
         sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+        for width in sizes:
+            if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
+                raise InputError(f"hidden_layer_sizes holds {width!r}; positive whole numbers are needed")
         names = self.activation
         names = list(names) if isinstance(names, list) else [names] * len(sizes)
         if len(names) != len(sizes):

@@ -24,6 +24,19 @@ def nearest(name: str, known: Iterable[str], unlisted: Iterable[str] = ()) -> st
     return f"{hint} (known: {', '.join(known)})"
 
 
+#: keywords of other packages -> what to do here
+ELSEWHERE = {
+    "saveat": "give dense=True and evaluate res.sol at the times that you want",
+    "t_eval": "give dense=True and evaluate res.sol at the times that you want",
+    "tspan": "give maxT, where the flow that begins at t = 0 ends",
+    "rtol": "it is called reltol here",
+    "atol": "it is called abstol here",
+    "tol": "give min_gnorm, at which ‖∇L‖_∞ counts as zero, or nothing: round-off ends every run",
+    "lr": "it is called learning_rate here",
+    "epochs": "give maxiterations_ode, the number of steps",
+}
+
+
 def suggest_keywords(function: F) -> F:
     """Let an unknown keyword raise a ``KeywordError`` that names the nearest valid one."""
     names = [p.name for p in inspect.signature(function).parameters.values() if p.name != "self"]
@@ -33,7 +46,8 @@ def suggest_keywords(function: F) -> F:
     def checked(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
             if name not in names:
-                raise KeywordError(f"{title} has no keyword {name!r}{nearest(name, names)}")
+                hint = f": {ELSEWHERE[name]}" if name in ELSEWHERE else nearest(name, names)
+                raise KeywordError(f"{title} has no keyword {name!r}{hint}")
         return function(*args, **kwargs)
 
     return checked  # type: ignore[return-value]

@@ -48,6 +48,24 @@ class _Elementwise(nn.Module):
         return self.name
 
 
+class _Scale(nn.Module):
+    """Outputs multiplied by a fixed factor: the ``output_factor`` of a net. A buffer, so that state_dicts have it."""
+
+    factor: torch.Tensor
+
+    def __init__(self, factor: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(factor, dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Each entry times the factor."""
+        return self.factor * x
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        return f"{self.factor.item():g}"
+
+
 def from_module(module: nn.Sequential, **data: Any) -> tuple[Net, Params]:
     """A ``Net`` like ``module``, and parameters with its values.
 
@@ -84,7 +102,15 @@ def from_module(module: nn.Sequential, **data: Any) -> tuple[Net, Params]:
         raise InputError(f"module is {type(module).__name__}; an nn.Sequential is needed")
     layers: list[list[Any]] = []
     values, n_features = [], 0
+    _refuse_more_than_parameters(module)
+    factor: float | None = None
     for number, part in enumerate(module):
+        if factor is not None and not isinstance(part, (nn.Softmax, nn.LogSoftmax)):
+            raise InputError(f"module {number}, {part}, follows the factor of the outputs, which comes last")
+        if isinstance(part, _Scale) and layers:
+            factor = part.factor.item()
+            data.setdefault("output_factor", factor)
+            continue
         if isinstance(part, nn.Linear):
             if not layers:
                 n_features = part.in_features
@@ -110,6 +136,37 @@ def from_module(module: nn.Sequential, **data: Any) -> tuple[Net, Params]:
     return net, net.params(np.concatenate(values))
 
 
+def _refuse_more_than_parameters(module: nn.Sequential) -> None:
+    """Refuse what a vector of free parameters cannot say: shared or frozen ones, hooks, reparametrisations."""
+    owners: dict[int, str] = {}
+    if _has_hooks(module):
+        raise InputError("module has hooks, which would be ignored: remove them")
+    for number, part in enumerate(module):
+        if isinstance(part, nn.Linear) and (type(part) is not nn.Linear or hasattr(part, "weight_g")):
+            kind = "a weight norm" if hasattr(part, "weight_g") else f"a {type(part).__name__}"
+            raise InputError(
+                f"module {number} is {kind}, whose weights are made from other parameters: remove it "
+                "(torch.nn.utils.parametrize.remove_parametrizations or remove_weight_norm), or give a plain nn.Linear"
+            )
+        if _has_hooks(part):
+            raise InputError(f"module {number}, {part}, has hooks, which would be ignored: remove them")
+        for name, parameter in part.named_parameters():
+            if id(parameter) in owners:
+                raise InputError(
+                    f"the {name} of module {number} is the {owners[id(parameter)]}: shared parameters would come apart"
+                )
+            owners[id(parameter)] = f"{name} of module {number}"
+            if not parameter.requires_grad:
+                raise InputError(
+                    f"the {name} of module {number} does not require a gradient, and would be trained: call "
+                    "module.requires_grad_(), and freeze it by tauinv = 0 in flow"
+                )
+
+
+def _has_hooks(part: nn.Module) -> bool:
+    return any(getattr(part, f"_{kind}_hooks", None) for kind in ("forward", "forward_pre", "backward", "backward_pre"))
+
+
 def _name(part: nn.Module) -> str | None:
     if isinstance(part, _Elementwise):
         return part.name
@@ -129,7 +186,7 @@ def _name(part: nn.Module) -> str | None:
 def to_module(net: Net, p: Any) -> nn.Sequential:
     """An ``nn.Sequential`` like ``net`` with the values ``p``, in the net's dtype.
 
-    A softmax output becomes LogSoftmax.
+    A softmax output becomes LogSoftmax; a net's ``output_factor`` a module that multiplies, without parameters.
 
     Raises
     ------
@@ -153,13 +210,15 @@ def to_module(net: Net, p: Any) -> nn.Sequential:
     fan_in = net.n_features
     for width, activation, bias in check_layers(net.layers):
         parts.append(nn.Linear(fan_in, width, bias=bias, dtype=dtype))
+        if activation == "softmax" and net.output_factor != 1:
+            parts.append(_Scale(net.output_factor, dtype))
         if activation != "identity":
             parts.append(_module(activation))
         fan_in = width
+    if net.output_factor != 1 and net.layers[-1][1] != "softmax":
+        parts.append(_Scale(net.output_factor, dtype))
     module = nn.Sequential(*parts)
-    flat = np.asarray(p.flat if isinstance(p, Params) else p, net.dtype)
-    if flat.shape != (net.n_params,):
-        raise InputError(f"p has shape {flat.shape}; this net has {net.n_params} parameters")
+    flat = net._flat(p)
     nn.utils.vector_to_parameters(torch.from_numpy(flat.copy()), module.parameters())
     return module
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -32,7 +34,8 @@ class Pool:
         lifeline, self._line = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(workers, context, _begin, (lifeline, pickled))
         try:
-            self._pool.submit(os.getpid).result()
+            with _importable_main():  # processes are started by the first jobs
+                self._pool.submit(os.getpid).result()
         except BrokenProcessPool:
             self.close()
             raise MLPGFError(
@@ -41,12 +44,28 @@ class Pool:
             ) from None
 
     def submit(self, job: Job) -> Future[Run]:
-        return self._pool.submit(run_one, "", None, *job)
+        with _importable_main():
+            return self._pool.submit(run_one, "", None, *job)
 
     def close(self) -> None:
         """End the processes, whatever they do."""
         self._line.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _importable_main() -> Iterator[None]:
+    """Start processes although the script came through standard input: there is no file that they could import."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or os.path.exists(file):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file
 
 
 def _begin(lifeline: Connection, pickled: bytes) -> None:

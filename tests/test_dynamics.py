@@ -297,3 +297,27 @@ def test_unknown_options_of_methods():
         mg.Adam(learning_rat=1)
     assert mg.Adam(learning_rate=0.1) == mg.Adam(learning_rate=0.1)
     assert repr(mg.Momentum()) == "Momentum(learning_rate=0.01, schedule=None, momentum=0.9)"
+
+
+def test_a_dense_solution_without_a_step_is_constant():
+    net = mg.Net(layers=[(1, "identity", True)], input=[[0.0], [1.0]], target=[1.0, 3.0])
+    for options in ({"maxT": 0.0}, {"event": lambda t, x: True}):
+        res = mg.flow(net, [0.5, 1.5], dense=True, verbosity=0, **options)
+        np.testing.assert_array_equal(res.sol(0.0), [0.5, 1.5])
+        assert res.sol([[0.0], [0.0]]).shape == (2, 1, 2)
+    with pytest.raises(mg.InputError, match="t must lie in"):
+        res.sol(0.1)
+
+
+def test_a_dense_solution_takes_times_of_any_shape():
+    net = mg.Net(layers=[(1, "identity", True)], input=[[0.0], [1.0]], target=[1.0, 3.0])
+    sol = mg.flow(net, [0.0, 0.0], dense=True, maxT=2.0, verbosity=0).sol
+    times = np.linspace(0, 2, 6).reshape(2, 3)
+    np.testing.assert_array_equal(sol(times), [[sol(t) for t in row] for row in times])
+
+
+@pytest.mark.parametrize("word", ["saveat", "t_eval"])
+def test_times_at_which_to_record_are_what_dense_is_for(word):
+    net = mg.Net(layers=[(1, "identity", True)], input=[[0.0], [1.0]], target=[1.0, 3.0])
+    with pytest.raises(mg.KeywordError, match=rf"flow has no keyword '{word}': give dense=True and evaluate res.sol"):
+        mg.flow(net, [0.0, 0.0], **{word: [1.0]})

@@ -415,3 +415,72 @@ def test_arrays_of_other_types_and_strides_are_accepted():
     twice = np.repeat(p, 2)[::2]
     assert net.loss(twice) == net.loss(p.tolist()) == net.loss(p)
     assert net.loss(p.astype(np.float32)) == pytest.approx(net.loss(p), rel=1e-6)
+
+
+@pytest.mark.parametrize("where", ["input", "target", "weights", "p"])
+def test_masked_entries_are_refused(where):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "input": rng.normal(size=(6, 2)),
+        "target": rng.normal(size=6),
+        "weights": np.ones(6),
+        "p": rng.normal(size=9),
+    }
+    layers = [(2, "tanh", True), (1, "identity", True)]
+
+    def loss(p, **data):
+        return mg.Net(layers=layers, **data).loss(p)
+
+    expected = loss(**arrays)
+    whole = {**arrays, where: np.ma.masked_equal(arrays[where], -999)}
+    assert loss(**whole) == expected
+    arrays[where] = np.ma.array(arrays[where], mask=False)
+    arrays[where].mask.flat[1] = True
+    with pytest.raises(InputError, match=f"{where} is masked in 1 entry"):
+        loss(**arrays)
+
+
+def test_frames_are_converted_or_the_column_is_named():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": pd.array([1, 2, 3], dtype="Int64"), "c": [True, False, True]})
+    layers = [(1, "identity", True)]
+    net = mg.Net(layers=layers, input=frame, target=pd.array([1, 2, 3], dtype="Int64"))
+    same = mg.Net(layers=layers, input=[[1.0, 1, 1], [2, 2, 0], [3, 3, 1]], target=[1.0, 2.0, 3.0])
+    assert net.loss([1.0, 2.0, 3.0, 4.0]) == same.loss([1.0, 2.0, 3.0, 4.0])
+    frame["b"] = pd.array([1, None, 3], dtype="Int64")
+    with pytest.raises(InputError, match="the column 'b' of input (holds <NA> in row 1|contains 1 NaN)"):
+        mg.Net(layers=layers, input=frame, target=[1.0, 2.0, 3.0])
+    frame["b"] = ["x", "y", "z"]
+    with pytest.raises(InputError, match="the column 'b' of input"):
+        mg.Net(layers=layers, input=frame, target=[1.0, 2.0, 3.0])
+    mixed = pd.DataFrame({"a": [1, 2.5, 3]}, dtype=object)
+    assert mg.Net(layers=layers, input=mixed, target=[0.0, 0, 0]).loss([1.0, 0.0]) == pytest.approx((1 + 6.25 + 9) / 3)
+
+
+def test_a_tensor_that_requires_a_gradient_is_refused():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InputError, match=r"input is a tensor that requires a gradient: give input.detach\(\)"):
+        mg.Net(layers=[(1, "identity", True)], input=torch.ones(2, 1, requires_grad=True), target=[0.0, 1.0])
+
+
+def test_a_result_serves_wherever_parameters_do():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(8, 2)), rng.normal(size=8)
+    net = mg.Net(layers=[(2, "tanh", True), (1, "identity", True)], input=X, target=y)
+    res = mg.minimize(net, net.random_params(seed=0), maxiterations_optim=3, verbosity=0)
+    for call in (
+        net,
+        net.loss,
+        net.gradient,
+        net.hessian,
+        net.jacobian,
+        net.hessian_spectrum,
+        net.data_terms,
+        net.params,
+    ):
+        first, second = (list(v) if isinstance(v := call(p), tuple) else [v] for p in (res, res.x))
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(net.hvp(res, res), net.hvp(res.x, res.x))
+    teacher = mg.TeacherNet(layers=net.layers, params=res, n_features=2)
+    np.testing.assert_array_equal(teacher(X), net(res))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -339,3 +341,20 @@ def test_a_function_that_cannot_be_sent():
 def test_bad_input(net, call, error, message):
     with pytest.raises(error, match=message):
         call(net)
+
+
+def test_a_script_on_standard_input(tmp_path):
+    script = (
+        "import numpy as np, pymlpgf as mg\n"
+        "x = np.linspace(-1, 1, 20).reshape(-1, 1)\n"
+        'net = mg.Net(layers=[(2, "tanh", True), (1, "identity", True)], input=x, target=np.sin(x))\n'
+        'if __name__ == "__main__":\n'
+        "    limits = dict(maxiterations_ode=5, maxiterations_optim=5, verbosity=0)\n"
+        "    runs = mg.sweep(net, [0, 1], max_workers=1, **limits).runs\n"
+        "    print([run.error for run in runs])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-"], input=script, capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.stdout == "[None, None]\n", done.stderr

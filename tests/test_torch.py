@@ -164,3 +164,55 @@ def test_a_library_with_an_llvm_of_its_own_calls_that(run_python, tmp_path) -> N
             assert sys.getdlopenflags() == flags
         """
     run_python(code, environment={"PYTHONNOUSERSITE": "1"})
+
+
+@pytest.mark.parametrize("last", [(1, "identity", True), (1, "tanh", False), (3, "softmax", True)])
+def test_the_output_factor_is_kept(last, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(7, 2))
+    classes = last[1] == "softmax"
+    y = rng.integers(0, 3, size=7) if classes else x[:, 0]
+    options = {"loss": "nll"} if classes else {}
+    net = mg.Net(layers=[(3, "tanh", True), last], input=x, target=y, output_factor=0.5, **options)
+    p = net.random_params(seed=1)
+    module = to_module(net, p)
+    outputs = module(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(np.exp(outputs) if classes else outputs, net(p), rtol=1e-14)
+    np.testing.assert_array_equal(torch.nn.utils.parameters_to_vector(module.parameters()).detach(), p.flat)
+    other, q = from_module(module)
+    assert other.output_factor == 0.5
+    np.testing.assert_array_equal(other(q, x), net(p, x))
+    res = mg.minimize(net, p, maxiterations_optim=2, verbosity=0)
+    again = to_module(net, p)
+    again.load_state_dict(torch.load(res.to_torch(tmp_path / "state.pt")))
+    np.testing.assert_array_equal(
+        again(torch.from_numpy(x)).detach(), to_module(net, res)(torch.from_numpy(x)).detach()
+    )
+    with pytest.raises(mg.InputError, match="comes last"):
+        from_module(nn.Sequential(*module, nn.Linear(last[0], 1).double()))
+
+
+def test_what_independent_parameters_cannot_say_is_refused():
+    def refused(module, *parts):
+        with pytest.raises(mg.InputError) as error:
+            from_module(module)
+        assert all(part in str(error.value) for part in parts), error.value
+
+    shared = nn.Linear(3, 3)
+    refused(
+        nn.Sequential(nn.Linear(2, 3), shared, nn.Tanh(), shared), "the weight of module 3 is the weight of module 1"
+    )
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    tied[2].bias = tied[0].bias
+    refused(tied, "the bias of module 2 is the bias of module 0", "come apart")
+    frozen = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    frozen[0].bias.requires_grad_(False)
+    refused(frozen, "the bias of module 0 does not require a gradient", "tauinv")
+    hooked = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    handle = hooked[1].register_forward_hook(lambda module, x, y: 2 * y)
+    refused(hooked, "module 1, Tanh(), has hooks")
+    handle.remove()
+    hooked.register_forward_pre_hook(lambda module, x: x)
+    refused(hooked, "module has hooks")
+    refused(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 1))), "module 0", "Parametrized", "remove")
+    refused(nn.Sequential(nn.utils.weight_norm(nn.Linear(2, 1))), "module 0", "a weight norm")

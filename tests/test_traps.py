@@ -15,7 +15,7 @@ import types
 from pathlib import Path
 
 import pytest
-from conftest import PRELUDE
+from conftest import PRELUDE, ROOT
 
 from pymlpgf.errors import JuliaError, RuntimeUnavailable
 from pymlpgf.runtime.bridge import Bridge
@@ -689,3 +689,19 @@ def test_a_julia_of_another_thread_leaves_cleanly(run_python):
     thread.start()
     thread.join()
     """)
+
+
+@pytest.mark.parametrize("closed", [(0,), (1, 2), (0, 1, 2)])
+def test_standard_streams_that_are_closed(tmp_path, closed):
+    """As in some daemons: Julia's event loop would take their descriptors."""
+    code = (
+        "import os, pymlpgf as mg\n"
+        'net = mg.Net(layers=[(1, "tanh", True)], input=[[1.0], [2.0]], target=[0.0, 0.1])\n'
+        "loss = mg.minimize(net, [0.1, 0.2], verbosity=0).loss\n"
+        f"open({str(tmp_path / 'out')!r}, 'w').write(repr(loss < 1e-3))\n"
+    )
+    redirections = " ".join(f"{number}>&-" for number in closed)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {redirections}', sys.executable, code], env=environment)
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_text() == "True"

@@ -50,6 +50,7 @@ def start(threads: int | str | None = None, julia: str | os.PathLike[str] | None
         found, refusals = find.find(julia)
         count = wish.thread_count or 1
         begin = time.perf_counter()
+        environment.open_streams()
         with with_image(found, wish, build=True) as started:
             _julia_host = _host(started, wish.cache, count)
         _bridge = Bridge(_julia_host, environment.package(), count)

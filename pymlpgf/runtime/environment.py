@@ -11,7 +11,7 @@ from ..errors import SettingError
 from . import cpu
 from .julia import Julia
 
-__all__ = ["blocking_streams", "depot", "package", "temporary", "variables"]
+__all__ = ["blocking_streams", "depot", "open_streams", "package", "temporary", "variables"]
 
 OLD_OPENBLAS = (1, 6, 0)  # Julias before this one bring an OpenBLAS that takes today's processors for old ones
 
@@ -63,6 +63,19 @@ def variables(julia: Julia, cache: Path, threads: int | None, *, session: bool =
     if julia.version < OLD_OPENBLAS and (coretype := cpu.openblas_coretype()):
         values["OPENBLAS_CORETYPE"] = coretype
     return values
+
+
+def open_streams() -> None:
+    """Open a null device in place of each standard stream that is closed.
+
+    Julia's event loop would take its descriptor, and the process would be aborted at its end.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 @contextmanager
