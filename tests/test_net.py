@@ -448,7 +448,7 @@ def test_frames_are_converted_or_the_column_is_named():
     same = mg.Net(layers=layers, input=[[1.0, 1, 1], [2, 2, 0], [3, 3, 1]], target=[1.0, 2.0, 3.0])
     assert net.loss([1.0, 2.0, 3.0, 4.0]) == same.loss([1.0, 2.0, 3.0, 4.0])
     frame["b"] = pd.array([1, None, 3], dtype="Int64")
-    with pytest.raises(InputError, match="the column 'b' of input (holds <NA> in row 1|contains 1 NaN)"):
+    with pytest.raises(InputError, match=r"the column 'b' of input (holds <NA> in row 1|contains 1 NaN)"):
         mg.Net(layers=layers, input=frame, target=[1.0, 2.0, 3.0])
     frame["b"] = ["x", "y", "z"]
     with pytest.raises(InputError, match="the column 'b' of input"):

@@ -309,15 +309,28 @@ end
                 @test every.trajectory.gnorm[j] == r.trajectory.gnorm[k]
             end
         end
-        # Many more steps than samples: even in log(t + 1), and bounded memory.
-        recorder = MLPGF.Recorder(Float64, 1, 50)
-        for k in 0:20000
-            MLPGF.record!(recorder, expm1(k * 1e-3), [1.0 * k], 0.0, 0.0)
-            @assert recorder.count <= 100
+        # Many more steps than samples: points where something happens, bounded memory, and lines in log t that miss little.
+        for last in (1e3, 1e30, 1e300)
+            loss(t) = 1e-12 + exp(-t / 3) + 1e-3 / (1 + t / 100)^2
+            norm(t) = 1e-9 + exp(-t / 3) + 1e-4 / (1 + t / 100)^3
+            place(t) = [tanh(log1p(t) - 2), 0.3]
+            recorder = MLPGF.Recorder(Float64, 2, 50)
+            times = [0.0; 10.0 .^ range(-6, log10(last); length=5000)]
+            for t in times
+                MLPGF.record!(recorder, t, place(t), loss(t), norm(t))
+                @assert recorder.count <= 100
+            end
+            kept = MLPGF.Trajectory(recorder)
+            @test length(kept) == 50 && kept.t[1] == 0 && kept.t[2] == times[2] && kept.t[end] == times[end]
+            for t in times[2:end]
+                k = min(searchsortedlast(kept.t, t), 49)
+                s = log(t / kept.t[k]) / log(kept.t[k+1] / kept.t[k])
+                line(v) = (1 - s) * v[k] + s * v[k+1]
+                @assert abs(line(log.(kept.loss)) - log(loss(t))) < 0.15
+                @assert abs(line(log.(kept.gnorm)) - log(norm(t))) < 0.15
+                @assert abs(line(kept.x[1, :]) - place(t)[1]) < 0.15
+            end
         end
-        gaps = diff(log1p.(MLPGF.Trajectory(recorder).t))
-        @test length(gaps) == 49 && maximum(gaps) < 3 * 20 / 49
-        @test recorder.t[1] == 0
     end
 
     @testset "dense output, $alg" for alg in METHODS

@@ -104,16 +104,16 @@ end
 """
     Stagnation(x)
 
-Recognises the finish line: a window of `WINDOW` accepted steps in which neither loss nor gradient reached a
-new low and the gradient did not grow (as it does when a saddle is left), although the gradient promised a
-visible decrease, or in which the point did not move beyond round-off.
+Recognises convergence to round-off: a window of `WINDOW` accepted steps, or of `LEAPS` where each doubles the time, in which
+neither loss nor gradient reached a new low and the gradient did not grow (as it does when a saddle is left), although the
+gradient promised a visible decrease; or `WINDOW` steps in which the point did not move beyond round-off.
 """
 mutable struct Stagnation{T<:AbstractFloat}
     y::Vector{T}
     t::Float64
     loss::T
     lowest_gnorm::Float64
-    gnorm::Float64
+    highest_gnorm::Float64        # since the last new low
     promised::Float64
     steps::Int
 end
@@ -121,10 +121,11 @@ Stagnation(state::FlowState{T}) where {T} =
     Stagnation{T}(copy(state.y), 0.0, state.loss, state.gnorm, state.gnorm, 0.0, 0)
 
 const WINDOW = 100
+const LEAPS = 6        # steps in which the clock doubles at least
 
 function restart!(s::Stagnation, state::FlowState)
     copyto!(s.y, state.y)
-    s.t, s.gnorm, s.promised, s.steps = state.t, state.gnorm, 0.0, 0
+    s.t, s.promised, s.steps = state.t, 0.0, 0
     return false
 end
 
@@ -141,11 +142,20 @@ function stagnates!(s::Stagnation{T}, state::FlowState{T}, maxT::Float64) where 
     end
     s.steps += 1
     s.promised += state.h * Float64(LinearAlgebra.dot(state.g, state.g))
-    (better || state.gnorm > 2 * s.gnorm) && return restart!(s, state)
+    if better
+        s.highest_gnorm = state.gnorm
+        return restart!(s, state)
+    elseif state.gnorm > 2 * s.highest_gnorm        # rounding noise does not go on growing
+        s.highest_gnorm = state.gnorm
+        return restart!(s, state)
+    end
+    noise = 64 * eps(T)
+    # Where steps have become leaps it takes only a few of them for the gradient to promise what does not come.
+    leaping = s.steps >= LEAPS && state.t > 2.0^s.steps * s.t && isinf(maxT)
+    leaping && s.promised > noise * abs(state.loss) && return true
     s.steps < WINDOW && return false
     # A clock that still runs in leaps reaches a finite maxT for nothing.
     isfinite(maxT) && state.t > 2 * s.t && return restart!(s, state)
-    noise = 64 * eps(T)
     moved = zero(T)
     size = floatmin(T) / noise          # below floatmin rounding is absolute
     @inbounds for i in eachindex(s.y)

@@ -4,8 +4,9 @@
     EventWatch(condition, T, n, degree)
 
 `condition(t, x)` or `condition(t, x, loss, gnorm)`. One that returns `Bool` happens when it becomes true (or holds at
-the start); one that returns a number when the number reaches zero or changes its sign. It is looked at after every
-accepted step: what comes and goes within a step is not seen.
+the start); one that returns a number when the number reaches zero or changes its sign (or is zero at the start). It is
+looked at after every accepted step and, on the interpolant, at `LOOKS` points between; from there on where a parabola
+through three of them comes to zero.
 """
 mutable struct EventWatch{T<:AbstractFloat}
     condition::Any
@@ -36,10 +37,63 @@ end
 happened(watch::EventWatch, before::Float64, after::Float64) =
     watch.boolean ? before < 0 && after > 0 : before != 0 && (after == 0 || before * after < 0)
 
-"Whether the flow is over before it began."
+"Whether the flow is over before it began: the condition holds, or its number is zero."
 function holds_at_start!(watch::EventWatch, x, loss, gnorm)
     watch.before = event_value(watch, 0.0, x, loss, gnorm)
-    return watch.boolean && watch.before > 0
+    return watch.boolean ? watch.before > 0 : watch.before == 0
+end
+
+# Points between those of two steps at which a condition is looked at.
+const LOOKS = 3
+
+"The condition at `s` of the trial step, on its interpolant."
+function event_inside(watch::EventWatch{T}, problem::FlowProblem{T}, state::FlowState{T}, s::Float64) where {T}
+    evaluate_step!(watch.x, watch.step, 0, watch.degree, T(s))
+    loss, gnorm = zero(T), 0.0
+    if watch.takes_loss
+        scale!(state.err, problem, watch.x)
+        value_and_gradient_at!(state.gnew, problem, state.err)
+        loss, gnorm = problem.value[], problem.gnorm
+    end
+    return event_value(watch, state.t + s * state.h, watch.x, loss, gnorm)
+end
+
+"""
+Parts `(a, b)` of the trial step, not yet at `a` and at `b` for the first time seen to have happened; `(0, 0)` where nothing
+was seen. Numbers that come near zero between two points, by the parabola through three, are looked at there too.
+"""
+function look_inside(watch::EventWatch, problem::FlowProblem, state::FlowState, before::Float64, last::Float64)
+    at = [k / (LOOKS + 1) for k in 0:LOOKS+1]
+    values = fill(before, LOOKS + 2)
+    for k in 1:LOOKS
+        state.t < state.t + at[k+1] * state.h < state.t + state.h || continue      # shorter than the spacing of floats
+        values[k+1] = event_inside(watch, problem, state, at[k+1])
+        happened(watch, before, values[k+1]) && return near_zero(watch, problem, state, before, at, values, k, at[k+1])
+    end
+    values[end] = last
+    happened(watch, before, last) && return near_zero(watch, problem, state, before, at, values, LOOKS + 1, 1.0)
+    return near_zero(watch, problem, state, before, at, values, LOOKS + 1, 0.0)
+end
+
+# The first sign of it in the first `n` intervals, before the point `s` where it was seen (0: nowhere).
+function near_zero(watch::EventWatch, problem, state, before::Float64, at, values, n::Int, s::Float64)
+    seen = s > 0 ? n - 1 : n               # intervals at whose ends nothing has happened
+    if !watch.boolean
+        for k in 2:seen
+            a, b, c = at[k-1], at[k], at[k+1]
+            fa, fb, fc = values[k-1], values[k], values[k+1]
+            curvature = (fa - 2fb + fc) / 2
+            slope = (fc - fa) / 2
+            curvature * sign(before) > 0 || continue           # bends away from zero at its lowest
+            vertex = -slope / 2curvature
+            -1 < vertex < 1 || continue
+            abs(fb - slope^2 / 4curvature) < abs(fb) || abs(vertex) < 1e-3 || continue
+            middle = b + vertex * (b - a)
+            a < middle < c && middle != b || continue
+            happened(watch, before, event_inside(watch, problem, state, middle)) && return (min(a, middle), middle)
+        end
+    end
+    return s > 0 ? (at[n], s) : (0.0, 0.0)
 end
 
 """
@@ -53,21 +107,16 @@ function occurs!(watch::EventWatch{T}, @nospecialize(cache::StepCache), problem:
     unscale!(watch.x, problem, state.ynew)
     before = watch.before
     watch.before = event_value(watch, t_end, watch.x, state.lossnew, state.gnormnew)
-    happened(watch, before, watch.before) || return 0.0
-    interpolate_step!(watch.step, 0, watch.degree, cache, problem, state)
-    s, none = 1.0, 0.0
-    for _ in 1:50
+    at_end = happened(watch, before, watch.before)
+    at_end && watch.takes_loss || interpolate_step!(watch.step, 0, watch.degree, cache, problem, state)
+    none, s = watch.takes_loss ? (0.0, at_end ? 1.0 : 0.0) : look_inside(watch, problem, state, before, watch.before)
+    s > 0 || return 0.0
+    at_end && watch.takes_loss && interpolate_step!(watch.step, 0, watch.degree, cache, problem, state)
+    for _ in 1:60
         middle = (s + none) / 2
         t = state.t + middle * state.h
         none < middle < s && state.t + none * state.h < t < state.t + s * state.h || break
-        evaluate_step!(watch.x, watch.step, 0, watch.degree, T(middle))
-        loss, gnorm = zero(T), 0.0
-        if watch.takes_loss
-            scale!(state.err, problem, watch.x)
-            value_and_gradient_at!(state.gnew, problem, state.err)
-            loss, gnorm = problem.value[], problem.gnorm
-        end
-        if happened(watch, before, event_value(watch, t, watch.x, loss, gnorm))
+        if happened(watch, before, event_inside(watch, problem, state, middle))
             s = middle
         else
             none = middle

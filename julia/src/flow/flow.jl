@@ -212,7 +212,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             accepted!(cache)
             limits.dense && push!(dense.t, state.t)
             problem.scaled ? unscale_free!(x, problem, state.y) : copyto!(x, state.y)
-            record!(recorder, state.t, x, state.loss, state.gnorm)
+            record!(recorder, state.t, x, state.loss, state.gnorm, state.modelled)
             reason = cut > 0 ? Stop.event : flow_finished(state, limits, iterations, monitor)
             if reason == Stop.running && stagnates!(stagnation, state, limits.maxT)
                 reason = iterations - wall < WINDOW && !at_floor(state) ? Stop.diverged : Stop.roundoff
@@ -237,7 +237,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         reason = interruption.reason
         recorder.count == 0 && record!(recorder, 0.0, x, state.loss, state.gnorm)
     end
-    state.modelled && settle!(recorder, problem, state)
+    settle!(recorder, problem, state)
     return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected + rejections(cache)::Int, problem.nfev,
                          problem.njev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
                          limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
@@ -261,16 +261,37 @@ end
 # Residuals of nothing but round-off: trials that are not finite are then the doing of steps without end, not of a wall.
 at_floor(state::FlowState{T}) where {T} = abs(state.loss) <= (64 * eps(T))^2 * state.loss_scale
 
-# The true loss and gradient at the point where the flow ends, unless it was interrupted.
-function settle!(recorder::Recorder, problem::FlowProblem, state::FlowState)
-    try
-        value_and_gradient_at!(state.g, problem, state.y)
-    catch interruption
-        interruption isa Interrupted || rethrow()
-        return nothing
+# The true loss and gradient at the points that are kept. Where a limit of time has passed, those are dropped that have only a
+# model's; the last one is evaluated whatever the time.
+function settle!(r::Recorder, problem::FlowProblem, state::FlowState)
+    any(m -> r.modelled[m], 1:r.count) || return nothing
+    r.samples > 0 && thin!(r, r.samples)
+    if r.modelled[r.count]
+        watch!(problem.net, nothing)
+        evaluate_record!(r, r.count, problem, state)
+        state.loss, state.gnorm = r.loss[r.count], r.gnorm[r.count]
     end
-    state.loss, state.gnorm = problem.value[], problem.gnorm
-    recorder.loss[recorder.count], recorder.gnorm[recorder.count] = state.loss, state.gnorm
+    kept, late = 0, false
+    for m in 1:r.count
+        if r.modelled[m] && !late
+            try
+                evaluate_record!(r, m, problem, state)
+            catch interruption
+                interruption isa Interrupted || rethrow()
+                late = true
+            end
+        end
+        r.modelled[m] || move!(r, kept += 1, m)
+    end
+    r.count = kept
+    return nothing
+end
+
+function evaluate_record!(r::Recorder, m::Int, problem::FlowProblem, state::FlowState)
+    copyto!(state.ynew, 1, r.x, (m - 1) * r.n + 1, r.n)
+    scale!(state.err, problem, state.ynew)
+    value_and_gradient_at!(state.gnew, problem, state.err)
+    r.loss[m], r.gnorm[m], r.modelled[m] = problem.value[], problem.gnorm, false
     return nothing
 end
 

@@ -40,9 +40,10 @@ Base.show(io::IO, trajectory::Trajectory) = print(io, "Trajectory with ", length
 """
     Recorder(T, n, samples)
 
-Collects a [`Trajectory`](@ref). With `samples > 0` its memory is bounded: it holds at most `2 samples`
-points and, when full, keeps those nearest to `samples` points evenly spaced in log(t + 1), the first and
-the last among them. With `samples == 0` it keeps every point.
+Collects a [`Trajectory`](@ref). With `samples > 0` its memory is bounded: it holds at most `2 samples` points and, when
+full, drops those that are missed least: those that straight lines in log t between their neighbours replace best, in the
+logarithms of loss and gradient norm and in the parameters. So the points lie where something happens, whatever the clock
+reads at the end. With `samples == 0` it keeps every point.
 """
 mutable struct Recorder{T<:AbstractFloat}
     n::Int
@@ -52,67 +53,128 @@ mutable struct Recorder{T<:AbstractFloat}
     x::Vector{T}
     loss::Vector{T}
     gnorm::Vector{Float64}
+    modelled::Vector{Bool}           # loss and gradient norm are those of a model, see `solve_newton!`
+    missed::Vector{Float64}          # how far lines are off, at most, on the way from the point before
+    before::Vector{Int}              # what `thin!` works in
+    after::Vector{Int}
+    cost::Vector{Float64}
 end
 
 function Recorder(::Type{T}, n::Int, samples::Int) where {T}
     capacity = samples > 0 ? 2 * samples : 64
     return Recorder{T}(n, samples, 0, zeros(capacity), zeros(T, n * capacity), zeros(T, capacity),
+                       zeros(capacity), zeros(Bool, capacity), zeros(capacity), zeros(Int, capacity), zeros(Int, capacity),
                        zeros(capacity))
 end
 
-function record!(r::Recorder, t, x, loss, gnorm)
+function record!(r::Recorder, t, x, loss, gnorm, modelled::Bool=false)
     if r.count == length(r.t)
-        r.samples > 0 ? thin!(r) : grow!(r)
+        r.samples > 0 ? thin!(r, r.samples + div(r.samples, 2)) : grow!(r)
     end
     r.count += 1
     r.t[r.count] = t
     r.loss[r.count] = loss
     r.gnorm[r.count] = gnorm
+    r.modelled[r.count] = modelled
+    r.missed[r.count] = 0.0
     copyto!(r.x, (r.count - 1) * r.n + 1, x, 1, r.n)
     return nothing
 end
 
 function grow!(r::Recorder)
     capacity = 2 * length(r.t)
-    resize!(r.t, capacity)
-    resize!(r.loss, capacity)
-    resize!(r.gnorm, capacity)
+    for v in (r.t, r.loss, r.gnorm, r.modelled, r.missed)
+        resize!(v, capacity)
+    end
     resize!(r.x, capacity * r.n)
     return nothing
 end
 
-function thin!(r::Recorder)
-    r.count <= r.samples && return nothing
-    first_log, last_log = log1p(r.t[1]), log1p(r.t[r.count])
-    kept, source = 1, 1
-    for j in 1:r.samples-1
-        # The point nearest to the j-th of the grid, later than the one before, and early enough for those
-        # to come.
-        target = first_log + (last_log - first_log) * (j / (r.samples - 1))
-        latest = r.count - (r.samples - 1 - j)
-        source += 1
-        while source < latest && abs(log1p(r.t[source+1]) - target) <= abs(log1p(r.t[source]) - target)
-            source += 1
-        end
-        j == r.samples - 1 && (source = r.count)
-        kept += 1
-        move!(r, kept, source)
+"""
+Drop points until `most` are left, each time the one whose neighbours replace it best: what lines between them miss there, and
+missed already on either side. The first two points stay (there is no line to time zero) and the last one.
+"""
+function thin!(r::Recorder{T}, most::Int) where {T}
+    m = r.count
+    m <= most && return nothing
+    pinned = most > 3 ? 2 : 1
+    before, after, cost = r.before, r.after, r.cost
+    size = largest_entry(r.x, m * r.n)
+    for j in 1:m
+        before[j], after[j], cost[j] = j - 1, j + 1, Inf
     end
-    r.count = kept
+    for j in pinned+1:m-1
+        cost[j] = missed_without(r, j, size)
+    end
+    for _ in 1:m-most
+        j = pinned + 1
+        for l in pinned+2:m-1
+            cost[l] < cost[j] && (j = l)
+        end
+        i, k = before[j], after[j]
+        r.missed[k] = cost[j]
+        cost[j] = Inf
+        after[i], before[k] = k, i
+        i > pinned && (cost[i] = missed_without(r, i, size))
+        k < m && (cost[k] = missed_without(r, k, size))
+    end
+    to, from = 1, after[1]
+    while from <= m
+        to += 1
+        move!(r, to, from)
+        from = after[from]
+    end
+    r.count = to
     return nothing
+end
+
+function largest_entry(x::Vector, n::Int)
+    largest = 0.0
+    @inbounds for i in 1:n
+        largest = max(largest, abs(Float64(x[i])))
+    end
+    return largest
+end
+
+# What a line from the point before `j` to the one after it misses at `j`, and what was missed already on either side. A
+# twentieth is a twentieth: of loss and gradient norm relative to themselves, of parameters relative to the largest of all.
+function missed_without(r::Recorder{T}, j::Int, size::Float64) where {T}
+    i, k = r.before[j], r.after[j]
+    start = max(r.t[i], floatmin(Float64))
+    span = log(r.t[k] / start)
+    s = span > 0 ? clamp(log(r.t[j] / start) / span, 0.0, 1.0) : 0.0
+    round_off = 64 * Float64(eps(T))
+    worst = max(missed_by_line(r.loss, round_off^2, i, j, k, s),
+                min(missed_by_line(r.gnorm, round_off, i, j, k, s), GNORM_COUNTS))
+    a, b, c, off = (i - 1) * r.n, (j - 1) * r.n, (k - 1) * r.n, 0.0
+    @inbounds for p in 1:r.n
+        off = max(off, abs(Float64(r.x[b+p]) - (1 - s) * Float64(r.x[a+p]) - s * Float64(r.x[c+p])))
+    end
+    worst = max(worst, size > 0 ? off / size : 0.0, r.missed[j], r.missed[k])
+    return isfinite(worst) ? worst : floatmax(Float64)
+end
+
+# Of stiff methods the gradient jumps from step to step within the tolerance: no few points follow that, and it must not take
+# the points from the loss.
+const GNORM_COUNTS = 0.1
+
+# In the logarithm; below the part `least` of the first value there is only round-off.
+function missed_by_line(v::Vector, least::Float64, i::Int, j::Int, k::Int, s::Float64)
+    smallest = max(abs(Float64(v[1])) * least, floatmin(Float64))
+    return abs(log(max(Float64(v[j]), smallest)) - (1 - s) * log(max(Float64(v[i]), smallest)) -
+               s * log(max(Float64(v[k]), smallest)))
 end
 
 function move!(r::Recorder, to::Int, from::Int)
     to == from && return nothing
-    r.t[to] = r.t[from]
-    r.loss[to] = r.loss[from]
-    r.gnorm[to] = r.gnorm[from]
+    r.t[to], r.loss[to], r.gnorm[to] = r.t[from], r.loss[from], r.gnorm[from]
+    r.modelled[to], r.missed[to] = r.modelled[from], r.missed[from]
     copyto!(r.x, (to - 1) * r.n + 1, r.x, (from - 1) * r.n + 1, r.n)
     return nothing
 end
 
 function Trajectory(r::Recorder{T}) where {T}
-    r.samples > 0 && thin!(r)
+    r.samples > 0 && thin!(r, r.samples)
     m = r.count
     return Trajectory(r.t[1:m], reshape(r.x[1:m*r.n], r.n, m), r.loss[1:m], r.gnorm[1:m])
 end
