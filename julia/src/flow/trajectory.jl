@@ -55,6 +55,7 @@ mutable struct Recorder{T<:AbstractFloat}
     gnorm::Vector{Float64}
     modelled::Vector{Bool}           # loss and gradient norm are those of a model, see `solve_newton!`
     missed::Vector{Float64}          # how far lines are off, at most, on the way from the point before
+    lowest::Vector{T}                # loss so far
     before::Vector{Int}              # what `thin!` works in
     after::Vector{Int}
     cost::Vector{Float64}
@@ -63,8 +64,8 @@ end
 function Recorder(::Type{T}, n::Int, samples::Int) where {T}
     capacity = samples > 0 ? 2 * samples : 64
     return Recorder{T}(n, samples, 0, zeros(capacity), zeros(T, n * capacity), zeros(T, capacity),
-                       zeros(capacity), zeros(Bool, capacity), zeros(capacity), zeros(Int, capacity), zeros(Int, capacity),
-                       zeros(capacity))
+                       zeros(capacity), zeros(Bool, capacity), zeros(capacity), zeros(T, capacity), zeros(Int, capacity),
+                       zeros(Int, capacity), zeros(capacity))
 end
 
 function record!(r::Recorder, t, x, loss, gnorm, modelled::Bool=false)
@@ -77,13 +78,14 @@ function record!(r::Recorder, t, x, loss, gnorm, modelled::Bool=false)
     r.gnorm[r.count] = gnorm
     r.modelled[r.count] = modelled
     r.missed[r.count] = 0.0
+    r.lowest[r.count] = r.count > 1 ? min(r.lowest[r.count-1], loss) : loss
     copyto!(r.x, (r.count - 1) * r.n + 1, x, 1, r.n)
     return nothing
 end
 
 function grow!(r::Recorder)
     capacity = 2 * length(r.t)
-    for v in (r.t, r.loss, r.gnorm, r.modelled, r.missed)
+    for v in (r.t, r.loss, r.gnorm, r.modelled, r.missed, r.lowest)
         resize!(v, capacity)
     end
     resize!(r.x, capacity * r.n)
@@ -144,7 +146,7 @@ function missed_without(r::Recorder{T}, j::Int, size::Float64) where {T}
     span = log(r.t[k] / start)
     s = span > 0 ? clamp(log(r.t[j] / start) / span, 0.0, 1.0) : 0.0
     round_off = 64 * Float64(eps(T))
-    worst = max(missed_by_line(r.loss, round_off^2, i, j, k, s),
+    worst = max(missed_by_line(r.lowest, round_off^2, i, j, k, s),
                 min(missed_by_line(r.gnorm, round_off, i, j, k, s), GNORM_COUNTS))
     a, b, c, off = (i - 1) * r.n, (j - 1) * r.n, (k - 1) * r.n, 0.0
     @inbounds for p in 1:r.n
@@ -154,8 +156,8 @@ function missed_without(r::Recorder{T}, j::Int, size::Float64) where {T}
     return isfinite(worst) ? worst : floatmax(Float64)
 end
 
-# Of stiff methods the gradient jumps from step to step within the tolerance: no few points follow that, and it must not take
-# the points from the loss.
+# With stiff methods loss and gradient may jump from step to step within the tolerance (a loss of 1e-26 by a factor of 1e4). No
+# few points follow that, so that of the loss its lowest value so far counts, and of the gradient not more than this.
 const GNORM_COUNTS = 0.1
 
 # In the logarithm; below the part `least` of the first value there is only round-off.
@@ -168,7 +170,7 @@ end
 function move!(r::Recorder, to::Int, from::Int)
     to == from && return nothing
     r.t[to], r.loss[to], r.gnorm[to] = r.t[from], r.loss[from], r.gnorm[from]
-    r.modelled[to], r.missed[to] = r.modelled[from], r.missed[from]
+    r.modelled[to], r.missed[to], r.lowest[to] = r.modelled[from], r.missed[from], r.lowest[from]
     copyto!(r.x, (to - 1) * r.n + 1, r.x, (from - 1) * r.n + 1, r.n)
     return nothing
 end
