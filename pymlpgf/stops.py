@@ -38,14 +38,14 @@ class Stop(str, enum.Enum):
 ADVICE = {
     "min_gnorm": "The largest component of the gradient fell below min_gnorm: this is a fixed point at that accuracy.",
     "minloss": "The loss fell below minloss.",
-    "roundoff": "Neither loss nor gradient can be lowered further in this number type: this is the finish line.",
+    "roundoff": "Neither loss nor gradient can be lowered further in this number type: the run has converged to round-off.",
     "patience": "No progress in the last `patience` iterations: continue with another solver or a larger patience.",
     "maxtime": "The time limit was reached: continue from the result, or allow more time.",
     "maxiterations": "The iteration limit was reached: continue from the result, or allow more iterations.",
     "maxT": "The flow was integrated up to maxT.",
     "interrupted": "Interrupted by the user: the best point so far is returned and can be continued.",
     "diverged": "The loss or a parameter is no longer finite, or the step size fell below the resolution of t: "
-    "the last good point is returned; try a smaller tolerance or other initial parameters.",
+    "the best point so far is returned; try a smaller tolerance or other initial parameters.",
     "callback": "The callback asked to stop.",
     "event": "The event happened: the result is the point of the flow where it did.",
 }

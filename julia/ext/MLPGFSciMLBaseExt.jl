@@ -57,6 +57,11 @@ function evaluate!(cache::SciMLCache{T}, problem::FlowProblem{T}, y) where {T}
     return nothing
 end
 
+# From SciMLBase 3 on `verbose` takes an object of another package; what is logged goes nowhere with every version.
+const VERBOSITY = pkgversion(SciMLBase) < v"3" ? (verbose=false,) : NamedTuple()
+quietly(f, arguments...; options...) =
+    Base.CoreLogging.with_logger(() -> f(arguments...; options...), Base.CoreLogging.NullLogger())
+
 function begin!(cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     copyto!(cache.y, state.y)
     copyto!(cache.g, state.g)
@@ -73,9 +78,10 @@ function begin!(cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{
     f = ODEFunction{true,SciMLBase.FullSpecialize}(velocity!; jac=jacobian!, tgrad=nothing_in_time!, jvp=product!, vjp=product!)
     # In y the tolerance of a parameter is abstol / root; a frozen one has no error.
     abstol = problem.scaled ? T[r > 0 ? state.abstol / r : 1.0 for r in problem.root] : T(state.abstol)
-    cache.integrator = SciMLBase.init(ODEProblem(f, copy(state.y), (state.t, state.t_end)), cache.alg; abstol=abstol,
-        reltol=T(state.reltol), dt=state.h, save_everystep=false, save_start=false, save_end=false, dense=false,
-        maxiters=typemax(Int), verbose=false)
+    cache.integrator = quietly(SciMLBase.init, ODEProblem(f, copy(state.y), (state.t, state.t_end)), cache.alg; abstol=abstol,
+        reltol=T(state.reltol), dt=state.h, save_everystep=false, save_start=false, save_end=false,
+        dense=state.continuous,        # else their BDF methods do not keep what they interpolate with
+        maxiters=typemax(Int), VERBOSITY...)
     return nothing
 end
 
@@ -83,7 +89,7 @@ end
 function MLPGF.try_step!(cache::SciMLCache, problem::FlowProblem, state::FlowState, failures::Int)
     cache.integrator === nothing && begin!(cache, problem, state)
     integrator = cache.integrator
-    SciMLBase.step!(integrator)
+    quietly(SciMLBase.step!, integrator)
     state.h = (integrator.t - state.t) - state.t_low
     state.error = 0.0
     fill!(state.err, 0)

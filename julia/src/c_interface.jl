@@ -75,7 +75,7 @@ end
 function border_net(::Type{T}, layers, options, D, N, X, O, Y, w) where {T}
     specs = parse_layers(split(layers, '\n'))
     merge = [(parse(Int, l), parse(Int, i), parse(Int, j), parse(Float64, λ))
-             for (l, i, j, λ) in split.(split(get(options, "merge", ""), ';'; keepempty=false), ',')]
+             for (l, i, j, λ) in split.(split(get(options, "merge", "")::String, ';'; keepempty=false), ',')]
     number(name, default) = get(options, name, default)::Float64
     input, target, weights = border_data(T, D, N, X, O, Y, w)
     return Net{T}(build_layers(specs, D), input, target; weights=weights, loss=get(options, "loss", "mse"),

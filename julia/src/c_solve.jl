@@ -28,7 +28,7 @@ answered(value::Float64) = isnan(value) ? throw(Interrupted(Stop.callback)) : va
 
 "`event=truth` or `event=number`, as the user's function returns the one or the other."
 function border_event(options, f)
-    kind = get(options, "event", "")
+    kind = get(options, "event", "")::String
     kind == "truth" && return (t, x) -> answered(ask(f, ASK_EVENT, 0, t, x)) > 0
     kind == "number" && return (t, x) -> answered(ask(f, ASK_EVENT, 0, t, x))
     return nothing
@@ -36,7 +36,7 @@ end
 
 "`observables=net 7;data 8;ask;…`: loss or data loss of the net of that handle, or the user's function; named by number."
 function border_observables(options, f)
-    words = split(get(options, "observables", ""), ';'; keepempty=false)
+    words = split(get(options, "observables", "")::String, ';'; keepempty=false)
     return Pair{String,Any}[string(k) => border_observable(word, k, f) for (k, word) in enumerate(words)]
 end
 function border_observable(word, k, f)
@@ -66,22 +66,22 @@ later(::Nothing, k0::Int) = nothing
 later(table::Vector{Float64}, k0::Int) = table[min(k0 + 1, length(table)):end]
 
 function border_method(options, f)
-    name = get(options, "alg", "auto")
+    name = get(options, "alg", "auto")::String
     haskey(DISCRETE_METHODS, name) || return named_method(FLOW_METHODS, "alg", name)
-    schedule = later(border_schedule(get(options, "schedule", ""), f), Int(get(options, "first_step", 0)))
+    schedule = later(border_schedule(get(options, "schedule", "")::String, f), Int(get(options, "first_step", 0)))
     settings = Dict{Symbol,Any}(:schedule => schedule)
     for option in ("learning_rate", "momentum", "alpha", "eps", "weight_decay")
         haskey(options, option) && (settings[Symbol(option)] = options[option])
     end
-    haskey(options, "betas") && (settings[:betas] = Tuple(parse.(Float64, split(options["betas"], ','))))
+    haskey(options, "betas") && (settings[:betas] = Tuple(parse.(Float64, split(options["betas"]::String, ','))))
     return DISCRETE_METHODS[name](; settings...)
 end
 
 "Load the packages that methods are named of, before the world that knows them is entered."
 function load_providers(options)
-    alg = get(options, "alg", "auto")
+    alg = get(options, "alg", "auto")::String
     haskey(DISCRETE_METHODS, alg) || load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
-    load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "NewtonTrustRegion"), MINIMIZE_PROVIDERS)
+    load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "NewtonTrustRegion")::String, MINIMIZE_PROVIDERS)
     return nothing
 end
 
@@ -103,7 +103,7 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
     flows, minimizes = what != "minimize", what != "flow"
     alg = flows ? border_method(options, f) : nothing
-    solver = minimizes ? named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")) :
+    solver = minimizes ? named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")::String) :
              nothing
     compile_time = (flows ? warm_up(net, alg, haskey(options, "batchsize")) : 0.0) +
                    (minimizes ? warm_up(net, solver, false) : 0.0)

@@ -17,13 +17,13 @@ end
 
 function Xoshiro256(seed::Integer)
     state = seed % UInt64
-    function splitmix()
-        state += 0x9e3779b97f4a7c15
-        z = (state ⊻ (state >> 30)) * 0xbf58476d1ce4e5b9
-        z = (z ⊻ (z >> 27)) * 0x94d049bb133111eb
-        return z ⊻ (z >> 31)
-    end
-    return Xoshiro256(splitmix(), splitmix(), splitmix(), splitmix())
+    return Xoshiro256((splitmix(state + k * 0x9e3779b97f4a7c15) for k in 0x0000000000000001:0x0000000000000004)...)
+end
+
+function splitmix(state::UInt64)
+    z = (state ⊻ (state >> 30)) * 0xbf58476d1ce4e5b9
+    z = (z ⊻ (z >> 27)) * 0x94d049bb133111eb
+    return z ⊻ (z >> 31)
 end
 
 rotl(x::UInt64, k) = (x << k) | (x >> (64 - k))

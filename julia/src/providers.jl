@@ -46,7 +46,8 @@ const PROVIDED = Dict{String,Vector{Pair{String,Vector{String}}}}(
 
 "The provider of a name with its prefix removed, or `nothing`."
 function provided(name::AbstractString, providers)
-    prefix, rest = occursin('.', name) ? split(name, '.'; limit=2) : ("", name)
+    name = String(name)
+    prefix, rest = occursin('.', name) ? String.(split(name, '.'; limit=2)) : ["", name]
     for key in providers
         prefix in ("", key) || continue
         for (package, methods) in PROVIDED[key]

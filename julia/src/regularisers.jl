@@ -18,7 +18,13 @@ function Regulariser{T}(layers::Vector{Layer}, l2::Real, maxnorm::Real, merge) w
     0 <= l2 < Inf || throw(ArgumentError("l2 is $l2; finite and not negative is needed"))
     maxnorm >= 0 || throw(ArgumentError("maxnorm is $maxnorm; a number that is not negative is needed"))
     pairs = Tuple{Int,Int,T}[]
-    for (l, i, j, λ) in (merge === nothing ? () : merge isa Tuple{Integer,Integer,Integer,Real} ? (merge,) : merge)
+    # In a call of its own: code that depends on what kind of thing a user gave would be compiled again after packages are loaded.
+    merge === nothing || Base.invokelatest(add_pairs!, pairs, layers, merge)
+    return Regulariser{T}(T(l2), T(maxnorm), pairs)
+end
+
+function add_pairs!(pairs::Vector{Tuple{Int,Int,T}}, layers::Vector{Layer}, merge) where {T}
+    for (l, i, j, λ) in (merge isa Tuple{Integer,Integer,Integer,Real} ? (merge,) : merge)
         1 <= l <= length(layers) || throw(ArgumentError("merge names layer $l of $(length(layers))"))
         layer = layers[l]
         1 <= i <= layer.width && 1 <= j <= layer.width && i != j ||
@@ -29,7 +35,7 @@ function Regulariser{T}(layers::Vector{Layer}, l2::Real, maxnorm::Real, merge) w
         end
         layer.bias && push!(pairs, (bias_offset(layer) + i, bias_offset(layer) + j, T(λ)))
     end
-    return Regulariser{T}(T(l2), T(maxnorm), pairs)
+    return pairs
 end
 
 function squares(θ::Vector{T}) where {T}

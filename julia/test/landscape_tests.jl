@@ -304,3 +304,21 @@ end
     @test !far.converged
     @test_throws ArgumentError polish(net, x; digits=0)
 end
+
+@testset "separable classes: the infimum lies at infinity, however small the gradient is" begin
+    X = [-1.0 -2 1 2; 0.3 -0.2 0.1 0.4]
+    for T in (Float64, Float32), layers in (((2, "softmax", true),), ((3, tanh, true), (2, "softmax", true)))
+        net = Net(layers=layers, input=T.(X), target=[1, 1, 2, 2], loss="nll", T=T)
+        res = minimize(net, random_params(0, net))
+        c = classify(net, res.x)
+        @test c.kind == "escaping"
+        along = net.layers[end].offset+1:n_params(net)
+        @test all(iszero, c.direction[1:net.layers[end].offset]) && c.direction[along] ≈ normalize(res.x[along])
+        early = flow(net, random_params(0, net); maxT=100.0)
+        @test classify(net, early.x).kind == "escaping"
+        held = Net(layers=layers, input=T.(X), target=[1, 1, 2, 2], loss="nll", l2=1e-2, T=T)
+        @test classify(held, minimize(held, random_params(0, held)).x).kind != "escaping"
+    end
+    overlapping = Net(layers=((2, "softmax", true),), input=[-1.0 1 -0.5 2], target=[1, 1, 2, 2], loss="nll")
+    @test classify(overlapping, minimize(overlapping, random_params(0, overlapping)).x).kind == "degenerate"
+end

@@ -125,7 +125,7 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
     end
     best = isfinite(d.best_loss) ? LowestPoint{T}(d.best, d.best_loss, d.best_gnorm) : nothing
     return FlowResult{T}(d.seen, d.loss, d.gnorm, d.t, reason, d.seen_step, 0, d.nfev, 0, elapsed(monitor),
-                         method_name(method), observe(Trajectory(recorder), observables), nothing, 0, best)
+                         method_name(method)::String, observe(Trajectory(recorder), observables), nothing, 0, best)
 end
 
 "Whether the event happened in the last step; between steps there is nothing to locate it on."

@@ -130,8 +130,8 @@ function flow(net::AbstractNet{T}, x0::AbstractVector; alg=Auto(), maxT::Real=In
     return watching(() -> integrate(problem, state, start, alg, limits, monitor, event, observables), net, monitor)
 end
 
-check_setting(name, value, good) =
-    good ? nothing : throw(ArgumentError("$name = $value is not allowed: it must not be negative or NaN."))
+check_setting(name, @nospecialize(value), good) = good ? nothing : Base.invokelatest(refuse_setting, name, value)
+refuse_setting(name, value) = throw(ArgumentError("$name = $value is not allowed: it must not be negative or NaN."))
 
 # Why a trial step was not taken.
 const NO_STEP, NOT_FINITE, TOO_WRONG, UPHILL, TOO_FAST = 1, 2, 3, 4, 5

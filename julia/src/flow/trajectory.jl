@@ -22,7 +22,11 @@ With `observables`, pairs `name => f` of a name and a function of `x` that retur
 depend on the point only, so nothing is lost by not asking before it is known which points are kept.
 """
 function observe(r::Trajectory, observables)
-    isempty(observables) && return r
+    isempty(observables)::Bool && return r
+    return Base.invokelatest(observe_each, r, observables)::typeof(r)
+end
+
+function observe_each(r::Trajectory, observables)
     names = String[string(name) for (name, _) in observables]
     values = Float64[f(r.x[:, m]) for (_, f) in observables, m in 1:length(r)]
     return Trajectory(r.t, r.x, r.loss, r.gnorm, names, reshape(values, length(names), length(r)))

@@ -58,7 +58,7 @@ end
 
 function Tsit5Cache(::Type{T}, n::Int) where {T}
     a = Vector{T}[T[parse(T, s) for s in row] for row in TSIT5_A]
-    weights = vcat(a[6], zero(T))
+    weights = push!(copy(a[6]), zero(T))
     r = zeros(T, 7, 4)
     for i in 1:7
         r[i, 1] = i == 1

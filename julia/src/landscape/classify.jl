@@ -107,7 +107,7 @@ function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=no
     displacement = Float64(norm(step))
     # A gradient in curved directions leaks into null ones by the angle that the step turns them.
     allowed = floor_g + 10 * displacement * Float64(norm(g)) / (1 + norm(θ))
-    fixed = settled && all(abs(slopes[i]) <= allowed for i in findall(null))
+    fixed = settled && all(abs(slopes[i]) <= allowed for i in findall(null)) && !separates(net, θ)
     index = count(λ -> λ < -τ, F.values)
     nullity = count(null)
     explanations, unexplained, direction = Tuple{String,Int,Vector{Int},Int}[], 0, T[]
@@ -124,7 +124,7 @@ function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=no
             end
         end
     else
-        d = escape_direction(net, θ, g, F)
+        d = separates(net, θ) ? output_direction(net, θ) : escape_direction(net, θ, g, F)
         kind = d === nothing ? "not a fixed point" : "escaping"
         d === nothing || (direction = d)
     end
@@ -196,6 +196,32 @@ length_of_layers(net::Net) = length(net.layers)
 "The parameters of the last layer: its scale is a road to infinity for classifiers."
 last_layer(net::AbstractNet) = 1:0
 last_layer(net::Net) = last(net.layers).offset+1:net.n_params
+
+"""
+    separates(net, θ) -> Bool
+
+Whether a net with negative log-likelihood and no regulariser tells all its labelled samples apart. Then the loss falls for
+ever as the weights of the last layer grow, towards an infimum of zero that no parameters reach: the derivative along them is
+−Σᵢ wᵢ Σₒ pₒ (h_label − hₒ)/N < 0, even where it is too small for a floating-point number.
+"""
+separates(net::AbstractNet, θ) = false
+function separates(net::Net{T}, θ::Vector{T}) where {T}
+    net.objective isa NegativeLogLikelihood && n_outputs(net) > 1 && unregularised(net) || return false
+    P, i = predict(net, θ), 0
+    for block in net.blocks, r in 1:min(block.n, n_samples(net) - i)
+        i += 1
+        block.w[r] > 0 || continue
+        label = argmax(view(block.Y, r, :))
+        sum(view(block.Y, r, :)) == block.Y[r, label] || return false          # probabilities, which finite weights may meet
+        all(o -> o == label || P[o, i] < P[label, i], 1:n_outputs(net)) || return false
+    end
+    return true
+end
+function output_direction(net::Net{T}, θ::Vector{T}) where {T}
+    d = zero(θ)
+    d[last_layer(net)] = θ[last_layer(net)]
+    return d ./ norm(d)
+end
 
 """
     escape_direction(net, θ, g, F) -> unit vector or nothing

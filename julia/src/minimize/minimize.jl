@@ -98,8 +98,8 @@ function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeM
         interruption.reason
     end
     finish!(trace, iteration[], best.loss, best.gnorm)
-    return MinimizeResult{T}(best.x, best.loss, best.gnorm, stop, iteration[], objective.nfev, objective.njev,
-                             objective.nhev, elapsed(monitor), name(method), trace)
+    return MinimizeResult{T}(best.x, best.loss, best.gnorm, stop::Stop.Reason, iteration[], objective.nfev, objective.njev,
+                             objective.nhev, elapsed(monitor), name(method)::String, trace)
 end
 
 function search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int},
