@@ -60,6 +60,8 @@ mutable struct Recorder{T<:AbstractFloat}
     modelled::Vector{Bool}           # loss and gradient norm are those of a model, see `solve_newton!`
     missed::Vector{Float64}          # how far lines are off, at most, on the way from the point before
     lowest::Vector{T}                # loss so far
+    rough::Vector{Float64}           # how much log gnorm jumps between steps, around here
+    log_gnorms::Tuple{Float64,Float64}       # at the last two points that were recorded
     before::Vector{Int}              # what `thin!` works in
     after::Vector{Int}
     cost::Vector{Float64}
@@ -68,8 +70,8 @@ end
 function Recorder(::Type{T}, n::Int, samples::Int) where {T}
     capacity = samples > 0 ? 2 * samples : 64
     return Recorder{T}(n, samples, 0, zeros(capacity), zeros(T, n * capacity), zeros(T, capacity),
-                       zeros(capacity), zeros(Bool, capacity), zeros(capacity), zeros(T, capacity), zeros(Int, capacity),
-                       zeros(Int, capacity), zeros(capacity))
+                       zeros(capacity), zeros(Bool, capacity), zeros(capacity), zeros(T, capacity), zeros(capacity),
+                       (NaN, NaN), zeros(Int, capacity), zeros(Int, capacity), zeros(capacity))
 end
 
 function record!(r::Recorder, t, x, loss, gnorm, modelled::Bool=false)
@@ -83,13 +85,14 @@ function record!(r::Recorder, t, x, loss, gnorm, modelled::Bool=false)
     r.modelled[r.count] = modelled
     r.missed[r.count] = 0.0
     r.lowest[r.count] = r.count > 1 ? min(r.lowest[r.count-1], loss) : loss
+    r.rough[r.count] = roughness!(r, Float64(gnorm))
     copyto!(r.x, (r.count - 1) * r.n + 1, x, 1, r.n)
     return nothing
 end
 
 function grow!(r::Recorder)
     capacity = 2 * length(r.t)
-    for v in (r.t, r.loss, r.gnorm, r.modelled, r.missed, r.lowest)
+    for v in (r.t, r.loss, r.gnorm, r.modelled, r.missed, r.lowest, r.rough)
         resize!(v, capacity)
     end
     resize!(r.x, capacity * r.n)
@@ -151,7 +154,7 @@ function missed_without(r::Recorder{T}, j::Int, size::Float64) where {T}
     s = span > 0 ? clamp(log(r.t[j] / start) / span, 0.0, 1.0) : 0.0
     round_off = 64 * Float64(eps(T))
     worst = max(missed_by_line(r.lowest, round_off^2, i, j, k, s),
-                min(missed_by_line(r.gnorm, round_off, i, j, k, s), GNORM_COUNTS))
+                missed_by_line(r.gnorm, round_off, i, j, k, s) - JUMPS * r.rough[j])
     a, b, c, off = (i - 1) * r.n, (j - 1) * r.n, (k - 1) * r.n, 0.0
     @inbounds for p in 1:r.n
         off = max(off, abs(Float64(r.x[b+p]) - (1 - s) * Float64(r.x[a+p]) - s * Float64(r.x[c+p])))
@@ -161,8 +164,18 @@ function missed_without(r::Recorder{T}, j::Int, size::Float64) where {T}
 end
 
 # With stiff methods loss and gradient may jump from step to step within the tolerance (a loss of 1e-26 by a factor of 1e4). No
-# few points follow that, so that of the loss its lowest value so far counts, and of the gradient not more than this.
-const GNORM_COUNTS = 0.1
+# few points follow that, so that of the loss its lowest value so far counts, and of the gradient what goes beyond its jumps.
+const JUMPS = 3.0
+
+"A running mean of how far log gnorm lies from the line through its neighbours, after one more step."
+function roughness!(r::Recorder, gnorm::Float64)
+    before, last = r.log_gnorms
+    this = log(max(gnorm, floatmin(Float64)))
+    r.log_gnorms = (last, this)
+    mean = r.count > 1 ? r.rough[r.count-1] : 0.0
+    jump = abs(last - (before + this) / 2)
+    return isfinite(jump) ? 0.8 * mean + 0.2 * jump : mean
+end
 
 # In the logarithm; below the part `least` of the first value there is only round-off.
 function missed_by_line(v::Vector, least::Float64, i::Int, j::Int, k::Int, s::Float64)
@@ -174,7 +187,8 @@ end
 function move!(r::Recorder, to::Int, from::Int)
     to == from && return nothing
     r.t[to], r.loss[to], r.gnorm[to] = r.t[from], r.loss[from], r.gnorm[from]
-    r.modelled[to], r.missed[to], r.lowest[to] = r.modelled[from], r.missed[from], r.lowest[from]
+    r.modelled[to], r.missed[to] = r.modelled[from], r.missed[from]
+    r.lowest[to], r.rough[to] = r.lowest[from], r.rough[from]
     copyto!(r.x, (to - 1) * r.n + 1, r.x, (from - 1) * r.n + 1, r.n)
     return nothing
 end
