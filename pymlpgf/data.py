@@ -90,7 +90,7 @@ def numeric(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise InputError(f"{name} is not an array: {error}") from None
-    if array.dtype == object and hasattr(value, "dtype"):  # a series of a nullable type
+    if array.dtype == object and hasattr(value, "dtype") and not isinstance(value, np.ndarray):  # a nullable series
         array = _column(name, value)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")

@@ -272,7 +272,8 @@ class Net:
 
     def params(self, flat: Any) -> Params:
         """``flat`` (n_params,) with views on this net's weights and biases."""
-        return Params(flat, self._shapes)
+        result = type(getattr(flat, "x", None)) is np.ndarray
+        return Params(flat.x if result else flat, self._shapes)
 
     # ---- loss and derivatives ------------------------------------------------------------------------------
 
