@@ -93,10 +93,11 @@ def flow(
     dense : bool
         Keep the solution between the steps: ``res.sol(t)``.
     save_everystep, n_samples_trajectory
-        Record every step, or at most so many points, evenly spaced in log(t + 1).
+        Record every step, or at most so many points: those that straight lines in log t between the others replace
+        worst, in loss, gradient norm and parameters. The first step and the last are among them.
     event : function of (t, x), optional
-        The run ends when it becomes true, or where the number it returns reaches zero or changes its sign: between the
-        steps of a flow, after a step of a discrete method.
+        The run ends when it becomes true, or where the number it returns is zero or changes its sign: between the
+        steps of a flow, after a step of a discrete method. It is looked at three times within a step too.
     observables : dict, optional
         What else to record along the trajectory, ``res.trajectory["name"]``: a function of x that returns a number, a
         pair (input, target) whose data loss is meant (evaluated in Julia, by a net made once), or a net whose loss is.

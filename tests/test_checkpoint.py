@@ -24,7 +24,7 @@ def problem():
 """
 exec(PROBLEM)
 INTERVAL = 0.1
-SLOW = {"alg": "Tsit5", "reltol": 1e-9, "abstol": 1e-9, "maxT": 60, "maxtime_optim": 60, "min_gnorm": 1e-12}
+SLOW = {"alg": "Tsit5", "reltol": 1e-12, "abstol": 1e-12, "maxT": 60, "maxtime_optim": 60, "min_gnorm": 1e-12}
 
 
 def state_at(problem, x, **fields):

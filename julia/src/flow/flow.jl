@@ -76,8 +76,8 @@ Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at
 - `tauinv`: a number or P numbers ≥ 0; zero freezes a parameter (its gradient does not count for `min_gnorm`)
 - `dt`: first step, chosen from the data by default
 - `dense`: keep the whole flow as a [`DenseOutput`](@ref)
-- `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many, spaced evenly in
-  log(t + 1), the first and last among them
+- `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many: those that straight lines in
+  log t between the others replace worst (see [`Recorder`](@ref)), the first and last among them
 - `event`: a function of `(t, x)` or of `(t, x, loss, gnorm)` that ends the flow, with `Stop.event`, at the time when it
   becomes true, or, if it returns a number, when that reaches zero or changes its sign. It is looked at after every
   step and located on the interpolant; `x` is only lent.
