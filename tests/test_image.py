@@ -209,8 +209,6 @@ def test_the_hash_is_computed_once_for_each_state_of_the_file(copied: Path, cach
 
 
 def test_the_key_tells_sources_versions_and_processors_apart(julia, tmp_path: Path, monkeypatch) -> None:
-    from pymlpgf.runtime.image import key as module
-
     usual = key(julia)
     assert usual == key(julia)
     cpuinfo = Path("/proc/cpuinfo").read_text()
@@ -228,7 +226,6 @@ def test_the_key_tells_sources_versions_and_processors_apart(julia, tmp_path: Pa
     assert key(julia) != usual
     monkeypatch.setattr(sys.modules["pymlpgf.runtime.image.key"], "__version__", "9.9")
     assert len({key(julia), usual, fewer}) == 3
-    assert module is key
 
 
 #: A builder for which Julia's and the linker's work is a copy of the finished library, after some seconds.
@@ -311,7 +308,7 @@ def test_full_disk(cache: Path, image: Path, ask) -> None:
 
 
 def test_a_disk_with_little_room_is_refused_before_any_work(cache: Path, image: Path, julia, monkeypatch) -> None:
-    module = sys.modules["pymlpgf.runtime.image.build"]
+    module = build
     monkeypatch.setenv("PYMLPGF_CACHE", str(cache))
     usage = shutil.disk_usage(cache)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=10 << 20))
@@ -320,7 +317,7 @@ def test_a_disk_with_little_room_is_refused_before_any_work(cache: Path, image: 
 
 
 def test_sources_that_change_meanwhile(cache: Path, image: Path, julia, monkeypatch) -> None:
-    module = sys.modules["pymlpgf.runtime.image.build"]
+    module = build
     monkeypatch.setenv("PYMLPGF_CACHE", str(cache))
     names = iter([image.name, "f" * 24])
     monkeypatch.setattr(module, "key_of", lambda julia: next(names))
@@ -404,4 +401,3 @@ def test_processes_start_while_images_come_and_go(copied: Path, cache: Path, ask
     library.unlink()
     with held(library) as there:
         assert not there
-    assert build is not None
