@@ -5,7 +5,7 @@ nothing else.
 module MLPGFNLoptExt
 
 using MLPGF, NLopt
-import MLPGF: BestPoint, Limits, MinimizeMethod, MinimizeTrace, Monitor, Objective, Stop
+import MLPGF: MinimizeMethod, Objective, Search, Stop
 
 struct NLoptMethod <: MinimizeMethod
     algorithm::NLopt.Algorithm
@@ -20,21 +20,23 @@ MLPGF.named_minimize_method(::Val{:NLopt}, package, method) = NLoptMethod(getfie
 MLPGF.provider(::NLoptMethod) = "nlopt"
 MLPGF.name(method::NLoptMethod) = String(split(string(method.algorithm), '_'; limit=2)[2])
 
-function MLPGF.search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int}, objective::Objective{T},
-                       method::NLoptMethod, limits::Limits{T}, monitor::Monitor) where {T}
+function MLPGF.pursue!(search::Search{T}, objective::Objective{T}, method::NLoptMethod, iterations::Int) where {T}
+    best = search.best
     n = length(best.x)
     point, gradient = copy(best.x), zeros(T, n)
-    best.lowest_loss = best.lowest_gnorm = T(Inf)
-    idle, stop = 0, Stop.running
+    begun, idle, stop = false, 0, Stop.running
     function evaluate(x, g)
         copyto!(point, x)
         loss = MLPGF.evaluate!(gradient, objective, point)
-        idle = MLPGF.offer!(best, point, loss, MLPGF.supnorm(gradient)) ? 0 : idle + 1
-        MLPGF.record!(trace, iteration[], best.loss, best.gnorm)
-        stop = isfinite(loss) || iteration[] > 0 ?
-               MLPGF.check_limits(best, objective, limits, iteration[], idle, monitor) : Stop.diverged
+        gnorm = MLPGF.supnorm(gradient)
+        finite = begun || MLPGF.begin!(search, loss, gnorm)
+        idle = MLPGF.offer!(best, point, loss, gnorm) ? 0 : idle + 1
+        begun && MLPGF.record!(search.trace, search.iteration, best.loss, best.gnorm)
+        begun = true
+        stop = finite ? MLPGF.check_limits(best, objective, search.limits, search.iteration, idle, search.monitor) :
+               Stop.diverged
         stop == Stop.running || throw(NLopt.ForcedStop())
-        iteration[] += 1
+        search.iteration += 1
         isempty(g) || copyto!(g, gradient)
         return Float64(loss)
     end

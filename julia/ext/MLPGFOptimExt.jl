@@ -5,7 +5,7 @@ callback hang on theirs. Where they find no better point any more, that is `Stop
 module MLPGFOptimExt
 
 using MLPGF, Optim
-import MLPGF: BestPoint, Limits, MinimizeMethod, MinimizeTrace, Monitor, Objective, Stop
+import MLPGF: BestPoint, MinimizeMethod, Objective, Search, Stop
 
 struct OptimMethod{M<:Optim.AbstractOptimizer} <: MinimizeMethod
     method::M
@@ -31,16 +31,13 @@ function visit!(last::LastPoint{T}, best::BestPoint{T}, objective::Objective{T},
     return last
 end
 
-function MLPGF.search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int}, objective::Objective{T},
-                       method::OptimMethod, limits::Limits{T}, monitor::Monitor) where {T}
+function MLPGF.pursue!(search::Search{T}, objective::Objective{T}, method::OptimMethod, iterations::Int) where {T}
+    best = search.best
     x0 = copy(best.x)
     last = LastPoint{T}(fill(T(NaN), length(x0)), zeros(T, length(x0)), T(NaN), false)
     visit!(last, best, objective, x0)
-    best.loss = best.lowest_loss = last.loss
-    best.gnorm = best.lowest_gnorm = MLPGF.supnorm(last.gradient)
-    MLPGF.record!(trace, 0, best.loss, best.gnorm)
-    isfinite(best.loss) && isfinite(best.gnorm) || return Stop.diverged
-    stop = MLPGF.check_limits(best, objective, limits, 0, 0, monitor)
+    MLPGF.begin!(search, last.loss, MLPGF.supnorm(last.gradient)) || return Stop.diverged
+    stop = MLPGF.check_limits(best, objective, search.limits, search.iteration, 0, search.monitor)
     stop == Stop.running || return stop
     idle, started = 0, false
     f(x) = visit!(last, best, objective, x).loss
@@ -52,18 +49,18 @@ function MLPGF.search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base
             started = true
             return false
         end
-        iteration[] += 1
+        search.iteration += 1
         idle = last.progress ? 0 : idle + 1
         last.progress = false
-        MLPGF.record!(trace, iteration[], best.loss, best.gnorm)
-        stop = MLPGF.check_limits(best, objective, limits, iteration[], idle, monitor)
+        MLPGF.record!(search.trace, search.iteration, best.loss, best.gnorm)
+        stop = MLPGF.check_limits(best, objective, search.limits, search.iteration, idle, search.monitor)
         return stop != Stop.running
     end
     second = method.method isa Optim.SecondOrderOptimizer
     objective_matrix = second ? zeros(T, length(x0), length(x0)) : zeros(T, 0, 0)
     problem = second ? Optim.TwiceDifferentiable(f, g!, fg!, h!, x0) : Optim.OnceDifferentiable(f, g!, fg!, x0)
     options = Optim.Options(; x_abstol=0, x_reltol=0, f_abstol=0, f_reltol=0, g_abstol=0, allow_f_increases=true,
-                            iterations=typemax(Int), show_warnings=false, callback=callback)
+                            iterations=iterations, show_warnings=false, callback=callback)
     Optim.optimize(problem, x0, method.method, options)
     return stop == Stop.running ? Stop.roundoff : stop
 end

@@ -54,8 +54,10 @@ Minimise the loss of `net` from the parameters `x0` (length P, left as they are)
 - `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.
 - `monitor`: polled once per iteration.
 
-With the default limits it ends at `Stop.roundoff`, where neither loss nor gradient norm can be lowered in
-this number type. The result holds the best point seen: the lowest loss, and among losses that differ by
+With the default limits it ends at `Stop.roundoff`, where neither loss nor gradient norm can be lowered in this number
+type. No method's own word is taken for that: where it sees no way on, Newton steps or another method are tried, and it
+goes on from what they find ([`confirm!`](@ref)); what hardly gets on though rounding allows it ends at `Stop.patience`.
+The result holds the best point seen: the lowest loss, and among losses that differ by
 rounding only, the lowest gradient norm.
 
 ```julia
@@ -74,7 +76,8 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector; optim_solver=NewtonTr
     minloss >= 0 || throw(ArgumentError("minloss = $minloss: must be at least 0 (0 switches it off)."))
     patience >= 1 || throw(ArgumentError("patience = $patience: must be at least 1."))
     limits = Limits{T}(Float64(maxtime), Float64(maxiterations), T(min_gnorm), T(minloss), Float64(patience))
-    return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), minimize_method(optim_solver), limits, monitor), net, monitor)
+    method = minimize_method(optim_solver)
+    return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)
 end
 
 struct Limits{T<:AbstractFloat}
@@ -85,43 +88,71 @@ struct Limits{T<:AbstractFloat}
     patience::Float64
 end
 
+"What a run has found and how far it has come, whichever method is at work."
+mutable struct Search{T<:AbstractFloat}
+    best::BestPoint{T}
+    trace::MinimizeTrace
+    iteration::Int
+    limits::Limits{T}
+    monitor::Monitor
+    settled::Bool       # the method that ended last knows its point for an isolated minimum
+end
+
 function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeMethod, limits::Limits{T},
                        monitor::Monitor) where {T}
     start!(monitor, limits.maxtime)
     best = BestPoint{T}(copy(x0), T(NaN), T(NaN), T(Inf), T(Inf))
-    trace = MinimizeTrace()
-    iteration = Ref(0)
+    search = Search{T}(best, MinimizeTrace(), 0, limits, monitor, false)
     stop = try
-        search!(best, trace, iteration, objective, method, limits, monitor)
+        confirm!(search, objective, method, pursue!(search, objective, method, typemax(Int)))
     catch interruption
         interruption isa Interrupted || rethrow()
         interruption.reason
     end
-    finish!(trace, iteration[], best.loss, best.gnorm)
-    return MinimizeResult{T}(best.x, best.loss, best.gnorm, stop::Stop.Reason, iteration[], objective.nfev, objective.njev,
-                             objective.nhev, elapsed(monitor), name(method)::String, trace)
+    finish!(search.trace, search.iteration, best.loss, best.gnorm)
+    return MinimizeResult{T}(best.x, best.loss, best.gnorm, stop::Stop.Reason, search.iteration, objective.nfev,
+                             objective.njev, objective.nhev, elapsed(monitor), name(method)::String, search.trace)
 end
 
-function search!(best::BestPoint{T}, trace::MinimizeTrace, iteration::Base.RefValue{Int},
-                 objective::Objective{T}, method::MinimizeMethod, limits::Limits{T},
-                 monitor::Monitor) where {T}
-    state = initial_state(method, objective, best.x)
-    best.loss = best.lowest_loss = state.loss
-    best.gnorm = best.lowest_gnorm = state.gnorm
-    record!(trace, 0, state.loss, state.gnorm)
-    isfinite(state.loss) && isfinite(state.gnorm) || return Stop.diverged
-    idle = 0
-    while true
-        stop = check_limits(state, objective, limits, iteration[], idle, monitor)
-        stop == Stop.running || return stop
-        stop = is_closing(limits, iteration[], monitor) ? settle!(state, objective, method) :
-               iterate!(state, objective, method)
-        iteration[] += 1
-        idle = offer!(best, state.x, state.loss, state.gnorm) ? 0 : idle + 1
-        record!(trace, iteration[], state.loss, state.gnorm)
-        stop == Stop.running || return stop
+"The first point of a run is its best so far; false if there is nothing to begin with."
+function begin!(search::Search{T}, loss::T, gnorm::T) where {T}
+    best = search.best
+    if isnan(best.loss)
+        best.loss = best.lowest_loss = loss
+        best.gnorm = best.lowest_gnorm = gnorm
+        record!(search.trace, 0, loss, gnorm)
     end
+    return isfinite(loss) && isfinite(gnorm)
 end
+
+"""
+    pursue!(search, objective, method, iterations) -> Stop.Reason
+
+Search with `method` from the best point so far; `Stop.running` after so many iterations.
+"""
+function pursue!(search::Search{T}, objective::Objective{T}, method::MinimizeMethod, iterations::Int) where {T}
+    best, limits, monitor = search.best, search.limits, search.monitor
+    state = initial_state(method, objective, best.x)
+    begin!(search, state.loss, state.gnorm) || return Stop.diverged
+    idle = 0
+    for attempt in 1:iterations
+        stop = check_limits(state, objective, limits, search.iteration, idle, monitor)
+        stop == Stop.running || return stop
+        stop = is_closing(limits, search.iteration, monitor) ? settle!(state, objective, method) :
+               iterate!(state, objective, method)
+        search.iteration += 1
+        idle = offer!(best, state.x, state.loss, state.gnorm) ? 0 : idle + 1
+        record!(search.trace, search.iteration, state.loss, state.gnorm)
+        if stop != Stop.running
+            search.settled = stop == Stop.roundoff && settled!(state)
+            return stop
+        end
+    end
+    return Stop.running
+end
+
+"Does a method that ended by rounding know from its Hessian that the minimum is a point?"
+settled!(state) = false
 
 const CLOSING = 8
 

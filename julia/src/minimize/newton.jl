@@ -124,3 +124,11 @@ function at_saddle!(state::NewtonState{T}, objective::Objective{T}) where {T}
     model!(state, objective) || return false
     return !state.definite && escape_direction!(state)
 end
+
+"Judged by the pivots of the last Cholesky factor, whose spread is at least about that of the eigenvalues over P."
+function settled!(state::NewtonState{T}) where {T}
+    state.definite || return false
+    L, P = state.spectrum.vectors, length(state.x)
+    lowest, highest = extrema(abs2(L[i, i]) for i in 1:P)
+    return lowest > P * sqrt(eps(T)) * highest
+end

@@ -335,3 +335,7 @@ function at_saddle!(state::TrustRegionState{T}, objective::Objective{T}) where {
     bound = state.subproblem.bound
     return bound > 0 && !factor!(state.subproblem.solver, sqrt(eps(T)) * bound)
 end
+
+"The last Hessian is that of a point within rounding of `x`."
+settled!(state::TrustRegionState{T,NewtonTrustRegion}) where {T} =
+    factor!(state.subproblem.solver, -sqrt(eps(T)) * state.subproblem.bound)
