@@ -29,6 +29,10 @@ REASONS = {
     "dependent inputs": "inputs {units} are linearly dependent on the samples",
     "softmax shift": "equal changes of all logits",
     "interpolation": "the net fits all targets, with more parameters than equations",
+    "diverging pair": "units {0} and {1} of layer {layer} merge into the derivative of one, and their outgoing weights "
+    "diverge",
+    "tail unit": "unit {0} of layer {layer} acts by its exponential tail, its bias and outgoing weights diverge",
+    "step unit": "unit {0} of layer {layer} becomes a step, its incoming weights diverge",
 }
 
 
@@ -68,7 +72,8 @@ class Classification:
     displacement, displacement_tolerance : float
         Length of the Newton step in the other directions, and how long it may be.
     explanations : list of Explanation
-        Where null directions of a fixed point come from; ``unexplained`` is the number of those with no known reason.
+        Where null directions of a fixed point come from, or by which units an escaping one goes to infinity;
+        ``unexplained`` is the number of null directions with no known reason.
     direction : array (n_params,) or None
         The lowest eigenvector of a saddle; the direction in which an escaping point descends.
     """
@@ -99,9 +104,12 @@ class Classification:
 
     def __str__(self) -> str:
         lines = [repr(self)]
-        lines += [f"  null: {reason}" for reason in self.explanations]
+        where = "at infinity" if self.kind == "escaping" else "null"
+        lines += [f"  {where}: {reason}" for reason in self.explanations]
         if self.unexplained:
-            lines.append(f"  null: no known reason ({self.unexplained})")
+            lines.append(f"  null: no known reason ({self.unexplained}); float64 or polish may tell more")
+        if self.kind == "escaping":
+            lines.append("  no parameters are the lowest: a run only gets further; a small l2 or maxnorm bounds them")
         if self.kind == "not a fixed point":
             lines.append(
                 f"  the Newton step is {self.displacement:.2g} long (tolerance {self.displacement_tolerance:.2g}), or "
@@ -141,8 +149,9 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
     nearby. That step must be shorter than eps^(2/5)·(1 + ‖p‖). Null directions are explained where they come from
     duplicate, dead, silent or linearly dependent units or inputs, the scale of homogeneous units, linear layers, the
     shift of a softmax, or interpolation. If all are explained, and none by a silent unit, a degenerate point is a
-    minimum up to these symmetries. A run can end "degenerate" on its way to infinity when Float64 has no digits left to
-    tell; then ``polish`` does not converge.
+    minimum up to these symmetries. A run on its way to infinity can end where no digits are left to tell that the loss
+    still falls: such a point is "escaping" if its units show where they go (a pair that becomes a derivative, a unit
+    that becomes a step or an exponential), and else "degenerate"; ``polish`` does not converge then.
 
     Examples
     --------

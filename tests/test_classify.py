@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from scipy.optimize import brentq
+from scipy.optimize import brentq, least_squares
 
 import pymlpgf as mg
 from pymlpgf import InputError
@@ -141,3 +141,86 @@ def test_polish_keeps_to_a_saddle(problem):
     assert abs(saddle.loss - fine.loss) < Decimal("1e-26")
     rough = mg.polish(net, net.random_params(seed=1), maxiterations=2)
     assert (rough.converged, rough.stopped_by) == (False, "maxiterations")
+
+
+def _limit_loss(f, z, y):
+    """The lowest loss of a limit network, found by SciPy."""
+    fit = least_squares(lambda z: f(z) - y, z, xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    return np.mean(fit.fun**2)
+
+
+def _affine(z, X):
+    return X @ z[:2] + z[2]
+
+
+def _report():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    y = np.tanh(X[:, 0] - X[:, 1]) + 0.1 * rng.normal(size=60)
+    return X, y, mg.Net(layers=[(2, "tanh", True), (1, "identity", True)], input=X, target=y)
+
+
+def _escaping(net, res, label):
+    c = mg.classify(net, res)
+    assert c.kind == "escaping"
+    assert [e.label for e in c.explanations] == [label]
+    assert "at infinity" in str(c)
+    assert c.unexplained == 0
+    p = net.params(res)
+    incoming = np.hstack([p.weights[0], p.biases[0][:, None]])
+    return list(c.explanations[0].units), incoming, p.weights[1][0], p.biases[1][0]
+
+
+def test_unit_that_acts_by_its_exponential_tail():
+    X, y, net = _report()
+    res = mg.minimize(net, net.random_params(seed=0))
+    (tail,), V, a, c = _escaping(net, res, "tail unit")
+    other, s = 1 - tail, np.sign(V[tail, 2])  # tanh(h) → s (1 - 2 exp(-2 s h))
+    z = np.r_[V[other], a[other], V[tail, :2], -2 * s * a[tail] * np.exp(-2 * s * V[tail, 2]), c + s * a[tail]]
+
+    def limit(z):
+        return z[3] * np.tanh(_affine(z, X)) + z[6] * np.exp(-2 * s * (X @ z[4:6])) + z[7]
+
+    lowest = _limit_loss(limit, z, y)
+    assert lowest < res.loss < lowest * (1 + 1e-6)
+
+
+def test_unit_that_becomes_a_step():
+    X, y, net = _report()
+    res = mg.minimize(net, net.random_params(seed=10), optim_solver="BFGS")
+    (step,), V, a, c = _escaping(net, res, "step unit")
+    other, h = 1 - step, _affine(V[step], X)
+    near = np.argmin(np.abs(h))  # this sample may lie on the step itself
+    z = np.r_[V[other], a[other], a[step], np.tanh(h[near]), c]
+
+    def limit(z):
+        sides = np.sign(h)
+        sides[near] = z[5]
+        return z[3] * np.tanh(_affine(z, X)) + z[4] * sides + z[6]
+
+    lowest = _limit_loss(limit, z, y)
+    assert lowest <= res.loss * (1 + 1e-12)
+    assert res.loss < lowest * (1 + 1e-9)
+
+
+def test_pair_that_becomes_a_derivative():
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(80, 2))
+    y = np.cos(2 * X[:, 0]) * X[:, 1] + 0.05 * rng.normal(size=80)
+    net = mg.Net(layers=[(3, "tanh", True), (1, "identity", True)], input=X, target=y)
+    ends = [mg.minimize(net, net.random_params(seed=seed)) for seed in range(8)]
+    pairs = [r for r in ends if [e.label for e in mg.classify(net, r).explanations] == ["diverging pair"]]
+    assert pairs
+    for res in pairs:
+        (i, j), V, a, c = _escaping(net, res, "diverging pair")
+        sign = np.sign(V[i] @ V[j])  # odd units merge up to the sign
+        V[j], a[j] = sign * V[j], sign * a[j]
+        k = 3 - i - j
+        z = np.r_[(V[i] + V[j]) / 2, a[i] + a[j], (V[i] - V[j]) * (a[i] - a[j]) / 2, V[k], a[k], c]
+
+        def limit(z):
+            t = np.tanh(_affine(z, X))
+            return z[3] * t + _affine(z[4:], X) * (1 - t**2) + z[10] * np.tanh(_affine(z[7:], X)) + z[11]
+
+        lowest = _limit_loss(limit, z, y)
+        assert lowest < res.loss < lowest * (1 + 1e-2)

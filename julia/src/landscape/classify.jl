@@ -82,8 +82,10 @@ directions are explained where they come from dead, silent (no outgoing weights)
 units, from dependent inputs, from the scale of homogeneous units, from linear layers, from a softmax's common
 shift, or from interpolation (zero loss with more parameters than equations). A degenerate point with every null
 direction explained, and by no silent unit, is a minimum up to these symmetries (the incoming weights of a silent
-unit are free to second order only). Any other point is *escaping* if the loss falls without end
-from it (see [`escape_direction`](@ref)), else *not a fixed point*.
+unit are free to second order only). Null directions that lead to infinity, where a unit turns into a step or two units
+into the derivative of one ([`roads_to_infinity`](@ref)), make the point *escaping*: no digits are left to tell that the
+loss still falls. Any other point is *escaping* if the loss falls without end from it (see [`escape_direction`](@ref)),
+else *not a fixed point*.
 """
 function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=nothing) where {T}
     length(θ) == n_params(net) ||
@@ -115,7 +117,13 @@ function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=no
         kind = index > 0 ? "saddle" : nullity > 0 ? "degenerate" : "minimum"
         index > 0 && (direction = F.vectors[:, 1])
         if nullity > 0
-            found, unexplained = explain(net, θ, Float64.(F.vectors[:, null]))
+            N = Float64.(F.vectors[:, null])
+            found, unexplained = explain(net, θ, N)
+            roads = index > 0 ? Invariance[] : roads_to_infinity(net, θ, N)
+            if !isempty(roads)
+                kind, unexplained, direction = "escaping", 0, Vector{T}(first(roads).directions[1])
+                found = [(road, length(road.directions)) for road in roads]
+            end
             explanations = [(e.label, e.layer, e.units, n) for (e, n) in found]
             equations = interpolated_equations(net, θ)
             if unexplained > 0 && length(θ) - nullity == equations
@@ -190,97 +198,3 @@ function interpolated_equations(net::Net{T}, θ) where {T}
 end
 length_of_layers(::AbstractNet) = 0
 length_of_layers(net::Net) = length(net.layers)
-
-# ---- minima at infinity ----------------------------------------------------------------------------------------
-
-"The parameters of the last layer: its scale is a road to infinity for classifiers."
-last_layer(net::AbstractNet) = 1:0
-last_layer(net::Net) = last(net.layers).offset+1:net.n_params
-
-"""
-    separates(net, θ) -> Bool
-
-Whether a net with negative log-likelihood and no regulariser tells all its labelled samples apart. Then the loss falls for
-ever as the weights of the last layer grow, towards an infimum of zero that no parameters reach: the derivative along them is
-−Σᵢ wᵢ Σₒ pₒ (h_label − hₒ)/N < 0, even where it is too small for a floating-point number.
-"""
-separates(net::AbstractNet, θ) = false
-function separates(net::Net{T}, θ::Vector{T}) where {T}
-    net.objective isa NegativeLogLikelihood && n_outputs(net) > 1 && unregularised(net) || return false
-    P, i = predict(net, θ), 0
-    for block in net.blocks, r in 1:min(block.n, n_samples(net) - i)
-        i += 1
-        block.w[r] > 0 || continue
-        label = argmax(view(block.Y, r, :))
-        sum(view(block.Y, r, :)) == block.Y[r, label] || return false          # probabilities, which finite weights may meet
-        all(o -> o == label || P[o, i] < P[label, i], 1:n_outputs(net)) || return false
-    end
-    return true
-end
-function output_direction(net::Net{T}, θ::Vector{T}) where {T}
-    d = zero(θ)
-    d[last_layer(net)] = θ[last_layer(net)]
-    return d ./ norm(d)
-end
-
-"""
-    escape_direction(net, θ, g, F) -> unit vector or nothing
-
-A direction along which the loss falls without end: strictly, at every point of a ray from θ that is followed to
-10¹³ times 1 + ‖θ‖, or until nothing is left to fall. Tried are the Newton direction with |λᵢ| (which is longest
-where the loss is flattest), θ itself and the part of it in the last layer. Where the valley bends, as for two units
-whose outgoing weights diverge while their incoming ones merge, no ray does: then the Newton direction is followed
-with the loss minimised in its complement, which counts if the slope along it stays negative and is what is left of
-the gradient.
-"""
-function escape_direction(net::AbstractNet{T}, θ::Vector{T}, g::Vector{T}, F) where {T}
-    largest = maximum(abs, F.values)
-    iszero(largest) && return nothing
-    slopes = F.vectors' * g
-    flat = -(F.vectors * (slopes ./ max.(abs.(F.values), largest * eps(T))))
-    output = zero(θ)
-    output[last_layer(net)] = θ[last_layer(net)]
-    for d in (flat, θ, output)
-        size = norm(d)
-        isfinite(size) && size > 0 && dot(d, g) < 0 || continue
-        falls_along_ray(net, θ, d / size, g) && return d / size
-    end
-    size = norm(flat)
-    isfinite(size) && size > 0 || return nothing
-    # Only for the tail of a run: from anywhere else a search in the complement would find other valleys.
-    norm(g) <= eps(T)^T(0.25) * sqrt(2 * loss_scale(net, θ) * largest) || return nothing
-    # Not inferred before it is needed: the minimizer on a line's complement is another one to compile.
-    return Base.invokelatest(falls_along_valley, net, θ, flat / size) ? flat / size : nothing
-end
-
-function falls_along_ray(net, θ::Vector{T}, d, g) where {T}
-    before, h, nothing_left = loss(net, θ), T(1 + norm(θ)) / 4, eps(T) * loss_scale(net, θ)
-    gradient = similar(θ)
-    for k in 1:48
-        k > 1 && (h *= 2)
-        value = value_and_gradient!(gradient, net, θ + h * d)
-        isfinite(value) && value <= before || return false
-        abs(value) <= nothing_left && return k > 2
-        dot(gradient, d) <= 0 || return false
-        # Rounding, or a loss that has reached its limit: what came before must have been a fall.
-        value >= before - 64 * eps(T) * abs(before) && return k > 2
-        before = value
-    end
-    return true
-end
-
-function falls_along_valley(net, θ::Vector{T}, d) where {T}
-    line = LinearSubspace(θ, d)
-    g = similar(θ)
-    x, before = θ, loss(net, θ)
-    h = T(1 + norm(θ)) / 8
-    for k in 1:6
-        m = subspace_minloss(net, line, [h], x; maxiterations=300)
-        value = value_and_gradient!(g, net, m.x)
-        slope = dot(g, d)
-        isfinite(value) && value < before && slope < 0 && m.gnorm <= abs(slope) / 2 || return false
-        x, before = m.x, value
-        h *= 2
-    end
-    return true
-end

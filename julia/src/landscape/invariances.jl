@@ -19,22 +19,23 @@ invariances(net::AbstractNet, θ) = Invariance[]
 
 """
 What the input and each layer give to the next on the samples that count: Gram matrices of their activations and a one;
-and the largest |f'| of each unit.
+the largest |f'| of each unit, and on how many samples |f'| exceeds `FLAT`.
 """
 function activity(net::Net, θ)
     layers = net.layers
     sizes = [first(layers).fan_in; Int[l.width for l in layers]]
     grams = Matrix{Float64}[zeros(k + 1, k + 1) for k in sizes]
     slopes = Vector{Float64}[zeros(l.width) for l in layers]
+    steep = Vector{Int}[zeros(Int, l.width) for l in layers]
     ws = net.shares[1].workspace
     for block in net.blocks
         forward!(ws, net, θ, block, 1)
         for m in 0:length(layers)
             add_gram!(grams[m+1], m == 0 ? block.X : ws.A[m], block.w)
-            m > 0 && raise_slopes!(slopes[m], ws.D[m], block.w)
+            m > 0 && see_slopes!(slopes[m], steep[m], ws.D[m], block.w)
         end
     end
-    return grams, slopes
+    return grams, slopes, steep
 end
 
 function add_gram!(G::Matrix{Float64}, A::Matrix, w::Vector)
@@ -43,16 +44,20 @@ function add_gram!(G::Matrix{Float64}, A::Matrix, w::Vector)
     end
     return G
 end
-function raise_slopes!(slopes::Vector{Float64}, D::Matrix, w::Vector)
+const FLAT = 0.01
+
+function see_slopes!(slopes::Vector{Float64}, steep::Vector{Int}, D::Matrix, w::Vector)
     for j in eachindex(slopes), r in eachindex(w)
-        w[r] > 0 && (slopes[j] = max(slopes[j], abs(Float64(D[r, j]))))
+        w[r] > 0 || continue
+        slopes[j] = max(slopes[j], abs(Float64(D[r, j])))
+        steep[j] += abs(D[r, j]) > FLAT
     end
     return slopes
 end
 
 # Plain loops on one number type: this is compiled at the first use, once.
 invariances(net::Net{T}, θ::Vector{T}) where {T} =
-    invariances(net.layers, Vector{Float64}(θ), activity(net, θ)..., Float64(eps(T)))
+    invariances(net.layers, Vector{Float64}(θ), activity(net, θ)[1:2]..., Float64(eps(T)))
 
 function unit_vector(P::Int, i::Int)
     e = zeros(P)
