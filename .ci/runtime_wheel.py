@@ -21,11 +21,12 @@ import zipfile
 from pathlib import Path
 
 from pymlpgf import __version__
-from pymlpgf.runtime import apt, manifest, settings, tree
+from pymlpgf.runtime import manifest, settings
 from pymlpgf.runtime.children import run
+from pymlpgf.runtime.debian import apt, tree
+from pymlpgf.runtime.debian.release import VERSION, VERSION_TEXT, Installation
 from pymlpgf.runtime.image import LIBRARY, build, key, linker
 from pymlpgf.runtime.julia import Julia
-from pymlpgf.runtime.release import VERSION, VERSION_TEXT, Installation
 from pymlpgf.runtime.report import Progress
 
 TRIPLET = "x86_64-linux-gnu"

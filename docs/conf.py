@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_face = (Path(__file__).parents[1] / "pymlpgf" / "__init__.py").read_text(encoding="utf-8")
+_face = (Path(__file__).parents[1] / "pymlpgf" / "version.py").read_text(encoding="utf-8")
 
 project = "pymlpgf"
 author = "pymlpgf developers"

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from .errors import InputError
-from .net import Net, TeacherNet
-from .params import Params
-from .result import TrainResult, Trajectory
+from .network.net import Net, TeacherNet
+from .network.params import Params
+from .results.result import TrainResult, Trajectory
 
 if TYPE_CHECKING:
-    from .subspace import LinearSubspace
+    from .landscape.subspace import LinearSubspace
 
 __all__ = ["neurons", "plane", "run", "spectrum", "trajectories", "work_precision"]
 
@@ -156,7 +156,7 @@ def plane(
     margin : float
         How far the picture reaches beyond the anchors and the flows, as a fraction of their extent.
     """
-    from .subspace import loss_grid
+    from .landscape.subspace import loss_grid
 
     if len(subspace.directions) != 2:
         raise InputError(f"subspace has {len(subspace.directions)} directions; two are needed for a plane")

@@ -14,12 +14,12 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .activations import Activation
 from .errors import InputError
-from .net import Net
-from .params import Params
-from .result import TrainResult
-from .training import train
+from .network.activations import Activation
+from .network.net import Net
+from .network.params import Params
+from .results.result import TrainResult
+from .solve.train import train
 
 __all__ = ["GradientFlowClassifier", "GradientFlowRegressor"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from .activations import Activation, check_layers
 from .errors import InputError
-from .net import Net
-from .params import Params
+from .network.activations import Activation, check_layers
+from .network.net import Net
+from .network.params import Params
 
 __all__ = ["from_module", "to_module"]
 

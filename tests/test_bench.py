@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pymlpgf import bench
-from pymlpgf.bench import contenders, rounds
-from pymlpgf.bench.cases import Case, cases
+from pymlpgf.commands import bench
+from pymlpgf.commands.bench import contenders, rounds
+from pymlpgf.commands.bench.cases import Case, cases
 
 OUT = (1, "identity", True)
 CASES = [
@@ -73,5 +73,5 @@ def test_summary_and_figure(tmp_path) -> None:
         "float64 over float32: ×4 to ×4", "one thread over two: ×2 to ×2",
     ):  # fmt: skip
         assert part in text
-    figure = pytest.importorskip("pymlpgf.bench.figure")
-    assert figure.draw(rows, bench.GOALS, tmp_path / "f.png").stat().st_size > 10_000
+    figure = pytest.importorskip("pymlpgf.commands.bench.figure")
+    assert figure.draw(rows, bench.ratios, bench.GOALS, tmp_path / "f.png").stat().st_size > 10_000

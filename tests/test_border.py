@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pymlpgf as mg
-from pymlpgf.training import OPTIM_SOLVERS
+from pymlpgf.solve.train import OPTIM_SOLVERS
 
 N, D, P = 5, 2, 13
 X, Y = np.linspace(-1, 1, N * D).reshape(N, D), np.linspace(0, 1, N)

@@ -222,7 +222,7 @@ def test_time_limits_hold_although_steps_are_slow(run_python):
 
 
 def test_stop_mirrors_the_core():
-    source = (Path(mg.__file__).parent / "julia" / "src" / "stops.jl").read_text(encoding="utf-8")
+    source = (Path(mg.__file__).parent / "julia" / "src" / "kernels" / "stops.jl").read_text(encoding="utf-8")
     names = re.search(r"@enum\(Reason,([^)]*)\)", source)
     assert names is not None
     reasons = {name.strip() for name in names[1].split(",")} - {"running"}
@@ -231,7 +231,7 @@ def test_stop_mirrors_the_core():
         found = re.search(rf'^    {reason.value} => ((?:"[^"]*"[ *\n]*)+),', source, flags=re.M)
         assert found is not None, reason
         assert "".join(re.findall(r'"([^"]*)"', found[1])) == reason.advice
-    assert mg.result.REASONS[:10] == (
+    assert tuple(mg.Stop)[:10] == (
         "min_gnorm", "minloss", "roundoff", "maxT", "maxtime", "maxiterations", "patience", "callback", "interrupted",
         "diverged",
     )  # fmt: skip
@@ -246,7 +246,7 @@ def test_to_scipy(net, start):
     assert (other.nfev, other.njev, other.nhev) == (res.nfev, res.njev, res.nhev)
     assert other.nit == res.ode_iterations + 4
     assert other.message == res.message
-    assert mg.result.REASONS[other.status] == "maxiterations"
+    assert list(mg.Stop)[other.status] == "maxiterations"
 
 
 def test_a_result_is_continued_from_its_best_point(net, start):

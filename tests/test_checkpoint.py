@@ -11,7 +11,8 @@ import pytest
 
 import pymlpgf as mg
 from pymlpgf import InputError
-from pymlpgf.checkpoint import Checkpoint, Checkpointer, _describe
+from pymlpgf.results.checkpoint import Checkpoint
+from pymlpgf.solve.checkpointer import Checkpointer, _describe
 
 PROBLEM = """
 def problem():
@@ -44,7 +45,7 @@ def uninterrupted():
 
 #: a run that kills its process when a report of the solver satisfies a condition
 DEADLY = """
-from pymlpgf.checkpoint import Checkpointer
+from pymlpgf.solve.checkpointer import Checkpointer
 update = Checkpointer.update
 
 def deadly(self, phase, iteration, t, *rest):

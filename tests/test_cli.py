@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pymlpgf import cli
-from pymlpgf.runtime import manifest, release, settings
+from pymlpgf.commands import cli
+from pymlpgf.runtime import manifest, settings
+from pymlpgf.runtime.debian import release
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Julia is a shell script")
@@ -121,7 +122,8 @@ def test_julia_gets_its_arguments_and_environment(julia: Path, cache: Path, monk
 
 def test_looking_for_julia_does_without_numpy(julia: Path) -> None:
     code = (
-        "import sys, pymlpgf.cli, pymlpgf.runtime\nfrom pymlpgf.runtime import environment, find\nfind.find()\n"
+        "import sys, pymlpgf.commands.cli, pymlpgf.runtime\n"
+        "from pymlpgf.runtime import environment, find\nfind.find()\n"
         "print([name for name in ('numpy', 'urllib.request', 'subprocess') if name in sys.modules])"
     )
     run("doctor")  # the facts of this Julia are remembered

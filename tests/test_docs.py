@@ -16,7 +16,8 @@ import matplotlib
 import pytest
 
 import pymlpgf
-from pymlpgf import sweeps, workers
+from pymlpgf.sweeps import pool as workers
+from pymlpgf.sweeps import run as worker
 
 matplotlib.use("Agg")
 
@@ -50,7 +51,7 @@ def run(code: str, where: str, line: int, namespace: dict[str, object]) -> str:
 def run_here(pickled, jobs, count):
     """A sweep without processes, each of which would compile the solvers anew; those are tested in test_sweep.py."""
     for index, file_name, point in jobs:
-        yield sweeps.run_one("docs", pickled, index, file_name, point)
+        yield worker.run_one("docs", pickled, index, file_name, point)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if any(b[0] == "python" for b in blocks(p))], ids=name)

@@ -209,7 +209,7 @@ def test_train_after_a_discrete_method(net, start):
 
 def trajectory(t, x):
     t, x = np.asarray(t, float), np.asarray(x, float)
-    return mg.result.Trajectory(t, x, np.zeros(len(t)), np.zeros(len(t)))
+    return mg.Trajectory(t, x, np.zeros(len(t)), np.zeros(len(t)))
 
 
 def test_distance_to_a_broken_line():

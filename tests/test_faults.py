@@ -117,7 +117,8 @@ def test_disk_that_fills_up_while_saving(
     for _ in range(20):
         room = chance.randrange(size)
         monkeypatch.setattr(
-            "pymlpgf.result.write_atomically", lambda p, write, room=room: real(p, lambda f: write(Full(f, room)))
+            "pymlpgf.results.result.write_atomically",
+            lambda p, write, room=room: real(p, lambda f: write(Full(f, room))),
         )
         with pytest.raises(OSError, match="No space left"):
             result.save(path)
@@ -164,7 +165,8 @@ def test_nothing_is_taken_from_the_current_directory(tmp_path: Path) -> None:
         (tmp_path / name).write_text("nonsense ]")
     # as the command does it: Python's own -c and -m would look in the current directory first
     command = (
-        "import sys; sys.path.remove(''); from pymlpgf.cli import main; sys.exit(main(['julia', '-e', 'print(6 * 7)']))"
+        "import sys; sys.path.remove(''); from pymlpgf.commands.cli import main; "
+        "sys.exit(main(['julia', '-e', 'print(6 * 7)']))"
     )
     root = str(Path(mg.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}

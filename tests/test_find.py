@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from pymlpgf.errors import RuntimeUnavailable, SettingError
-from pymlpgf.runtime import cpu, debian, environment, find, juliapkg_state, release, settings
+from pymlpgf.runtime import cpu, debian, environment, find, settings
+from pymlpgf.runtime.debian import release
+from pymlpgf.runtime.find import juliapkg_state
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Julia is a shell script")

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from pymlpgf.errors import ProvisioningError
-from pymlpgf.runtime import find, manifest, release, settings
+from pymlpgf.runtime import find, manifest, settings
+from pymlpgf.runtime.debian import release
 from pymlpgf.runtime.image import LIBRARY, Store, build, key
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -221,7 +222,7 @@ def test_the_key_tells_sources_versions_and_processors_apart(julia, tmp_path: Pa
     shutil.copytree(ROOT / "julia", package)
     monkeypatch.setattr(sys.modules["pymlpgf.runtime.image.key"], "package", lambda: package)
     assert key(julia) == usual
-    with open(package / "src" / "flow" / "tsit5.jl", "a") as file:
+    with open(package / "src" / "flow" / "methods" / "tsit5.jl", "a") as file:
         file.write("#")
     assert key(julia) != usual
     monkeypatch.setattr(sys.modules["pymlpgf.runtime.image.key"], "__version__", "9.9")

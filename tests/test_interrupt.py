@@ -14,7 +14,7 @@ import time
 import pytest
 from conftest import PRELUDE
 
-from pymlpgf.runtime.signals import Interruptible
+from pymlpgf.runtime.hosts.signals import Interruptible
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a process sends itself POSIX signals")
 
@@ -59,7 +59,7 @@ def interrupt(call, moments, times=1):
     return results
 
 def check(res, net, p):
-    assert mg.result.REASONS[res.status] == "interrupted", res
+    assert list(mg.Stop)[res.status] == "interrupted", res
     assert "nterrupted" in res.message and not res.converged and not res.success
     assert np.isfinite(res.x).all() and res.loss <= net.loss(p)
     assert np.isclose(res.loss, net.loss(res.x), rtol=1e-12)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pymlpgf as mg
-from pymlpgf import memory
+from pymlpgf.validate import memory
 
 
 @pytest.fixture(scope="module")

@@ -85,9 +85,10 @@ def test_the_wheel_holds_what_is_needed(wheel):
         names = set(file.namelist())
         (metadata,) = (file.read(name).decode() for name in names if name.endswith("METADATA"))
     assert sources <= names
-    assert {"pymlpgf/py.typed", "pymlpgf/juliapkg.json", "pymlpgf/julia/Project.toml", "pymlpgf/bench/peer.jl"} <= names
+    others = ("py.typed", "juliapkg.json", "__init__.pyi", "julia/Project.toml", "commands/bench/peer.jl")
+    assert {f"pymlpgf/{name}" for name in others} <= names
     assert not [name for name in names if "/test" in name or name.startswith("julia/")]
-    assert any(name.endswith("licenses/docs/LICENSE") for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "License-Expression: MIT" in metadata
 
 
@@ -107,8 +108,8 @@ def test_versions_agree():
     from pymlpgf import __version__
 
     for name, pattern in (
-        ("pyproject.toml", r'^version = "(.+)"'),
-        ("docs/CITATION.cff", r"^version: (.+)"),
-        ("docs/changelog.md", r"^## (\S+)"),
+        ("julia/Project.toml", r'^version = "(.+)"'),
+        ("CITATION.cff", r"^version: (.+)"),
+        ("CHANGELOG.md", r"^## (\S+)"),
     ):
         assert re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.M)[1] == __version__, name

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from pymlpgf import progress
-from pymlpgf.progress import ProgressLine
+from pymlpgf.solve import progress
+from pymlpgf.solve.progress import ProgressLine
 
 
 class Terminal(io.StringIO):

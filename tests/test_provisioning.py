@@ -23,10 +23,11 @@ from pathlib import Path
 import pytest
 
 from pymlpgf.errors import ProvisioningError, RuntimeUnavailable
-from pymlpgf.runtime import children, debian, manifest, release, settings, tree
-from pymlpgf.runtime.packages import kept
+from pymlpgf.runtime import children, debian, manifest, settings
+from pymlpgf.runtime.debian import release, tree
+from pymlpgf.runtime.debian.packages import kept
+from pymlpgf.runtime.debian.sources import Source, sources
 from pymlpgf.runtime.report import Progress, Report
-from pymlpgf.runtime.sources import Source, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +39,8 @@ pytestmark = pytest.mark.skipif(
 DRIVER = """
 import sys, pathlib
 from pymlpgf.errors import ProvisioningError
-from pymlpgf.runtime import debian, tree
+from pymlpgf.runtime import debian
+from pymlpgf.runtime.debian import tree
 if sys.argv[3]:
     tree.patchelf = lambda: sys.argv[3]
 try:
@@ -564,7 +566,7 @@ def apt(tmp_path: Path, packages: Path, fake: None, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     mirror = Source("http://mirror.invalid/d", "bullseye", ("main",))
-    monkeypatch.setattr("pymlpgf.runtime.apt.sources", lambda wish: [mirror])
+    monkeypatch.setattr("pymlpgf.runtime.debian.apt.sources", lambda wish: [mirror])
     return install
 
 
@@ -765,7 +767,7 @@ def hook(event, arguments):
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
         seen.append((event, str(arguments)))
 sys.addaudithook(hook)
-import pymlpgf, pymlpgf.cli, pymlpgf.runtime.find
+import pymlpgf, pymlpgf.commands.cli, pymlpgf.runtime.find
 assert not seen, seen
 assert "juliacall" not in sys.modules and "juliapkg" not in sys.modules
 """

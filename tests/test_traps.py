@@ -19,7 +19,7 @@ from conftest import PRELUDE, ROOT
 
 from pymlpgf.errors import JuliaError, RuntimeUnavailable
 from pymlpgf.runtime.bridge import Bridge
-from pymlpgf.runtime.embedded_host import EmbeddedHost
+from pymlpgf.runtime.hosts.embedded import EmbeddedHost
 from pymlpgf.runtime.julia import Julia
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and processes")

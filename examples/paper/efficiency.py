@@ -9,7 +9,7 @@ import argparse
 
 from common import arguments, claim
 
-from pymlpgf import bench
+from pymlpgf.commands import bench
 
 
 def main():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .julia import Julia
     from .settings import Settings
 
-__all__ = ["evaluate", "info", "start", "with_image"]
+__all__ = ["evaluate", "info", "init", "runtime_info", "start", "with_image"]
 
 _lock = threading.Lock()
 _bridge: Bridge | None = None
@@ -63,6 +63,24 @@ def start(threads: int | str | None = None, julia: str | os.PathLike[str] | None
         return _bridge
 
 
+def init(threads: int | str | None = None, julia: str | None = None) -> None:
+    """Start Julia now, in this thread, instead of at the first use.
+
+    Parameters
+    ----------
+    threads : int or "auto", optional
+        Julia threads; default from PYMLPGF_THREADS or the configuration file, else 1.
+    julia : path, "full" or "embedded", optional
+        Which Julia; default from PYMLPGF_JULIA or the configuration file, else the first that is found.
+    """
+    start(threads=threads, julia=julia)
+
+
+def runtime_info() -> dict[str, Any]:
+    """Julia's version, path, host and threads; ``{"started": False}`` before Julia runs."""
+    return info()
+
+
 @contextlib.contextmanager
 def with_image(julia: Julia, wish: Settings, *, build: bool = False) -> Iterator[Julia]:
     """``julia`` as it is to be started: with a system image that holds this package, if there is one.
@@ -72,7 +90,7 @@ def with_image(julia: Julia, wish: Settings, *, build: bool = False) -> Iterator
     if not julia.private or julia.image or wish.image == "off":
         yield julia
         return
-    from . import image
+    from . import background, image
     from .report import Progress
 
     store, key = image.Store(wish.cache), image.key(julia)
@@ -86,7 +104,7 @@ def with_image(julia: Julia, wish: Settings, *, build: bool = False) -> Iterator
     elif wish.image != "auto":
         raise SettingError(f"{wish.origins['image']}: the system image in {place} cannot be used: {fault}")
     elif build:
-        image.begin(key, wish, Progress())
+        background.begin(key, wish, Progress())
     yield julia
 
 
@@ -104,10 +122,10 @@ def info() -> dict[str, Any]:
 
 def _host(julia: Julia, cache: Path, threads: int) -> Host:
     if julia.host == "juliacall":
-        from .juliacall_host import JuliacallHost
+        from .hosts.juliacall import JuliacallHost
 
         return JuliacallHost(julia, threads)
     from . import environment
-    from .embedded_host import EmbeddedHost
+    from .hosts.embedded import EmbeddedHost
 
     return EmbeddedHost(julia, environment.variables(julia, cache, threads))

@@ -1,7 +1,7 @@
 """Typed calls into Julia: C function pointers, integer handles, statuses with messages. The same for every host.
 
 A host only starts Julia and evaluates a string; the string that is evaluated once returns the address of MLPGF's
-table of function pointers (julia/src/c_interface.jl), and from there on ctypes calls Julia directly.
+table of function pointers (julia/src/interface/c_interface.jl), and from there on ctypes calls Julia directly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from ..errors import InputError, JuliaError, ThreadError
-from .signals import Interruptible, SegvKeeper, preserved
+from .hosts.signals import Interruptible, SegvKeeper, preserved
 
 __all__ = ["Bridge", "Host", "Report"]
 
@@ -147,7 +147,7 @@ class Bridge:
     # ---- nets ----------------------------------------------------------------------------------------------
 
     def net(self, single: bool, layers: str, options: dict[str, object], n_features: int, data: Data | None) -> int:
-        """A handle to a net; ``layers`` as text, see julia/src/c_interface.jl."""
+        """A handle to a net; ``layers`` as text, see julia/src/interface/c_interface.jl."""
         self.enter()
         handle = i64()
         X, Y, w = data if data is not None else (None, None, None)
@@ -197,7 +197,7 @@ class Bridge:
     def tool(
         self, net: int, what: str, options: dict[str, object], arrays: list[np.ndarray], read: Callable[[int], R]
     ) -> R:
-        """What ``read`` makes of the handle to the answer of a tool (julia/src/landscape/border.jl); 0 for no net."""
+        """What ``read`` makes of the handle to the answer of a tool (julia/src/interface/tools.jl); 0 for no net."""
         self.enter()
         vectors = [np.ascontiguousarray(array, np.float64).ravel() for array in arrays]
         pointers, lengths = (ptr * len(vectors))(*map(_pointer, vectors)), (i64 * len(vectors))(*map(len, vectors))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ... import __version__
+from ...version import __version__
 from ..environment import package
 from ..julia import Julia
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import ProvisioningError
-from .. import apt, manifest
+from .. import manifest
 from ..children import run
-from ..release import installation
+from ..debian import apt
+from ..debian.release import installation
 from ..report import Report
 
 __all__ = ["Linker", "find"]

@@ -1,0 +1,320 @@
+"""What kind of point is this: ``classify``, and ``polish`` for more digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..network.net import Net
+from ..solve.progress import ProgressLine
+from ..validate.data import real_number
+from ..validate.memory import refuse_square
+from ..validate.suggest import suggest_keywords
+
+__all__ = ["Classification", "Explanation", "Polished", "classify", "polish"]
+
+#: label of Julia -> sentence
+REASONS = {
+    "dead unit": "unit {0} of layer {layer} has slope zero on every sample",
+    "silent unit": "unit {0} of layer {layer} has no outgoing weights",
+    "duplicate units": "units {0} and {1} of layer {layer} give the same on every sample, up to a factor: outgoing "
+    "weights can be traded, and a permutation maps the line of such points to itself",
+    "scale of a unit": "incoming and outgoing weights of unit {0} of layer {layer} can trade a factor",
+    "linear units": "linear units {units} of layer {layer} can be mixed",
+    "dependent units": "units {units} of layer {layer} are linearly dependent on the samples",
+    "dependent inputs": "inputs {units} are linearly dependent on the samples",
+    "softmax shift": "equal changes of all logits",
+    "interpolation": "the net fits all targets, with more parameters than equations",
+    "diverging pair": "units {0} and {1} of layer {layer} merge into the derivative of one, and their outgoing weights "
+    "diverge",
+    "tail unit": "unit {0} of layer {layer} acts by its exponential tail, its bias and outgoing weights diverge",
+    "step unit": "unit {0} of layer {layer} becomes a step, its incoming weights diverge",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A reason for ``count`` null directions: ``label`` (see ``REASONS``), ``layer`` and ``units``, counted from 0.
+
+    ``layer`` is None and ``units`` are features where a reason is about the inputs.
+    """
+
+    label: str
+    layer: int | None
+    units: tuple[int, ...]
+    count: int
+
+    def __str__(self) -> str:
+        units = ", ".join(map(str, self.units))
+        return REASONS[self.label].format(*self.units, layer=self.layer, units=units) + f" ({self.count})"
+
+
+@dataclass(frozen=True, repr=False)
+class Classification:
+    """What ``classify`` found.
+
+    Attributes
+    ----------
+    kind : "minimum", "saddle", "degenerate", "escaping" or "not a fixed point"
+    index, nullity : int
+        Number of eigenvalues below −``tolerance``, and within ±``tolerance``.
+    loss, gnorm : float
+    eigenvalues : array (n_params,)
+        Of the Hessian, ascending.
+    tolerance : float
+        Of eigenvalues.
+    gradient_tolerance : float
+        Of the gradient's components in null directions.
+    displacement, displacement_tolerance : float
+        Length of the Newton step in the other directions, and how long it may be.
+    explanations : list of Explanation
+        Where null directions of a fixed point come from, or by which units an escaping one goes to infinity;
+        ``unexplained`` is the number of null directions with no known reason.
+    direction : array (n_params,) or None
+        The lowest eigenvector of a saddle; the direction in which an escaping point descends.
+    """
+
+    kind: str
+    index: int
+    nullity: int
+    loss: float
+    gnorm: float
+    eigenvalues: np.ndarray
+    tolerance: float
+    gradient_tolerance: float
+    displacement: float
+    displacement_tolerance: float
+    explanations: list[Explanation]
+    unexplained: int
+    direction: np.ndarray | None
+
+    def __repr__(self) -> str:
+        low, high = self.eigenvalues[0], self.eigenvalues[-1]
+        index = f" of index {self.index}" if self.kind == "saddle" else ""
+        fixed = self.kind in ("minimum", "saddle", "degenerate")
+        null = f", {self.nullity} null directions" if fixed and self.nullity else ""
+        size = (
+            f"loss={self.loss:.6g}, gnorm={self.gnorm:.2g}, eigenvalues {low:.2g} … {high:.2g} ± {self.tolerance:.1g}"
+        )
+        return f"Classification({self.kind}{index}{null}; {size})"
+
+    def __str__(self) -> str:
+        lines = [repr(self)]
+        where = "at infinity" if self.kind == "escaping" else "null"
+        lines += [f"  {where}: {reason}" for reason in self.explanations]
+        if self.unexplained:
+            lines.append(f"  null: no known reason ({self.unexplained}); float64 or polish may tell more")
+        if self.kind == "escaping":
+            lines.append("  no parameters are the lowest: a run only gets further; a small l2 or maxnorm bounds them")
+        if self.kind == "not a fixed point":
+            lines.append(
+                f"  the Newton step is {self.displacement:.2g} long (tolerance {self.displacement_tolerance:.2g}), or "
+                f"the gradient in null directions exceeds {self.gradient_tolerance:.2g}: minimize or polish first"
+            )
+        return "\n".join(lines)
+
+
+@suggest_keywords
+def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Classification:
+    """What kind of point ``p`` is, from the exact Hessian.
+
+    Parameters
+    ----------
+    net : Net
+    p : array of shape (n_params,), Params or TrainResult
+    gradient_tolerance : float, optional
+        How large the gradient's components in null directions may be at a fixed point. By default a bound on what
+        rounding does to them, which grows with N, the outputs and targets, and the largest eigenvalue.
+
+    Returns
+    -------
+    Classification
+        "minimum" (isolated), "saddle" (an eigenvalue is negative; its ``index`` is the number of these), "degenerate"
+        (none is negative, some are zero to the ``tolerance``), "escaping" (the loss falls without end from here), or
+        "not a fixed point".
+
+    Raises
+    ------
+    InputError
+        If ``p`` does not fit, or the Hessian is not finite there.
+
+    Notes
+    -----
+    The tolerance of eigenvalues is the smallest, from rounding upwards, for which the Newton step over the eigenvalues
+    beyond it changes the Hessian by no more than the tolerance: what holds at ``p`` then holds at the fixed point
+    nearby. That step must be shorter than eps^(2/5)·(1 + ‖p‖). Null directions are explained where they come from
+    duplicate, dead, silent or linearly dependent units or inputs, the scale of homogeneous units, linear layers, the
+    shift of a softmax, or interpolation. If all are explained, and none by a silent unit, a degenerate point is a
+    minimum up to these symmetries. A run on its way to infinity can end where no digits are left to tell that the loss
+    still falls: such a point is "escaping" if its units show where they go (a pair that becomes a derivative, a unit
+    that becomes a step or an exponential), and else "degenerate"; ``polish`` does not converge then.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(1, "identity", False), (1, "identity", False)], input=[[1.0]], target=[1.0])
+    >>> mg.classify(net, [0.0, 0.0]).kind, mg.classify(net, [0.0, 0.0]).index       # L = (1 - ab)²
+    ('saddle', 1)
+    >>> print(mg.classify(net, [0.5, 2.0]))
+    Classification(degenerate, 1 null directions; loss=0, gnorm=0, eigenvalues 0 … 8.5 ± 2e-14)
+      null: incoming and outgoing weights of unit 0 of layer 0 can trade a factor (1)
+    """
+    x = start(net, p)
+    options: dict[str, object] = {}
+    if gradient_tolerance is not None:
+        if not real_number(gradient_tolerance) >= 0:
+            raise InputError(f"gradient_tolerance is {gradient_tolerance!r}; a non-negative number is needed")
+        options["gradient_tolerance"] = float(gradient_tolerance)
+    refuse_square(net, "classify", "extreme_eigenvalues tells the lowest curvatures")
+    bridge = net._bridge
+
+    def read(handle: int) -> Classification:
+        def get(name: str) -> Any:
+            return bridge.field(handle, f"point.{name}")
+
+        numbers = ("index", "nullity", "unexplained", "tolerance", "gradient_tolerance", "displacement")
+        direction = get("direction")
+        return Classification(
+            kind=get("kind"),
+            loss=float(get("loss")),
+            gnorm=float(get("gnorm")),
+            eigenvalues=get("eigenvalues"),
+            displacement_tolerance=get("displacement_tolerance"),
+            explanations=[_explanation(line) for line in bridge.field(handle, "explanations").splitlines()],
+            direction=direction if len(direction) else None,
+            **{name: get(name) for name in numbers},
+        )
+
+    return bridge.tool(net._handle, "classify", options, [x], read)
+
+
+def _explanation(line: str) -> Explanation:
+    label, layer, units, count = line.split(";")
+    # Layers are counted from 0 here, and the input is none of them.
+    number = int(layer) - 1 if int(layer) > 0 else None
+    return Explanation(label, number, tuple(int(u) - 1 for u in units.split(",") if u), int(count))
+
+
+def start(net: Net, p: Any) -> np.ndarray:
+    """The finite parameters that ``p`` stands for."""
+    if not hasattr(net, "_bridge"):
+        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
+    x = net._flat(getattr(p, "x", p))
+    if not np.isfinite(x).all():
+        raise InputError("p contains NaN or infinite entries")
+    return x
+
+
+@dataclass(frozen=True, repr=False)
+class Polished:
+    """What ``polish`` found.
+
+    Attributes
+    ----------
+    x : array (n_params,)
+        The point, rounded to float64.
+    digits : list of Decimal, n_params of them
+        The point.
+    loss, gnorm : Decimal
+        Loss and ‖∇L‖_∞ there: far below what float64 can compute, so not rounded to it.
+    converged : bool
+    iterations : int
+    stopped_by : str
+    message : str
+    total_time : float
+    """
+
+    x: np.ndarray
+    digits: list[Decimal]
+    loss: Decimal
+    gnorm: Decimal
+    converged: bool
+    iterations: int
+    stopped_by: str
+    message: str
+    total_time: float
+
+    def __repr__(self) -> str:
+        state = "converged" if self.converged else f"not converged: {self.stopped_by}"
+        return f"Polished({state}, loss={self.loss:.6g}, gnorm={self.gnorm:.2g}, {self.iterations} iterations)"
+
+
+@suggest_keywords
+def polish(
+    net: Net,
+    p: Any,
+    *,
+    digits: int = 50,
+    maxtime: float = 120,
+    maxiterations: int = 200,
+    verbosity: int = 1,
+    progress_interval: float = 1.0,
+) -> Polished:
+    """The fixed point near ``p``, of whatever index, to ``digits`` decimal digits.
+
+    Newton's method with gradients in Julia's BigFloat; the data count as the exact numbers that they are in the net's
+    dtype. Steps are solved with the Hessian in Float64, without its null directions, which gains some ten digits each
+    and keeps to manifolds of degenerate points. An ill-conditioned minimum, where that does not converge, is left to
+    Newton's method with a trust region all in BigFloat, which is slow.
+
+    Parameters
+    ----------
+    net : Net
+    p : array of shape (n_params,), Params or TrainResult
+        A good guess, such as the result of ``minimize``.
+    digits : int
+        2 to 10000.
+    maxtime : float
+        Seconds.
+    maxiterations : int
+    verbosity, progress_interval
+        As for ``flow``.
+
+    Returns
+    -------
+    Polished
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(1, "square", False)], input=[[1.0]], target=[1.0])     # L = (θ²/2 - 1)²
+    >>> abs(mg.polish(net, [1.4], digits=25).digits[0] - Decimal(2).sqrt()) < Decimal("1e-25")
+    True
+    """
+    x = start(net, p)
+    for name, value, low, high in (
+        ("digits", digits, 2, 10_000),
+        ("maxtime", maxtime, 0, np.inf),
+        ("maxiterations", maxiterations, 0, np.inf),
+    ):
+        if not low <= real_number(value) <= high:
+            raise InputError(f"{name} is {value!r}; a number from {low} to {high} is needed")
+    refuse_square(net, "polish", "minimize comes as near as its dtype can tell")
+    bridge = net._bridge
+    options: dict[str, object] = {"maxtime_optim": float(maxtime), "maxiterations_optim": float(maxiterations)}
+
+    def read(handle: int) -> Polished:
+        def get(name: str) -> Any:
+            return bridge.field(handle, name)
+
+        return Polished(
+            x=get("x"),
+            digits=[Decimal(line) for line in get("exact_x").splitlines()],
+            loss=Decimal(get("exact_loss")),
+            gnorm=Decimal(get("exact_gnorm")),
+            converged=bool(get("converged")),
+            iterations=get("iterations"),
+            stopped_by=get("stopped_by"),
+            message=get("stopped_by.advice"),
+            total_time=get("time_run"),
+        )
+
+    def run(question: int) -> Polished:
+        with ProgressLine(verbosity, progress_interval) as line:
+            return bridge.solve(question, x.ctypes.data, "minimize", options, None, line.update, read)
+
+    return bridge.tool(net._handle, "polishing", {"digits": float(digits)}, [], run)

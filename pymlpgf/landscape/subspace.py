@@ -1,0 +1,206 @@
+"""Lines and planes through a loss landscape, and minima in their complement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..network.net import Net
+from ..results.read import read_result
+from ..results.result import TrainResult
+from ..solve.progress import ProgressLine
+from ..solve.train import _goals, _minimize_options
+from .classify import start as parameters
+from .symmetry import _finite, _tool
+
+__all__ = ["LinearSubspace", "SubspaceGrid", "loss_grid", "subspace_grid", "subspace_minloss"]
+
+
+class LinearSubspace:
+    """The points origin + Σᵢ aᵢ directionᵢ of a net's parameter space: a line, a plane, …
+
+    Parameters
+    ----------
+    net : Net
+    origin : array of shape (n_params,), Params or TrainResult
+    *directions : arrays of shape (n_params,)
+        Linearly independent; not necessarily orthogonal or of unit length.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(1, "identity", True)], input=[[0.0], [1.0]], target=[1.0, 3.0])
+    >>> line = mg.LinearSubspace.through(net, [0.0, 0.0], [2.0, 1.0])
+    >>> line.coordinates([2.0, 1.0]), line.point([0.5])
+    (array([1.]), array([1. , 0.5]))
+    >>> mg.loss_grid(net, line, [0.0, 0.5, 1.0])
+    array([5.  , 1.25, 0.  ])
+    """
+
+    def __init__(self, net: Net, origin: Any, *directions: Any) -> None:
+        self.net = net
+        self.origin = parameters(net, origin).copy()
+        if not 0 < len(directions) < net.n_params:
+            raise InputError(f"{len(directions)} directions; 1 to {net.n_params - 1} are possible")
+        self.directions = np.array([parameters(net, d) for d in directions])
+        self.coordinates(self.origin)  # Julia refuses dependent directions
+
+    @classmethod
+    def through(cls, net: Net, *anchors: Any) -> LinearSubspace:
+        """The line, plane, … whose points (0, 0, …), (1, 0, …), (0, 1, …), … are the ``anchors``."""
+        first, *others = (parameters(net, anchor) for anchor in anchors)
+        return cls(net, first, *(other - first for other in others))
+
+    def point(self, a: Any) -> np.ndarray:
+        """The point (n_params,) with coordinates ``a`` (one for each direction)."""
+        return _tool(self.net, "point", {}, [*self._arrays, self._coordinates(a)])
+
+    def coordinates(self, p: Any) -> np.ndarray:
+        """Coordinates of the projection of ``p``."""
+        return _tool(self.net, "coordinates", {}, [*self._arrays, parameters(self.net, p)])
+
+    @property
+    def _arrays(self) -> list[np.ndarray]:
+        return [self.origin, self.directions]
+
+    def _coordinates(self, a: Any) -> np.ndarray:
+        return _finite("a", np.atleast_1d(a), (len(self.directions),))
+
+    def _axes(self, axes: tuple[Any, ...]) -> list[np.ndarray]:
+        arrays = [_finite(f"axis {number}", axis) for number, axis in enumerate(axes)]
+        if len(arrays) != len(self.directions) or any(a.ndim != 1 or a.size == 0 for a in arrays):
+            raise InputError(f"{len(self.directions)} axes are needed, a sequence of coordinates for each direction")
+        return arrays
+
+    def __repr__(self) -> str:
+        return f"LinearSubspace(dimension {len(self.directions)} of {len(self.origin)})"
+
+
+def _belongs(net: Net, subspace: LinearSubspace) -> None:
+    if not isinstance(subspace, LinearSubspace) or subspace.net.n_params != net.n_params:
+        raise InputError("subspace must be a LinearSubspace of this net's parameters")
+
+
+def loss_grid(net: Net, subspace: LinearSubspace, *axes: Any) -> np.ndarray:
+    """The loss along a line or on a plane: an array with one dimension for each axis of coordinates."""
+    _belongs(net, subspace)
+    return _tool(net, "loss_grid", {}, [*subspace._arrays, *subspace._axes(axes)]).T
+
+
+def _search(
+    net: Net,
+    subspace: LinearSubspace,
+    what: str,
+    arrays: list[np.ndarray],
+    start: Any,
+    options: dict[str, object],
+    verbosity: int,
+    read: Callable[[int, np.ndarray], Any],
+) -> Any:
+    x = parameters(net, subspace.origin if start is None else start)
+
+    def run(question: int) -> Any:
+        with ProgressLine(verbosity, 1.0) as line:
+            return net._bridge.solve(
+                question, x.ctypes.data, "minimize", options, None, line.update, lambda handle: read(handle, x.copy())
+            )
+
+    return net._bridge.tool(net._handle, what, {}, [*subspace._arrays, *arrays], run)
+
+
+def subspace_minloss(
+    net: Net,
+    subspace: LinearSubspace,
+    a: Any,
+    start: Any = None,
+    *,
+    optim_solver: str = "NewtonTrustRegion",
+    maxtime_optim: float = 10,
+    maxiterations_optim: float = np.inf,
+    min_gnorm: float = 0,
+    minloss: float = 0,
+    patience: float = 10_000,
+    verbosity: int = 1,
+) -> TrainResult:
+    """Minimise the loss over all points that project to the coordinates ``a`` of ``subspace``.
+
+    Parameters
+    ----------
+    net : Net
+    subspace : LinearSubspace
+    a : array, one number for each direction
+    start : array of shape (n_params,), Params or TrainResult, optional
+        The search begins at the point nearest to it that projects to ``a``; default the point of the subspace.
+    optim_solver, maxtime_optim, maxiterations_optim, min_gnorm, minloss, patience, verbosity
+        As for ``minimize``.
+
+    Returns
+    -------
+    TrainResult
+        ``gnorm`` is of the gradient within the complement.
+    """
+    _belongs(net, subspace)
+    options = {
+        **_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience),
+        **_goals(min_gnorm, minloss),
+    }
+    return _search(
+        net, subspace, "on_subspace", [subspace._coordinates(a)], start, options, verbosity,
+        lambda handle, x: read_result(net._bridge, handle, x, net),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class SubspaceGrid:
+    """Minima in the complement of a line or plane: ``loss`` and ``gnorm``, one dimension an axis, and points ``x``.
+
+    ``x`` has a last dimension n_params. ``finished`` is false if the search was interrupted; what it had not reached is
+    NaN.
+    """
+
+    loss: np.ndarray
+    gnorm: np.ndarray
+    x: np.ndarray
+    finished: bool
+
+    def __repr__(self) -> str:
+        return f"SubspaceGrid({' × '.join(map(str, self.loss.shape))}, lowest loss {np.nanmin(self.loss):.6g})"
+
+
+def subspace_grid(
+    net: Net,
+    subspace: LinearSubspace,
+    *axes: Any,
+    start: Any = None,
+    optim_solver: str = "NewtonTrustRegion",
+    maxtime_optim: float = 10,
+    maxiterations_optim: float = np.inf,
+    min_gnorm: float = 0,
+    minloss: float = 0,
+    patience: float = 10_000,
+    verbosity: int = 1,
+) -> SubspaceGrid:
+    """``subspace_minloss`` on a grid: at each point from ``start`` and from the minima at the grid points before it.
+
+    ``axes`` are sequences of coordinates, one for each direction; the other keywords are those of ``minimize``, for
+    each search.
+    """
+    _belongs(net, subspace)
+    options = {
+        **_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience),
+        **_goals(min_gnorm, minloss),
+    }
+
+    def read(handle: int, _x: np.ndarray) -> SubspaceGrid:
+        def get(name: str) -> Any:
+            return net._bridge.field(handle, name)
+
+        x = get("x")  # axes backwards, then parameters
+        order = (*range(x.ndim - 2, -1, -1), x.ndim - 1)
+        return SubspaceGrid(get("loss").T, get("gnorm").T, x.transpose(order), bool(get("finished")))
+
+    return _search(net, subspace, "on_grid", subspace._axes(axes), start, options, verbosity, read)

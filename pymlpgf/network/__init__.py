@@ -1,0 +1,1 @@
+"""Networks: what is computed, with its data."""

@@ -1,0 +1,51 @@
+"""Read what runs have written, without Julia."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..network.activations import activation_from_json
+from .checkpoint import Checkpoint
+from .result import SCHEMA, DenseSolution, TrainResult, Trajectory
+
+__all__ = ["load"]
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """The TrainResult that its ``save`` wrote, or the Checkpoint of a run that has not ended.
+
+    Needs no Julia and runs no code from the file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop("header")))
+        schema, kind = header.pop("schema"), header.pop("type")
+        if kind not in ("pymlpgf.TrainResult", "pymlpgf.Checkpoint"):
+            raise KeyError(kind)
+    except FileNotFoundError:
+        raise InputError(f"{os.fspath(path)} does not exist") from None
+    except Exception as error:
+        raise InputError(
+            f"{os.fspath(path)} is no result of pymlpgf, or is damaged: {type(error).__name__}: {error}"
+        ) from None
+    if schema > SCHEMA:
+        raise InputError(
+            f"{os.fspath(path)} was written by a newer pymlpgf (schema {schema}): update pymlpgf to read it"
+        )
+    if kind == "pymlpgf.Checkpoint":
+        return Checkpoint.read(header, arrays)
+    header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
+    for name, part in (("trajectory", Trajectory), ("sol", DenseSolution)):
+        prefix = name + "."
+        values = {key[len(prefix) :]: arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
+        header[name] = part(**values) if values else None
+    try:
+        return TrainResult(**header, **arrays)
+    except TypeError as error:
+        raise InputError(f"{os.fspath(path)} is damaged: {error}") from None

@@ -1,0 +1,75 @@
+"""A result, copied out of Julia."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import runtime
+from ..network.net import Net
+from ..runtime.bridge import Bridge
+from ..version import __version__
+from .result import REASONS, DenseSolution, TrainResult, Trajectory
+
+__all__ = ["read_result"]
+
+# What a result is made of, by its path in Julia's: see ``Solved`` in julia/src/interface/c_solve.jl.
+_RUN = ["x", "loss", "gnorm", "plain", "total_time", "compile_time", "provider"]
+_FLOW = ["x", "loss", "t", "iterations", "time_run", "stopped_by", "alg"]
+_MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
+_COUNTS = ["nfev", "njev", "nhev"]
+_POINTS = [f"trajectory.{name}" for name in ("t", "x", "loss", "gnorm", "observables")]
+_DENSE = ["dense.t", "dense.coefficients"]
+_PATHS = [
+    *_RUN,
+    *(f"ode.{name}" for name in (*_FLOW, *_COUNTS[:2], *_POINTS, *_DENSE, "stopped_by.advice")),
+    *(f"optim.{name}" for name in (*_MINIMIZE, *_COUNTS, "stopped_by.advice")),
+]
+
+
+def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: list[str] | None = None) -> TrainResult:
+    """Copy a result out of Julia; ``names`` are those of the observables."""
+    got = dict(zip(_PATHS, bridge.fields(handle, _PATHS), strict=True))
+    fields: dict[str, Any] = {}
+    nfev = njev = nhev = 0
+    last = ""
+    if got["ode.stopped_by"] is not None:
+        last = "ode."
+        fields.update({name if name == "alg" else f"ode_{name}": got[f"ode.{name}"] for name in _FLOW})
+        t, x, loss, gnorm = (got[f"ode.trajectory.{name}"] for name in ("t", "x", "loss", "gnorm"))
+        seen = got["ode.trajectory.observables"].T.copy() if names else np.zeros((0, 0))
+        fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen)
+        nfev, njev, nhev = got["ode.nfev"], got["ode.nfev"], got["ode.njev"]
+        coefficients = got["ode.dense.coefficients"]
+        if coefficients is not None:
+            times = got["ode.dense.t"]
+            if not len(coefficients):  # no step: a solution on [0, 0]
+                times, coefficients = np.zeros(2), init[None, None].copy()
+            fields["sol"] = DenseSolution(times, coefficients)
+    if got["optim.stopped_by"] is not None:
+        last = "optim."
+        fields.update({name if name == "optim_solver" else f"optim_{name}": got[last + name] for name in _MINIMIZE})
+        nfev, njev, nhev = (a + got[last + name] for a, name in zip((nfev, njev, nhev), _COUNTS, strict=True))
+    own = (float(got["loss"]), float(got["gnorm"]))
+    data_loss, data_gnorm = own if got["plain"] else net.data_terms(got["x"])
+    return TrainResult(
+        x=got["x"],
+        loss=own[0],
+        gnorm=own[1],
+        data_loss=data_loss,
+        data_gnorm=data_gnorm,
+        init=init,
+        total_time=float(got["total_time"]),
+        compile_time=float(got["compile_time"]),
+        provider=got["provider"],
+        nfev=nfev,
+        njev=njev,
+        nhev=nhev,
+        status=REASONS.index(got[last + "stopped_by"]),
+        message=got[last + "stopped_by.advice"],
+        layers=net.layers,
+        output_factor=net.output_factor,
+        versions={"pymlpgf": __version__, "julia": runtime.info()["version"], "numpy": np.__version__},
+        **fields,
+    )

@@ -1,0 +1,1 @@
+"""Follow the flow, find the minimum."""

@@ -1,0 +1,184 @@
+"""Methods that descend by steps instead of following the flow, and schedules of their learning rate.
+
+An object says all about a method: ``mg.flow(net, p, alg=mg.Adam(learning_rate=1e-2), batchsize=64, seed=1)``. Its name
+stands for its defaults, and ``learning_rate`` and ``schedule`` can then be given to ``flow`` and ``train`` themselves:
+``mg.flow(net, p, alg="Adam", learning_rate=1e-2)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..validate.data import numeric, real_number
+from ..validate.suggest import suggest_keywords
+
+__all__ = [
+    "Adam", "AdamW", "CosineDecay", "DISCRETE_METHODS", "DiscreteMethod", "ExponentialDecay", "GradientDescent",
+    "Momentum", "Nesterov", "RMSprop",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ExponentialDecay:
+    """A schedule: the learning rate is multiplied by ``rate**k`` at step k = 0, 1, …"""
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        _within("rate", self.rate, 0, 1, open_low=True)
+
+    def _text(self) -> str:
+        return f"exponential {float(self.rate)!r}"
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """A schedule: a factor from 1 to ``final`` along half a cosine in ``steps`` steps, ``final`` from then on."""
+
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, (int, np.integer)) or isinstance(self.steps, bool) or not 1 <= self.steps < 2**62:
+            raise InputError(f"steps is {self.steps!r}; a positive whole number is needed")
+        _within("final", self.final, 0, 1)
+
+    def _text(self) -> str:
+        return f"cosine {int(self.steps)} {float(self.final)!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteMethod:
+    """What the methods share.
+
+    Parameters
+    ----------
+    learning_rate : float
+        η > 0.
+    schedule : ExponentialDecay, CosineDecay, array or function, optional
+        The factor on the learning rate at step k = 0, 1, …: an array's last entry stays; a function is called with k.
+    """
+
+    learning_rate: float = 0.01
+    schedule: Any = None
+
+    def __post_init__(self) -> None:
+        _within("learning_rate", self.learning_rate, 0, math.inf, open_low=True, open_high=True)
+        _schedule(self.schedule)
+        for name in ("momentum", "alpha"):
+            if hasattr(self, name):
+                _within(name, getattr(self, name), 0, 1, open_high=True)
+        if hasattr(self, "eps"):
+            _within("eps", self.eps, 0, math.inf, open_low=True, open_high=True)
+        if hasattr(self, "weight_decay"):
+            _within("weight_decay", self.weight_decay, 0, math.inf, open_high=True)
+        if hasattr(self, "betas"):
+            if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
+                raise InputError(f"betas is {self.betas!r}; a pair of numbers is needed")
+            for beta in self.betas:
+                _within("betas", beta, 0, 1, open_high=True)
+
+    def _options(self) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
+        """Names and values as the Julia core reads them, and the schedule if that is the user's function."""
+        options: dict[str, Any] = {"alg": type(self).__name__}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "betas":
+                options["betas"] = ",".join(repr(float(beta)) for beta in value)
+            elif field.name != "schedule":
+                options[field.name] = float(value)
+        text, function = _schedule(self.schedule)
+        if text:
+            options["schedule"] = text
+        return options, function
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientDescent(DiscreteMethod):
+    """θ ← θ − η ∇L, Euler's method for the flow. Time t = Σ η: points compare with the flow at the same t."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Momentum(DiscreteMethod):
+    """v ← μ v + ∇L, θ ← θ − η v (Polyak 1964; PyTorch's SGD).
+
+    Time is what the same recursion makes of a constant gradient of one: it grows by η/(1 − μ) a step before long.
+    """
+
+    momentum: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nesterov(DiscreteMethod):
+    """v ← μ v + ∇L, θ ← θ − η (∇L + μ v) (Nesterov 1983; PyTorch's SGD). Time as for ``Momentum``."""
+
+    momentum: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSprop(DiscreteMethod):
+    """v ← α v + (1 − α) (∇L)², θ ← θ − η ∇L/(√v + ε) (Tieleman and Hinton 2012). t = Σ η, which is no flow's time."""
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(DiscreteMethod):
+    """Adam (Kingma and Ba, arXiv 1412.6980). Time t = Σ η, which is no flow's time."""
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(DiscreteMethod):
+    """Adam after θ ← (1 − ηλ) θ with λ = ``weight_decay`` (Loshchilov and Hutter, arXiv 1711.05101).
+
+    The decay is not part of the loss that is reported: that is what ``l2`` of the net is for. Time t = Σ η.
+    """
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+
+
+DISCRETE_METHODS: dict[str, type[DiscreteMethod]] = {
+    method.__name__: method for method in (GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW)
+}
+for _class in (*DISCRETE_METHODS.values(), ExponentialDecay, CosineDecay):
+    _class.__init__ = suggest_keywords(_class.__init__)  # type: ignore[misc]
+
+
+def _within(name: str, value: Any, low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> None:
+    number = real_number(value)
+    if not (low < number if open_low else low <= number) or not (number < high if open_high else number <= high):
+        below = "<" if open_low else "≤"
+        above = "" if math.isinf(high) else f" {'<' if open_high else '≤'} {high:g}"
+        raise InputError(f"{name} is {value!r}; a finite number with {low:g} {below} {name}{above} is needed")
+
+
+def _schedule(schedule: Any) -> tuple[str, Callable[[int], Any] | None]:
+    if schedule is None:
+        return "", None
+    if isinstance(schedule, (ExponentialDecay, CosineDecay)):
+        return schedule._text(), None
+    if callable(schedule) and not isinstance(schedule, type):
+        return "", schedule
+    if isinstance(schedule, (str, bytes, type)):
+        raise InputError(
+            f"schedule is {schedule!r}; ExponentialDecay(…), CosineDecay(…), an array or a function is needed"
+        )
+    factors = numeric("schedule", schedule)
+    if factors.ndim != 1 or not len(factors) or not (np.isfinite(factors).all() and (factors >= 0).all()):
+        raise InputError("schedule must be a function, or an array (steps,) of finite factors that are not negative")
+    return "table " + ",".join(repr(float(factor)) for factor in factors), None

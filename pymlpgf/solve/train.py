@@ -1,0 +1,420 @@
+"""Follow the flow, find the minimum: ``flow``, ``minimize`` and ``train``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..network.net import Net
+from ..results.read import read_result
+from ..results.result import TrainResult
+from ..runtime import start
+from ..validate.data import numeric, real_number
+from ..validate.memory import matrices, refuse_matrices
+from ..validate.suggest import nearest, suggest_keywords
+from .callbacks import Questions, stepwise
+from .checkpointer import Checkpointer
+from .discrete import DISCRETE_METHODS, DiscreteMethod
+from .progress import ProgressLine
+
+__all__ = ["FLOW_ALGORITHMS", "OPTIM_SOLVERS", "flow", "minimize", "train"]
+
+FLOW_ALGORITHMS = ("auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3")
+OPTIM_SOLVERS = ("NewtonTrustRegion", "Newton", "LevenbergMarquardt", "NewtonKrylov", "BFGS", "LBFGS")
+
+
+@suggest_keywords
+def flow(
+    net: Net,
+    p: Any,
+    *,
+    alg: str | DiscreteMethod = "auto",
+    maxT: float = math.inf,
+    abstol: float = 1e-6,
+    reltol: float = 1e-6,
+    maxtime_ode: float = 180,
+    maxiterations_ode: float = math.inf,
+    min_gnorm: float = 0,
+    minloss: float = 0,
+    tauinv: Any = 1,
+    dt: float | None = None,
+    dense: bool = False,
+    save_everystep: bool = False,
+    n_samples_trajectory: int = 100,
+    event: Any = None,
+    observables: Any = None,
+    batchsize: int | None = None,
+    seed: int = 0,
+    learning_rate: float | None = None,
+    schedule: Any = None,
+    callback: Any = None,
+    verbosity: int = 1,
+    progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
+) -> TrainResult:
+    """Integrate the gradient flow dθ/dt = −tauinv ∘ ∇L(θ) from ``p``.
+
+    Parameters
+    ----------
+    net : Net
+    p : array of shape (n_params,), Params or TrainResult
+        Initial parameters; not changed. A result is continued from its best point ``x``; clock and trajectory begin
+        anew.
+    alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", or one of DifferentialEquations.jl
+        Explicit: Tsit5 (Tsitouras 2011) and RK4. Stiff, with the exact Hessian: Rodas5P (Steinebach 2023), TRBDF2, QNDF
+        (variable order 1 to 5, few Hessians) and Exprb53s3 (exponential, Luan and Ostermann 2014); TRBDF2 and QNDF
+        use Hessian-vector products for large nets. "auto": the last where P² ≤ 2N, else Tsit5 until
+        stiffness shows and then the stiff method that suits P and N.
+        Discrete: "GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam" or "AdamW", for the defaults of
+        ``pymlpgf.Adam`` and so on, or such an object, which also says what its time t is.
+        On the full host also OrdinaryDiffEq's and Sundials' algorithms by name, such as "KenCarp58", "CVODE_BDF" or
+        "Vern9"; where there is a method of that name here too, "sciml.Rodas5P" is theirs.
+    maxT : float
+        Final time; infinity integrates until another stop.
+    abstol, reltol : float
+        Tolerances: the root mean square of a step's error relative to ``abstol + reltol·|θ|`` stays below 1.
+    maxtime_ode : float
+        Seconds.
+    maxiterations_ode : float
+        Accepted steps.
+    min_gnorm : float
+        Stop when ‖∇L‖_∞ is at most this.
+    minloss : float
+        Stop when the loss is at most this, if positive.
+    tauinv : float or array of shape (n_params,)
+        Inverse time constants ≥ 0; zero freezes a parameter.
+    dt : float, optional
+        First step.
+    dense : bool
+        Keep the solution between the steps: ``res.sol(t)``.
+    save_everystep, n_samples_trajectory
+        Record every step, or at most so many points: those that straight lines in log t between the others replace
+        worst, in loss, gradient norm and parameters. The first step and the last are among them.
+    event : function of (t, x), optional
+        The run ends when it becomes true, or where the number it returns is zero or changes its sign: between the
+        steps of a flow, after a step of a discrete method. It is looked at three times within a step too.
+    observables : dict, optional
+        What else to record along the trajectory, ``res.trajectory["name"]``: a function of x that returns a number, a
+        pair (input, target) whose data loss is meant (evaluated in Julia, by a net made once), or a net whose loss is.
+    batchsize : int, optional
+        Samples a step of a discrete method, in an order drawn anew each epoch; all of them by default. With batches,
+        loss and gradient norm of all samples are computed, and points recorded, about once an epoch.
+    seed : int
+        Of the order of the samples.
+    learning_rate, schedule
+        Of a discrete method that is given by name; see ``pymlpgf.Adam``.
+    callback : function, optional
+        Called after every step with one argument, an ``IntermediateResult`` (x, loss, gnorm, t, phase, iteration).
+        It ends the run by raising StopIteration. Another exception ends it too and is raised when the solver has
+        returned, what was found until then in its attribute ``result``. Like the other functions here it
+        cannot call a net.
+    verbosity : 0, 1 or 2
+        No progress line, one on terminals and in notebooks after a second, or always.
+    progress_interval : float
+        Seconds between updates of the progress line.
+    checkpoint : path, optional
+        An .npz file that holds the state of the run while it lasts, with the net and its data, for ``pymlpgf.resume``,
+        and its result afterwards; ``pymlpgf.load`` reads both. The functions given here, and what a discrete method
+        remembers, are not in it.
+    checkpoint_interval : float
+        Seconds between checkpoints.
+
+    Returns
+    -------
+    TrainResult
+        Ctrl-C returns the point reached, with ``ode_stopped_by == "interrupted"``.
+
+    Raises
+    ------
+    InputError
+        Before any work, for arguments that cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np, pymlpgf as mg
+    >>> net = mg.Net(layers=[(1, "identity", False)], input=[[1.0]], target=[0.0])      # L = θ²
+    >>> res = mg.flow(net, [1.0], maxT=1, abstol=1e-10, reltol=1e-10)
+    >>> bool(abs(res.x[0] - np.exp(-2)) < 1e-8), res.ode_stopped_by
+    (True, 'maxT')
+    """
+    options, schedule = _flow_options(**locals())
+    options.update(_goals(min_gnorm, minloss))
+    return _solve(
+        "flow", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
+        event=event, schedule=schedule, observables=observables,
+    )  # fmt: skip
+
+
+@suggest_keywords
+def minimize(
+    net: Net,
+    p: Any,
+    *,
+    optim_solver: str = "NewtonTrustRegion",
+    maxtime_optim: float = 120,
+    maxiterations_optim: float = math.inf,
+    min_gnorm: float = 0,
+    minloss: float = 0,
+    patience: float = 10_000,
+    callback: Any = None,
+    verbosity: int = 1,
+    progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
+) -> TrainResult:
+    """Find the nearest minimum of the loss, down to round-off.
+
+    Parameters
+    ----------
+    net : Net
+    p : array of shape (n_params,), Params or TrainResult
+        Where to start; not changed.
+    optim_solver : "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS", "LBFGS" or "NewtonKrylov"
+        The last two need memory for some vectors of length n_params only, the others for matrices.
+        On the full host also Optim.jl's and NLopt's, such as "ConjugateGradient", "optim.Newton" or "nlopt.SLSQP".
+    maxtime_optim : float
+        Seconds.
+    maxiterations_optim : float
+    min_gnorm : float
+        Stop when ‖∇L‖_∞ is at most this.
+    minloss : float
+        Stop when the loss is at most this, if positive.
+    patience : float
+        Stop after so many iterations without progress.
+    callback, verbosity, progress_interval, checkpoint, checkpoint_interval
+        As for ``flow``.
+
+    Returns
+    -------
+    TrainResult
+        Ctrl-C returns the best point, with ``optim_stopped_by == "interrupted"``.
+
+    Raises
+    ------
+    InputError
+        Before any work, for arguments that cannot be used.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(1, "identity", True)], input=[[0.0], [1.0]], target=[1.0, 3.0])
+    >>> mg.minimize(net, [0.0, 0.0]).x.round(12)
+    array([2., 1.])
+    """
+    options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience)
+    options.update(_goals(min_gnorm, minloss))
+    return _solve(
+        "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback
+    )
+
+
+@suggest_keywords
+def train(
+    net: Net,
+    p: Any,
+    *,
+    alg: str | DiscreteMethod = "auto",
+    maxT: float = math.inf,
+    abstol: float = 1e-6,
+    reltol: float = 1e-6,
+    maxtime_ode: float = 180,
+    maxiterations_ode: float = math.inf,
+    tauinv: Any = 1,
+    dt: float | None = None,
+    dense: bool = False,
+    save_everystep: bool = False,
+    n_samples_trajectory: int = 100,
+    event: Any = None,
+    observables: Any = None,
+    batchsize: int | None = None,
+    seed: int = 0,
+    learning_rate: float | None = None,
+    schedule: Any = None,
+    optim_solver: str = "NewtonTrustRegion",
+    maxtime_optim: float = 120,
+    maxiterations_optim: float = math.inf,
+    patience: float = 10_000,
+    min_gnorm: float = 0,
+    minloss: float = 0,
+    callback: Any = None,
+    verbosity: int = 1,
+    progress_interval: float = 1.0,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
+) -> TrainResult:
+    """``flow``, then ``minimize`` from where it ended; the keywords are theirs.
+
+    A flow that was interrupted, diverged or ended by the callback is not followed by a minimisation. The result holds
+    the best point of both.
+
+    Examples
+    --------
+    >>> import numpy as np, pymlpgf as mg
+    >>> x = np.linspace(-2, 2, 50).reshape(-1, 1)
+    >>> net = mg.Net(layers=[(3, "tanh", True), (1, "identity", True)], input=x, target=np.tanh(2 * x))
+    >>> res = mg.train(net, net.random_params(seed=1), maxtime_ode=1, maxtime_optim=1)
+    >>> res.loss < 1e-8
+    True
+    """
+    options, schedule = _flow_options(**locals())
+    options.update(_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience))
+    options.update(_goals(min_gnorm, minloss))
+    return _solve(
+        "train", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
+        event=event, schedule=schedule, observables=observables,
+    )  # fmt: skip
+
+
+def _solve(
+    what: str,
+    net: Net,
+    p: Any,
+    options: dict[str, Any],
+    tauinv: Any,
+    verbosity: int,
+    progress_interval: float,
+    checkpoint: Any = None,
+    checkpoint_interval: float = 30,
+    callback: Any = None,
+    **functions: Any,
+) -> TrainResult:
+    if not isinstance(net, Net):
+        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
+    if isinstance(p, TrainResult):
+        p = p.x
+    x = net._flat(p)
+    if not np.isfinite(x).all():
+        raise InputError("p contains NaN or infinite entries")
+    constants = _tauinv(tauinv, net.n_params)
+    rates = None if isinstance(constants, float) else constants
+    if rates is None:
+        options["tauinv"] = constants
+    interval = _number("progress_interval", progress_interval, positive=True)
+    if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
+        raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
+    instead = {"alg": '"QNDF" needs none', "optim_solver": '"LBFGS" and "NewtonKrylov" need none'}
+    for kind in ("alg", "optim_solver"):
+        if count := matrices(str(options.get(kind))):
+            size = (net.n_params, net.n_params)
+            refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, instead[kind], count)
+    step = stepwise(callback, net)
+    questions = Questions(net, x, **functions)
+    bridge = net._bridge
+    writer = None
+    if checkpoint is not None:
+        functions["callback"] = callback
+        writer = Checkpointer.of(checkpoint, checkpoint_interval, net, what, x, options, rates, functions)
+    with ProgressLine(verbosity, interval) as line:
+        result = bridge.solve(
+            net._handle, x.ctypes.data, what, {**options, **questions.options}, rates,
+            line.update if writer is None else writer.after(line),
+            lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
+        )  # fmt: skip
+    if "batchsize" in options:
+        result = replace(result, batchsize=options["batchsize"], batch_seed=int(options["seed"][1:]))
+    return result if writer is None else writer.finish(result)
+
+
+def _flow_options(
+    *, alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any, **given: Any
+) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
+    options, function = _method(alg, learning_rate, schedule, batchsize, seed, dt, dense)
+    for name in ("maxT", "maxtime_ode", "maxiterations_ode"):
+        options[name] = _number(name, given[name])
+    for name in ("abstol", "reltol", "n_samples_trajectory"):
+        options[name] = _number(name, given[name], finite=True)
+    options["save_everystep"] = bool(given["save_everystep"])
+    return options, function
+
+
+def _minimize_options(solver: str, maxtime: float, maxiterations: float, patience: float) -> dict[str, Any]:
+    return {
+        "optim_solver": _solver("optim_solver", solver, OPTIM_SOLVERS),
+        "maxtime_optim": _number("maxtime_optim", maxtime),
+        "maxiterations_optim": _number("maxiterations_optim", maxiterations),
+        "patience": _number("patience", patience, positive=True),
+    }
+
+
+def _goals(min_gnorm: float, minloss: float) -> dict[str, Any]:
+    return {
+        "min_gnorm": _number("min_gnorm", min_gnorm, finite=True),
+        "minloss": _number("minloss", minloss, finite=True),
+    }
+
+
+def _method(
+    alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any
+) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
+    """The options of the flow's algorithm, and the schedule if that is a function."""
+    if isinstance(alg, type) and issubclass(alg, DiscreteMethod):
+        raise InputError(f"alg is the class {alg.__name__}; {alg.__name__}() is needed")
+    own = {name: v for name, v in (("learning_rate", learning_rate), ("schedule", schedule)) if v is not None}
+    if isinstance(alg, DiscreteMethod):
+        if own:
+            raise InputError(f"{' and '.join(own)}: give it to {type(alg).__name__}(…) alone")
+        method = alg
+    elif _solver("alg", alg, (*FLOW_ALGORITHMS, *DISCRETE_METHODS)) in DISCRETE_METHODS:
+        method = DISCRETE_METHODS[alg](**own)
+    else:
+        if batchsize is not None:
+            own["batchsize"] = batchsize
+        if own:
+            raise InputError(f"{' and '.join(own)}: for discrete methods such as 'Adam'; alg is {alg!r}")
+        options: dict[str, Any] = {"alg": alg, "dense": bool(dense)}
+        if dt is not None:
+            options["dt"] = _number("dt", dt, finite=True, positive=True)
+        return options, None
+    if dense or dt is not None:
+        raise InputError(f"{'dense' if dense else 'dt'}: for flows; alg is the discrete method {method!r}")
+    options, function = method._options()
+    if batchsize is not None:
+        if not _whole(batchsize) or not 1 <= batchsize < 2**53:
+            raise InputError(f"batchsize is {batchsize!r}; a positive whole number, or None for all samples, is needed")
+        options["batchsize"] = int(batchsize)
+    if not _whole(seed) or not 0 <= seed < 2**64:
+        raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
+    options["seed"] = f"u{int(seed)}"
+    return options, function
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _solver(argument: str, value: object, own: tuple[str, ...]) -> str:
+    """The name of a solver: one of our own, or of the Julia packages, with or without its provider's."""
+    if isinstance(value, str) and value in own:
+        return value
+    bridge = start()
+    others: list[str] = bridge.tool(0, "solvers", {"kind": argument}, [], lambda a: bridge.field(a, "")).split("\n")
+    short = {name.partition(".")[2] for name in others}
+    if not isinstance(value, str) or (value not in others and value not in short):
+        raise InputError(f"unknown {argument} {value!r}{nearest(str(value), own, (*others, *short))}")
+    return value
+
+
+def _number(argument: str, value: Any, *, finite: bool = False, positive: bool = False) -> float:
+    number = real_number(value)
+    if not number >= 0 or (positive and number == 0) or (finite and math.isinf(number)):
+        kind = "a positive" if positive else "a non-negative"
+        raise InputError(f"{argument} is {value!r}; {kind}{' finite' if finite else ''} number is needed")
+    return number
+
+
+def _tauinv(value: Any, size: int) -> float | np.ndarray:
+    if isinstance(value, int) and value == 1:  # the default: 15 µs saved
+        return 1.0
+    array = numeric("tauinv", value)
+    if array.shape not in ((), (size,)):
+        raise InputError(f"tauinv has shape {array.shape}; a number or shape ({size},) is needed")
+    array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
+    if not (np.isfinite(array).all() and (array >= 0).all()):
+        raise InputError("tauinv must be finite and not negative")
+    return array if array.ndim else float(array)

@@ -1,0 +1,1 @@
+"""Is that what was asked for? Checks of arguments, before any work."""
