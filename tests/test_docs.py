@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import re
+import runpy
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -161,6 +162,26 @@ def test_every_formula_of_the_site_is_mathml(site):
         loaded.feed((site / page.relative_to(DOCS).with_suffix(".html")).read_text(encoding="utf-8"))
         assert loaded.formulas == len(re.findall(r"\$\$.+?\$\$|\$.+?\$", source, re.S)), page
     assert "<msqrt>" in (site / "mathematics.html").read_text(encoding="utf-8")
+
+
+def test_figures_of_the_first_page(tmp_path):
+    """The program that draws them runs, and draws the numbers that docs/performance.md states."""
+    front = runpy.run_path(str(DOCS / "figures" / "front.py"))
+    front["flow_and_minimum"](tmp_path)
+    front["speed"](tmp_path)
+    for figure in ("flow_and_minimum.png", "speed.png"):
+        assert (tmp_path / figure).read_bytes()[1:4] == b"PNG"
+        assert f"(docs/figures/{figure})" in (ROOT / "README.md").read_text(encoding="utf-8")
+        assert f"(figures/{figure})" in (DOCS / "index.md").read_text(encoding="utf-8")
+    text = (DOCS / "performance.md").read_text(encoding="utf-8")
+    milliseconds, flows = front["flow_seconds"](text)
+    row = f"| 1 000 | 1e-6 | {milliseconds:g} (auto) | {flows['SciPy LSODA']:g} | {flows['SciPy Radau']:g} |"
+    assert row in text
+    described = (DOCS / "index.md").read_text(encoding="utf-8")
+    gradients, hessians = front["derivative_ratios"](text)
+    for found in (gradients, hessians):
+        words = ", ".join(f"{name} {found[name]:g}" for name in ("MLPGradientFlow.jl", "JAX", "PyTorch"))
+        assert words in described.replace("\n", " "), "the description of the figure has other numbers"
 
 
 def test_promises_name_tests_that_exist():
