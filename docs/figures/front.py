@@ -56,7 +56,7 @@ def flow_and_minimum(path):
 
 def flow_seconds(text):
     """Milliseconds to a distance of 1e-6 with 1000 samples, from the table "The flow beside others"."""
-    header = re.search(r"^\| N \| distance \| ours, ms \|(.+)\|$", text, re.M)[1]
+    header = re.search(r"^\| N \| distance \| pymlpgf, ms \|(.+)\|$", text, re.M)[1]
     ours, others = re.search(r"^\| 1 000 \| 1e-6 \| ([\d.]+) \(auto\) \|(.+)\|$", text, re.M).groups()
     names = [name.strip() for name in header.split("|")]
     found = {"pymlpgf": 1.0}
@@ -67,8 +67,9 @@ def flow_seconds(text):
 
 def derivative_ratios(text):
     """Geometric means over the grid of "Beside others", of gradients and of Hessians."""
+    text = " ".join(text.split())
     peer = re.search(r"Geometric means ([\d.]+) and ([\d.]+)\.", text).groups()
-    torch = re.search(r"PyTorch's gradient takes at least\s+[\d.]+ times as long \(geometric mean ([\d.]+)\)", text)[1]
+    torch = re.search(r"PyTorch's gradient takes at least [\d.]+ times as long \(geometric mean ([\d.]+)\)", text)[1]
     jax = re.search(r"JAX's [\d.]+ \(([\d.]+)\);", text)[1]
     torch_hessian, jax_hessian = re.search(r"PyTorch's Hessian \d+ \((\d+)\), JAX's \d+ \((\d+)\)", text).groups()
     gradients = {"pymlpgf": 1, "MLPGradientFlow.jl": peer[0], "JAX": jax, "PyTorch": torch}
