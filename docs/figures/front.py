@@ -57,7 +57,7 @@ def flow_and_minimum(path):
 def flow_seconds(text):
     """Milliseconds to a distance of 1e-6 with 1000 samples, from the table "The flow beside others"."""
     header = re.search(r"^\| N \| distance \| pymlpgf, ms \|(.+)\|$", text, re.M)[1]
-    ours, others = re.search(r"^\| 1 000 \| 1e-6 \| ([\d.]+) \(auto\) \|(.+)\|$", text, re.M).groups()
+    ours, others = re.search(r"^\| 1\s000 \| 1e-6 \| ([\d.]+)\s\(auto\) \|(.+)\|$", text, re.M).groups()
     names = [name.strip() for name in header.split("|")]
     found = {"pymlpgf": 1.0}
     for name, ratio in zip(names, others.split("|"), strict=True):
