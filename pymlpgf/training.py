@@ -63,8 +63,8 @@ def flow(
     ----------
     net : Net
     p : array of shape (n_params,), Params or TrainResult
-        Initial parameters; not changed. A result is continued from its best point ``x``; clock and trajectory begin
-        anew.
+        Initial parameters; not changed. A result is continued from its best point ``x``; time and trajectory start
+        again.
     alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", or one of DifferentialEquations.jl
         Explicit: Tsit5 (Tsitouras 2011) and RK4. Stiff, with the exact Hessian: Rodas5P (Steinebach 2023), TRBDF2, QNDF
         (variable order 1 to 5, few Hessians) and Exprb53s3 (exponential, Luan and Ostermann 2014); TRBDF2 and QNDF
@@ -248,7 +248,7 @@ def train(
     checkpoint: Any = None,
     checkpoint_interval: float = 30,
 ) -> TrainResult:
-    """``flow``, then ``minimize`` from where it ended; the keywords are theirs.
+    """Call ``flow``, then ``minimize`` from the point where the flow ended, with the keywords of both.
 
     A flow that was interrupted, diverged or ended by the callback is not followed by a minimisation. The result holds
     the best point of both.
