@@ -216,8 +216,8 @@ def measure_teacher_student(writer, units, seeds, seconds, ours, peers):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two seeds, a second each")
-    parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=30, help="for each run of a minimizer")
+    parser.add_argument("--seeds", type=int, default=10, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--parts", default="well-posed,8,64", help="which of well-posed, 8 and 64 (units)")
     parser.add_argument("--ours", default=",".join(OURS))

@@ -170,7 +170,7 @@ def draw(rows, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where table and figure are written")
+    parser.add_argument("folder", type=Path, help="folder for table and figure")
     parser.add_argument("--quick", action="store_true", help="N = 100 and 1000, three tolerances, two rounds")
     args = parser.parse_args()
     Ns = (100, 1000) if args.quick else (100, 1000, 10_000)

@@ -8,9 +8,12 @@ import io
 import itertools
 import json
 import re
+import runpy
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import matplotlib
 import pytest
@@ -106,14 +109,80 @@ def test_every_public_name_is_in_the_reference():
     assert [n for n in missing if not n.endswith("Error") and n != "RuntimeUnavailable"] == []
 
 
-def test_the_site_is_built_without_warnings(tmp_path):
-    pytest.importorskip("sphinx")
-    pytest.importorskip("furo")
-    pytest.importorskip("myst_parser")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    for needed in ("sphinx", "furo", "myst_parser", "sphinx_copybutton", "math_core", "ziamath"):
+        pytest.importorskip(needed)
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "Integrate the gradient flow" in (tmp_path / "api.html").read_text(encoding="utf-8")
+    return folder
+
+
+def test_the_site_is_built_without_warnings(site):
+    assert "Integrate the gradient flow" in (site / "api.html").read_text(encoding="utf-8")
+
+
+class Loaded(HTMLParser):
+    """What a browser fetches by itself to show a page, and how many formulas there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses: list[str] = []
+        self.formulas = 0
+
+    def handle_starttag(self, tag, attrs):
+        self.formulas += tag == "math"
+        attributes = dict(attrs)
+        self.addresses += [attributes[name] for name in ("src", "srcset", "data") if name in attributes]
+        if tag == "link" and attributes["rel"] not in ("index", "search", "next", "prev"):
+            self.addresses.append(attributes["href"])
+
+
+def test_the_site_needs_no_network(site):
+    """Every script, style, font and figure is a file of the site, and formulas are MathML."""
+    for page in site.rglob("*.html"):
+        loaded = Loaded()
+        loaded.feed(page.read_text(encoding="utf-8"))
+        assert loaded.addresses, page
+        for address in loaded.addresses:
+            assert not re.match(r"//|[a-z]+:", address), f"{page.name} loads {address}"
+            file = (page.parent / unquote(urlsplit(address).path)).resolve()
+            assert file.is_file(), f"{page.name} refers to {address}, which is not there"
+    for style in site.rglob("*.css"):
+        for address in re.findall(r"(?:url\(|@import)\s*[\"']?([^\"')\s;]+)", style.read_text(encoding="utf-8")):
+            if not address.startswith("data:"):
+                assert (style.parent / urlsplit(address).path).is_file(), f"{style.name} refers to {address}"
+
+
+def test_every_formula_of_the_site_is_mathml(site):
+    for page in PAGES:
+        source = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+        loaded = Loaded()
+        loaded.feed((site / page.relative_to(DOCS).with_suffix(".html")).read_text(encoding="utf-8"))
+        assert loaded.formulas == len(re.findall(r"\$\$.+?\$\$|\$.+?\$", source, re.S)), page
+    assert "<msqrt>" in (site / "mathematics.html").read_text(encoding="utf-8")
+
+
+def test_figures_of_the_first_page(tmp_path):
+    """The program that draws them runs, and draws the numbers that docs/performance.md states."""
+    front = runpy.run_path(str(DOCS / "figures" / "front.py"))
+    front["flow_and_minimum"](tmp_path)
+    front["speed"](tmp_path)
+    for figure in ("flow_and_minimum.png", "speed.png"):
+        assert (tmp_path / figure).read_bytes()[1:4] == b"PNG"
+        assert f"(docs/figures/{figure})" in (ROOT / "README.md").read_text(encoding="utf-8")
+        assert f"(figures/{figure})" in (DOCS / "index.md").read_text(encoding="utf-8")
+    text = (DOCS / "performance.md").read_text(encoding="utf-8")
+    milliseconds, flows = front["flow_seconds"](text)
+    row = f"| 1 000 | 1e-6 | {milliseconds:g} (auto) | {flows['SciPy LSODA']:g} | {flows['SciPy Radau']:g} |"
+    assert row in text.replace("\u00a0", " ")
+    described = (DOCS / "index.md").read_text(encoding="utf-8")
+    gradients, hessians = front["derivative_ratios"](text)
+    for found in (gradients, hessians):
+        words = ", ".join(f"{name} {found[name]:g}" for name in ("MLPGradientFlow.jl", "JAX", "PyTorch"))
+        assert words in described.replace("\n", " "), "the description of the figure has other numbers"
 
 
 def test_promises_name_tests_that_exist():

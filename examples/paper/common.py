@@ -13,11 +13,12 @@ def arguments(description):
     """--quick (the default; at most a minute or two on two cores), --full, or --toy, as tests run it; --output DIR."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     mode = parser.add_mutually_exclusive_group()
-    for name in ("quick", "full", "toy"):
-        mode.add_argument(f"--{name}", action="store_const", const=name, dest="mode")
+    sizes = {"quick": "at most two minutes (the default)", "full": "larger problems", "toy": "tiny ones, for tests"}
+    for name, size in sizes.items():
+        mode.add_argument(f"--{name}", action="store_const", const=name, dest="mode", help=size)
     parser.set_defaults(mode="quick")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path())
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and starts (default 0)")
+    parser.add_argument("--output", type=Path, default=Path(), help="folder for CSV file and figure (default .)")
     return parser
 
 

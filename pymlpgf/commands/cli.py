@@ -58,28 +58,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pymlpgf",
-        description="Gradient flow of multilayer perceptrons: the command beside the Python package.",
+        description="Commands of the Python package pymlpgf: gradient flow of multilayer perceptrons and their minima.",
         epilog="Settings come from PYMLPGF_JULIA (a path, full or embedded), PYMLPGF_JULIA_PROJECT,"
         " PYMLPGF_THREADS, PYMLPGF_CACHE, PYMLPGF_DEBIAN_SOURCE and PYMLPGF_IMAGE (auto, off or a folder), or from"
-        " ~/.config/pymlpgf/config.ini."
-        " Exit code 0: done, 1: failed, 2: wrong usage or setting, 130: interrupted; `julia` passes on Julia's.",
+        " ~/.config/pymlpgf/config.ini. Exit code 0: done, 1: failed, 2: wrong usage or setting, 130: interrupted;"
+        " `julia` returns Julia's exit code.",
     )
     parser.add_argument("--version", action="version", version=f"pymlpgf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
     doctor = commands.add_parser(
         "doctor",
-        help="say which Julia is used and why, and whether all is well",
-        description="Say which Julia is used and why, and whether all is well. Changes nothing."
+        help="show which Julia is used and why, and report problems",
+        description="Show which Julia is used and why, and report problems. Changes nothing."
         " Exit code 0 if a Julia can be started, else 1.",
     )
-    doctor.add_argument("--start", action="store_true", help="start Julia too and compute a small gradient")
+    doctor.add_argument("--start", action="store_true", help="also start Julia and compute a small gradient")
     doctor.set_defaults(run=_doctor)
 
     install = commands.add_parser(
         "install",
-        help="install what is missing now rather than at the first use",
-        description="Install Julia and its packages now rather than at the first use.",
+        help="install Julia and build its system image now, not at the first use",
+        description="Install Julia and its packages and build the system image now, not at the first use.",
     )
     install.add_argument(
         "--with",
@@ -89,46 +89,56 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help=f"further solvers for the full host, separated by commas: {', '.join(ON_REQUEST)}",
     )
-    install.add_argument("--check", action="store_true", help="check every file's hash and mend what does not fit")
+    install.add_argument("--check", action="store_true", help="check the hash of every file and repair damaged files")
     install.set_defaults(run=_install)
 
     julia = commands.add_parser(
         "julia",
-        help="run the Julia that was found, with MLPGF loadable",
-        description="Run the Julia that was found; `using MLPGF` works there. All arguments go to Julia.",
+        help="run the Julia that pymlpgf uses; `using MLPGF` works in it",
+        description="Run the Julia that pymlpgf uses; `using MLPGF` works in it. All arguments go to Julia.",
     )
-    julia.add_argument("args", nargs="*", metavar="ARGS", help="arguments of Julia, such as -e 'using MLPGF' or a file")
+    julia.add_argument("args", nargs="*", metavar="ARGS", help="a file, or options of Julia such as -e 'using MLPGF'")
 
     demo = commands.add_parser(
         "demo",
-        help="train two small networks and draw what happened",
-        description="Train a student on its teacher's data and a network on the diabetes data of scikit-learn; print a"
-        " table, and save both results and a figure. Half a minute; needs scikit-learn, and matplotlib for the figure.",
+        help="train two small networks; save results and a figure",
+        description="Train a student on its teacher's data and a network on the diabetes data of scikit-learn. Print a"
+        " table, and save both results and a figure. Takes half a minute; needs scikit-learn, and matplotlib for the"
+        " figure.",
     )
-    demo.add_argument("--seed", type=_seed, default=0, help="of teacher, data and initial parameters (default 0)")
+    demo.add_argument("--seed", type=_seed, default=0, help="seed of teacher, data and initial parameters (default 0)")
     demo.add_argument(
-        "--output", type=Path, default=Path("pymlpgf-demo"), metavar="DIR", help="where to (default ./pymlpgf-demo)"
+        "--output", type=Path, default=Path("pymlpgf-demo"), metavar="DIR", help="folder (default ./pymlpgf-demo)"
     )
-    demo.add_argument("--quick", action="store_true", help="a few seconds only")
+    demo.add_argument("--quick", action="store_true", help="train for a few seconds only")
     demo.set_defaults(run=_demo)
 
     bench = commands.add_parser(
         "bench",
         help="time gradients and Hessians against PyTorch, JAX and MLPGradientFlow.jl",
-        description="Time gradients and Hessians against PyTorch, JAX and MLPGradientFlow.jl, as far as they are "
-        "installed, in one run; write the table as CSV and a figure. A quarter of an hour; with --quick two minutes.",
+        description="Time gradients and Hessians of pymlpgf and, where installed, of PyTorch, JAX and "
+        "MLPGradientFlow.jl, in one run. Write a table (CSV) and a figure. Takes a quarter of an hour; two minutes "
+        "with --quick.",
     )
-    bench.add_argument("--quick", action="store_true", help="fewer cases and repeats")
+    bench.add_argument("--quick", action="store_true", help="fewer networks and repetitions")
     bench.add_argument(
         "--startup",
         action="store_true",
-        help="time the first and second call of every function in fresh processes instead, with and without the image",
+        help="instead, time the first and second call of every function in fresh processes, with and without an image",
     )
     bench.add_argument(
-        "--output", type=Path, default=Path("pymlpgf-bench"), metavar="DIR", help="where to (default ./pymlpgf-bench)"
+        "--output", type=Path, default=Path("pymlpgf-bench"), metavar="DIR", help="folder (default ./pymlpgf-bench)"
     )
-    bench.add_argument("--peer-julia", type=_program, metavar="PATH", help="a julia that can load MLPGradientFlow.jl")
-    bench.add_argument("--peer-project", type=Path, default=Path("@."), metavar="DIR", help="the project it is in")
+    bench.add_argument(
+        "--peer-julia", type=_program, metavar="PATH", help="a julia that has MLPGradientFlow.jl, to compare with"
+    )
+    bench.add_argument(
+        "--peer-project",
+        type=Path,
+        default=Path("@."),
+        metavar="DIR",
+        help="the Julia project that MLPGradientFlow.jl is in",
+    )
     bench.set_defaults(run=_bench)
     return parser
 

@@ -64,17 +64,17 @@ def flow(
     ----------
     net : Net
     p : array of shape (n_params,), Params or TrainResult
-        Initial parameters; not changed. A result is continued from its best point ``x``; clock and trajectory begin
-        anew.
+        Initial parameters; not changed. A result is continued from its best point ``x``; time and trajectory start
+        again.
     alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", or one of DifferentialEquations.jl
         Explicit: Tsit5 (Tsitouras 2011) and RK4. Stiff, with the exact Hessian: Rodas5P (Steinebach 2023), TRBDF2, QNDF
         (variable order 1 to 5, few Hessians) and Exprb53s3 (exponential, Luan and Ostermann 2014); TRBDF2 and QNDF
-        use Hessian-vector products for large nets. "auto": the last where P² ≤ 2N, else Tsit5 until
-        stiffness shows and then the stiff method that suits P and N.
-        Discrete: "GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam" or "AdamW", for the defaults of
-        ``pymlpgf.Adam`` and so on, or such an object, which also says what its time t is.
+        use Hessian-vector products for large nets. "auto": Exprb53s3 where P² ≤ 2N, else Tsit5 until
+        the flow becomes stiff, and then the stiff method that suits P and N.
+        Discrete: "GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam" or "AdamW" with the defaults of
+        ``pymlpgf.Adam`` and so on, or such an object; the docstrings of these say what t means.
         On the full host also OrdinaryDiffEq's and Sundials' algorithms by name, such as "KenCarp58", "CVODE_BDF" or
-        "Vern9"; where there is a method of that name here too, "sciml.Rodas5P" is theirs.
+        "Vern9". "sciml.Rodas5P" is the method of OrdinaryDiffEq where pymlpgf has one of the same name.
     maxT : float
         Final time; infinity integrates until another stop.
     abstol, reltol : float
@@ -94,11 +94,12 @@ def flow(
     dense : bool
         Keep the solution between the steps: ``res.sol(t)``.
     save_everystep, n_samples_trajectory
-        Record every step, or at most so many points: those that straight lines in log t between the others replace
-        worst, in loss, gradient norm and parameters. The first step and the last are among them.
+        Record every step, or at most this many points. The points kept are those that straight lines in log t between
+        the others replace worst, in loss, gradient norm and parameters. The first step and the last are kept.
     event : function of (t, x), optional
-        The run ends when it becomes true, or where the number it returns is zero or changes its sign: between the
-        steps of a flow, after a step of a discrete method. It is looked at three times within a step too.
+        The run ends where the event becomes true, or where the number that it returns is zero or changes its sign; at
+        t = 0 if it is true or zero there. It is evaluated after every step and, in a flow, at three points within the
+        step; the time is then found on the interpolant. A discrete method ends after the step.
     observables : dict, optional
         What else to record along the trajectory, ``res.trajectory["name"]``: a function of x that returns a number, a
         pair (input, target) whose data loss is meant (evaluated in Julia, by a net made once), or a net whose loss is.
@@ -248,7 +249,7 @@ def train(
     checkpoint: Any = None,
     checkpoint_interval: float = 30,
 ) -> TrainResult:
-    """``flow``, then ``minimize`` from where it ended; the keywords are theirs.
+    """Call ``flow``, then ``minimize`` from the point where the flow ended, with the keywords of both.
 
     A flow that was interrupted, diverged or ended by the callback is not followed by a minimisation. The result holds
     the best point of both.
