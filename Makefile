@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench paper soak docs test image test-without-image lint types test-python-a-to-s test-python-t-to-z test-julia runtime-wheel lower clean
+.PHONY: demo bench paper soak docs test facts image test-without-image lint types test-python-a-to-s test-python-t-to-z test-julia runtime-wheel lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
@@ -26,6 +26,10 @@ test: $(VENV)/.test
 	PYMLPGF_IMAGE=off $(BIN)/pymlpgf install
 	$(MAKE) --jobs=2 --output-sync=line image test-without-image
 	$(MAKE) --jobs=2 --output-sync=line test-python-a-to-s test-julia test-python-t-to-z
+
+# What Python knows of the core, written by the core.
+facts: $(VENV)/.test
+	$(BIN)/pymlpgf julia --startup-file=no -e 'using MLPGF; print(MLPGF.facts())' > build.facts && mv build.facts pymlpgf/facts.json
 
 image: $(VENV)/.test
 	$(BIN)/pymlpgf install

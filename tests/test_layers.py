@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (
-    "version", "errors", "files", "validate", "runtime", "network", "results", "solve", "landscape", "sweeps",
+    "version", "errors", "facts", "files", "validate", "runtime", "network", "results", "solve", "landscape", "sweeps",
     "sklearn", "torch", "plot", "commands", "__main__",
 )  # fmt: skip
 RUNTIME = (

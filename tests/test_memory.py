@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import pymlpgf as mg
+from pymlpgf import facts
 from pymlpgf.validate import memory
 
 
@@ -47,9 +48,9 @@ def test_refused(wide: tuple[mg.Net, np.ndarray], name: str) -> None:
 
 
 def test_solvers_of_other_providers() -> None:
-    assert memory.matrices("optim.Newton") == memory.matrices("Newton") == 4
-    assert memory.matrices("sciml.Rodas5P") == memory.matrices("sciml.QNDF") == memory.matrices("KenCarp58") == 2
-    assert memory.matrices("QNDF") == memory.matrices("LBFGS") == memory.matrices("sciml.Tsit5") == 0
+    assert facts.matrices("optim.Newton") == facts.matrices("Newton") == 4
+    assert facts.matrices("sciml.Rodas5P") == facts.matrices("sciml.QNDF") == facts.matrices("KenCarp58") == 2
+    assert facts.matrices("QNDF") == facts.matrices("LBFGS") == facts.matrices("sciml.Tsit5") == 0
 
 
 def test_blocks_of_layers(wide: tuple[mg.Net, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:

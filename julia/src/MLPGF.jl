@@ -6,6 +6,7 @@ module MLPGF
 
 using LinearAlgebra, Random
 
+include("kernels/registry.jl")
 include("kernels/stops.jl")
 include("kernels/vectors.jl")
 include("kernels/elementary.jl")
@@ -44,6 +45,7 @@ include("flow/methods/trbdf2.jl")
 include("flow/methods/qndf.jl")
 include("flow/methods/exponential.jl")
 include("flow/methods/auto.jl")
+include("flow/options.jl")
 include("flow/flow.jl")
 include("flow/distance.jl")
 
@@ -55,6 +57,7 @@ include("discrete/descent.jl")
 
 include("minimize/problem.jl")
 include("minimize/subproblem.jl")
+include("minimize/options.jl")
 include("minimize/minimize.jl")
 include("minimize/linesearch.jl")
 include("minimize/methods/trust_region.jl")
@@ -92,19 +95,22 @@ include("landscape/infinity.jl")
 include("landscape/along.jl")
 include("landscape/polish.jl")
 
-include("interface/tools.jl")
+include("interface/json.jl")
+include("interface/facts.jl")
 include("interface/c_interface.jl")
+include("interface/tools.jl")
 include("interface/c_solve.jl")
 include("interface/workload.jl")
 include("interface/precompile.jl")
 
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
+export FlowOptions, MinimizeOptions
 export minimize, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
 export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
 export trajectory_distance
-export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g, softmax, Poly, activation
+export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, softmax, Poly, activation
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
 export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t

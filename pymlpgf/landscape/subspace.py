@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..facts import MINIMIZE_DEFAULTS
 from ..network.net import Net
 from ..results.read import read_result
 from ..results.result import TrainResult
@@ -123,7 +124,7 @@ def subspace_minloss(
     maxiterations_optim: float = np.inf,
     min_gnorm: float = 0,
     minloss: float = 0,
-    patience: float = 10_000,
+    patience: float = MINIMIZE_DEFAULTS["patience"],
     verbosity: int = 1,
 ) -> TrainResult:
     """Minimise the loss over all points that project to the coordinates ``a`` of ``subspace``.
@@ -181,7 +182,7 @@ def subspace_grid(
     maxiterations_optim: float = np.inf,
     min_gnorm: float = 0,
     minloss: float = 0,
-    patience: float = 10_000,
+    patience: float = MINIMIZE_DEFAULTS["patience"],
     verbosity: int = 1,
 ) -> SubspaceGrid:
     """``subspace_minloss`` on a grid: at each point from ``start`` and from the minima at the grid points before it.

@@ -1,4 +1,4 @@
-"""Activation functions by name; what they compute is written in Julia (julia/src/activations.jl)."""
+"""Activation functions by name; what they compute is written in Julia (julia/src/network/activations.jl)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..facts import ACTIVATIONS
 from ..validate.suggest import nearest
 
 __all__ = ["ACTIVATIONS", "Activation", "Poly", "border_text", "check_layers", "layer_lines"]
-
-#: name -> formula
-ACTIVATIONS = {
-    "identity": "x",
-    "relu": "max(x, 0)",
-    "softplus": "log(1 + exp(x))",
-    "sigmoid": "1/(1 + exp(-x))",
-    "tanh": "tanh(x)",
-    "sigmoid2": "erf(x/sqrt(2))",
-    "normal_cdf": "(1 + erf(x/sqrt(2)))/2",
-    "gelu": "x normal_cdf(x)",
-    "silu": "x sigmoid(x)",
-    "selu": "1.0507 x for x > 0, else 1.7581 (exp(x) - 1)",
-    "square": "x^2/2",
-    "cube": "x^3",
-    "exp": "exp(x)",
-    "g": "sigmoid(4x) + softplus(x)",
-    "softmax": "exp(x_i)/sum_j exp(x_j), for the output layer",
-}
 
 
 @dataclass(frozen=True, init=False, repr=False)

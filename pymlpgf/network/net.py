@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import runtime
 from ..errors import InputError
+from ..facts import LOSSES
 from ..validate.data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
 from ..validate.memory import refuse_matrices, refuse_square
 from ..validate.suggest import nearest, suggest_keywords
@@ -22,7 +23,6 @@ from .params import Params
 __all__ = ["Net", "TeacherNet"]
 
 INITS = ("glorot_normal", "glorot_uniform")
-LOSSES = ("mse", "nll")
 
 
 class Net:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..facts import FLOW_DEFAULTS, FLOW_METHODS, MINIMIZE_DEFAULTS, MINIMIZERS, matrices
 from ..network.net import Net
 from ..results.read import read_result
 from ..results.result import TrainResult
-from ..runtime import start
 from ..validate.data import numeric, real_number
-from ..validate.memory import matrices, refuse_matrices
+from ..validate.memory import refuse_matrices
 from ..validate.suggest import nearest, suggest_keywords
 from .callbacks import Questions, stepwise
 from .checkpointer import Checkpointer
@@ -24,8 +24,10 @@ from .progress import ProgressLine
 
 __all__ = ["FLOW_ALGORITHMS", "OPTIM_SOLVERS", "flow", "minimize", "train"]
 
-FLOW_ALGORITHMS = ("auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3")
-OPTIM_SOLVERS = ("NewtonTrustRegion", "Newton", "LevenbergMarquardt", "NewtonKrylov", "BFGS", "LBFGS")
+#: our own methods
+FLOW_ALGORITHMS = tuple(name for name, method in FLOW_METHODS.items() if method["provider"] == "builtin")
+OPTIM_SOLVERS = tuple(name for name, method in MINIMIZERS.items() if method["provider"] == "builtin")
+_F, _M = FLOW_DEFAULTS, MINIMIZE_DEFAULTS
 
 
 @suggest_keywords
@@ -34,18 +36,18 @@ def flow(
     p: Any,
     *,
     alg: str | DiscreteMethod = "auto",
-    maxT: float = math.inf,
-    abstol: float = 1e-6,
-    reltol: float = 1e-6,
-    maxtime_ode: float = 180,
-    maxiterations_ode: float = math.inf,
-    min_gnorm: float = 0,
-    minloss: float = 0,
+    maxT: float = _F["maxT"],
+    abstol: float = _F["abstol"],
+    reltol: float = _F["reltol"],
+    maxtime_ode: float = _F["maxtime_ode"],
+    maxiterations_ode: float = _F["maxiterations_ode"],
+    min_gnorm: float = _F["min_gnorm"],
+    minloss: float = _F["minloss"],
     tauinv: Any = 1,
     dt: float | None = None,
-    dense: bool = False,
-    save_everystep: bool = False,
-    n_samples_trajectory: int = 100,
+    dense: bool = _F["dense"],
+    save_everystep: bool = _F["save_everystep"],
+    n_samples_trajectory: int = _F["n_samples_trajectory"],
     event: Any = None,
     observables: Any = None,
     batchsize: int | None = None,
@@ -158,11 +160,11 @@ def minimize(
     p: Any,
     *,
     optim_solver: str = "NewtonTrustRegion",
-    maxtime_optim: float = 120,
-    maxiterations_optim: float = math.inf,
-    min_gnorm: float = 0,
-    minloss: float = 0,
-    patience: float = 10_000,
+    maxtime_optim: float = _M["maxtime_optim"],
+    maxiterations_optim: float = _M["maxiterations_optim"],
+    min_gnorm: float = _F["min_gnorm"],
+    minloss: float = _F["minloss"],
+    patience: float = _M["patience"],
     callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
@@ -221,16 +223,16 @@ def train(
     p: Any,
     *,
     alg: str | DiscreteMethod = "auto",
-    maxT: float = math.inf,
-    abstol: float = 1e-6,
-    reltol: float = 1e-6,
-    maxtime_ode: float = 180,
-    maxiterations_ode: float = math.inf,
+    maxT: float = _F["maxT"],
+    abstol: float = _F["abstol"],
+    reltol: float = _F["reltol"],
+    maxtime_ode: float = _F["maxtime_ode"],
+    maxiterations_ode: float = _F["maxiterations_ode"],
     tauinv: Any = 1,
     dt: float | None = None,
-    dense: bool = False,
-    save_everystep: bool = False,
-    n_samples_trajectory: int = 100,
+    dense: bool = _F["dense"],
+    save_everystep: bool = _F["save_everystep"],
+    n_samples_trajectory: int = _F["n_samples_trajectory"],
     event: Any = None,
     observables: Any = None,
     batchsize: int | None = None,
@@ -238,11 +240,11 @@ def train(
     learning_rate: float | None = None,
     schedule: Any = None,
     optim_solver: str = "NewtonTrustRegion",
-    maxtime_optim: float = 120,
-    maxiterations_optim: float = math.inf,
-    patience: float = 10_000,
-    min_gnorm: float = 0,
-    minloss: float = 0,
+    maxtime_optim: float = _M["maxtime_optim"],
+    maxiterations_optim: float = _M["maxiterations_optim"],
+    patience: float = _M["patience"],
+    min_gnorm: float = _F["min_gnorm"],
+    minloss: float = _F["minloss"],
     callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
@@ -393,8 +395,7 @@ def _solver(argument: str, value: object, own: tuple[str, ...]) -> str:
     """The name of a solver: one of our own, or of the Julia packages, with or without its provider's."""
     if isinstance(value, str) and value in own:
         return value
-    bridge = start()
-    others: list[str] = bridge.tool(0, "solvers", {"kind": argument}, [], lambda a: bridge.field(a, "")).split("\n")
+    others = [name for name in (FLOW_METHODS if argument == "alg" else MINIMIZERS) if name not in own]
     short = {name.partition(".")[2] for name in others}
     if not isinstance(value, str) or (value not in others and value not in short):
         raise InputError(f"unknown {argument} {value!r}{nearest(str(value), own, (*others, *short))}")

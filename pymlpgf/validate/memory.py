@@ -9,23 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 
-__all__ = ["matrices", "refuse_matrices", "refuse_square"]
-
-IMPLICIT = (
-    "ImplicitEuler", "Trapezoid", "ImplicitHairerWannerExtrapolation", "ABDF2", "QBDF", "FBDF", "Rosenbrock23",
-    "Rodas3", "Rodas3P", "Rodas4", "Rodas4P", "Rodas5", "Kvaerno3", "Kvaerno4", "Kvaerno5", "KenCarp3", "KenCarp4",
-    "KenCarp47", "KenCarp5", "KenCarp58", "RadauIIA3", "RadauIIA5", "RadauIIA9", "sciml.TRBDF2", "sciml.QNDF",
-)  # fmt: skip
-#: the P × P matrices that a solver keeps, of whatever provider; "provider." where ours of that name needs none
-MATRICES = {
-    "NewtonTrustRegion": 3, "Newton": 4, "LevenbergMarquardt": 3, "BFGS": 1, "SLSQP": 1,
-    "Rodas5P": 2, "Exprb53s3": 4, **dict.fromkeys(IMPLICIT, 2),
-}  # fmt: skip
-
-
-def matrices(solver: str) -> int:
-    """How many P × P matrices the solver of that name keeps."""
-    return MATRICES.get(solver, MATRICES.get(solver.rpartition(".")[2], 0))
+__all__ = ["refuse_matrices", "refuse_square"]
 
 
 def refuse_matrices(

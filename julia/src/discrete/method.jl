@@ -12,6 +12,9 @@ What a user chooses to descend by steps instead of following the flow: [`Gradien
 """
 abstract type DiscreteMethod <: FlowMethod end
 
+"The discrete methods by name; the values are their types."
+const DISCRETE_METHODS = Registry("alg")
+
 """
     Clock
 

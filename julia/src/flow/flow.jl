@@ -57,36 +57,10 @@ struct FlowLimits
 end
 
 """
-    flow(net, x0; alg = Auto(), maxT = Inf, abstol = 1e-6, reltol = 1e-6, maxtime = Inf,
-         maxiterations = typemax(Int), min_gnorm = 0, minloss = 0, tauinv = 1, dt = nothing, dense = false,
-         save_everystep = false, n_samples_trajectory = 100, event = nothing, observables = (),
-         batchsize = nothing, seed = 0, monitor = Monitor()) -> FlowResult
+    flow(net, x0; monitor = Monitor(), options...) -> FlowResult
 
-Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`.
-
-- `alg`: `Auto()`, `Tsit5()`, `RK4()`, `Rodas5P()`, `TRBDF2()`, `QNDF()` or `Exprb53s3()`; or a discrete method:
-  [`GradientDescent`](@ref), [`Momentum`](@ref), [`Nesterov`](@ref), [`RMSprop`](@ref), [`Adam`](@ref), [`AdamW`](@ref),
-  whose docstrings say what their time is; or an algorithm of OrdinaryDiffEq or Sundials, such as `KenCarp58()`, on Julia
-  1.9 and newer, where the package that it comes from is loaded
-- `abstol`, `reltol`: bounds on the root mean square over parameters of the error of a step relative to
-  `abstol + reltol * |x|`. A `reltol` below `10 eps(T)` is raised to that.
-- `maxtime`: seconds; `maxiterations`: accepted steps
-- `min_gnorm`: stop when ‖∇L‖_∞ ≤ `min_gnorm`; `minloss`: stop when the loss is ≤ `minloss`, if that is
-  positive
-- `tauinv`: a number or P numbers ≥ 0; zero freezes a parameter (its gradient does not count for `min_gnorm`)
-- `dt`: first step, chosen from the data by default
-- `dense`: keep the whole flow as a [`DenseOutput`](@ref)
-- `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many: those that straight lines in
-  log t between the others replace worst (see [`Recorder`](@ref)), the first and last among them
-- `event`: a function of `(t, x)` or of `(t, x, loss, gnorm)` that ends the flow, with `Stop.event`, at the time when it
-  becomes true, or, if it returns a number, when that reaches zero or changes its sign. It is looked at after every
-  step and located on the interpolant; `x` is only lent.
-- `observables`: pairs `name => f`, such as `["test loss" => x -> loss(test_net, x)]`, each `f` a function of x that
-  returns a number: recorded at the points of the trajectory, `res.trajectory["test loss"]`
-- `batchsize`, `seed`: a discrete method sees so many samples a step, in an order that is drawn anew each epoch, or all
-  of them (the default). Loss and gradient norm of all samples are known, and points recorded, about once an epoch;
-  with `save_everystep` at every step
-- `monitor`: polled at every step
+Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`. `options` are those of
+[`FlowOptions`](@ref); the `monitor` is polled at every step.
 
 The flow also ends, with `Stop.roundoff`, when loss and gradient cannot be lowered any more in this number
 type, and with `Stop.diverged` when no step leads to finite numbers.
@@ -95,39 +69,37 @@ type, and with `Stop.diverged` when no step leads to finite numbers.
     res = flow(net, x0; maxT = 1e4)
     res.x, res.loss, res.stopped_by
 """
-function flow(net::AbstractNet{T}, x0::AbstractVector; alg=Auto(), maxT::Real=Inf,
-              abstol::Real=1e-6, reltol::Real=1e-6, maxtime::Real=Inf, maxiterations::Real=typemax(Int),
-              min_gnorm::Real=0, minloss::Real=0, tauinv=1, dt=nothing, dense::Bool=false,
-              save_everystep::Bool=false, n_samples_trajectory::Integer=100, event=nothing, observables=(),
-              batchsize=nothing, seed::Integer=0, monitor::Monitor=Monitor()) where {T}
+flow(net::AbstractNet, x0::AbstractVector; monitor::Monitor=Monitor(), options...) =
+    flow(net, x0, FlowOptions(; options...), monitor)
+
+function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, monitor::Monitor) where {T}
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has length $(length(x0)), the net has $(n_params(net)) parameters."))
-    check_setting("maxT", maxT, maxT >= 0)
-    check_setting("maxtime", maxtime, maxtime >= 0)
-    check_setting("maxiterations", maxiterations, maxiterations >= 0)
-    check_setting("abstol", abstol, 0 <= abstol < Inf)
-    check_setting("reltol", reltol, 0 <= reltol < Inf)
-    check_setting("n_samples_trajectory", n_samples_trajectory, n_samples_trajectory >= 0)
-    all(τ -> 0 <= τ < Inf, tauinv) || throw(ArgumentError("tauinv must be finite and not negative."))
-    dt === nothing || check_setting("dt", dt, 0 < dt < Inf)
-    most = maxiterations >= typemax(Int) ? typemax(Int) : floor(Int, maxiterations)
-    limits = FlowLimits(maxT, maxtime, most, min_gnorm, minloss, dt === nothing ? 0.0 : dt, save_everystep,
-                        max(2, n_samples_trajectory), dense)
+    o = options
+    for name in (:maxT, :maxtime, :maxiterations, :n_samples_trajectory, :min_gnorm, :minloss)
+        check_setting(name, getfield(o, name), getfield(o, name) >= 0)
+    end
+    check_setting("abstol", o.abstol, 0 <= o.abstol < Inf)
+    check_setting("reltol", o.reltol, 0 <= o.reltol < Inf)
+    all(τ -> 0 <= τ < Inf, o.tauinv) || throw(ArgumentError("tauinv must be finite and not negative."))
+    o.dt === nothing || check_setting("dt", o.dt, 0 < o.dt < Inf)
+    most = o.maxiterations >= typemax(Int) ? typemax(Int) : floor(Int, o.maxiterations)
+    limits = FlowLimits(o.maxT, o.maxtime, most, o.min_gnorm, o.minloss, o.dt === nothing ? 0.0 : o.dt, o.save_everystep,
+                        max(2, o.n_samples_trajectory), o.dense)
     start = convert(Vector{T}, x0)
-    alg = flow_method(alg)
-    for (name, f) in observables         # one that fails does so before the work is done
+    alg = flow_method(o.alg)
+    for (name, f) in o.observables         # one that fails does so before the work is done
         f(copy(start)) isa Real || throw(ArgumentError("the observable $name must return a real number."))
     end
     if alg isa DiscreteMethod
-        dense && throw(ArgumentError("a discrete method has no dense output"))
-        descent = Descent(net, alg, start, tauinv, batchsize, seed)
-        return watching(() -> descend(descent, alg, limits, monitor, event, observables)::FlowResult{T}, net, monitor)
+        o.dense && throw(ArgumentError("a discrete method has no dense output"))
+        descent = Descent(net, alg, start, o.tauinv, o.batchsize, o.seed)
+        return watching(() -> descend(descent, alg, limits, monitor, o.event, o.observables)::FlowResult{T}, net, monitor)
     end
-    batchsize === nothing || throw(ArgumentError("batchsize is for discrete methods such as Adam; a flow sees all samples"))
-    problem = FlowProblem(net, tauinv)
-    state = FlowState(problem, max(Float64(abstol), Float64(max(floatmin(T), T(1e-30)))),
-                      max(Float64(reltol), 10 * Float64(eps(T))))
-    return watching(() -> integrate(problem, state, start, alg, limits, monitor, event, observables), net, monitor)
+    o.batchsize === nothing || throw(ArgumentError("batchsize is for discrete methods such as Adam; a flow sees all samples"))
+    problem = FlowProblem(net, o.tauinv)
+    state = FlowState(problem, max(o.abstol, Float64(max(floatmin(T), T(1e-30)))), max(o.reltol, 10 * Float64(eps(T))))
+    return watching(() -> integrate(problem, state, start, alg, limits, monitor, o.event, o.observables), net, monitor)
 end
 
 check_setting(name, @nospecialize(value), good) = good ? nothing : Base.invokelatest(refuse_setting, name, value)

@@ -5,6 +5,9 @@ What a user chooses to integrate the flow with, such as `Rodas5P()`.
 """
 abstract type FlowMethod end
 
+"The methods by name: each file of `methods/` registers its own."
+const FLOW_METHODS = Registry("alg")
+
 """
     StepCache{T}
 

@@ -97,7 +97,8 @@ const EXPRESSIONS = Dict{String,Activation}()
 
 "Where users' expressions are evaluated: they see Base, and our activations by name."
 module Expressions
-import ..MLPGF: relu, softplus, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g
+import ..MLPGF: relu, softplus, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, g_function
+const g = g_function
 end
 
 function parse_activation(text::String)
@@ -215,16 +216,11 @@ function parse_options(text::Cstring)
     return options
 end
 
-const FLOW_METHODS = Dict{String,FlowMethod}("auto" => Auto(), "Tsit5" => Tsit5(), "RK4" => RK4(),
-    "Rodas5P" => Rodas5P(), "TRBDF2" => TRBDF2(), "QNDF" => QNDF(), "Exprb53s3" => Exprb53s3())
-const MINIMIZE_METHODS = Dict{String,MinimizeMethod}("NewtonTrustRegion" => NewtonTrustRegion(), "Newton" => Newton(),
-    "LevenbergMarquardt" => LevenbergMarquardt(), "NewtonKrylov" => NewtonKrylov(), "BFGS" => BFGS(), "LBFGS" => LBFGS())
-
 c_solve(net::Int64, x::Ptr{Cvoid}, what::Cstring, options::Cstring, tauinv::Ptr{Float64}, report::Ptr{Cvoid},
         ask::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
     parsed = parse_options(options)
     load_providers(parsed)
-    solved = Base.invokelatest(border_solve, net_of(net), x, unsafe_string(what), parsed, tauinv, report, ask)
+    solved = Base.invokelatest(border_solve, HANDLES[net], x, unsafe_string(what), parsed, tauinv, report, ask)
     unsafe_store!(out, keep!(solved))
 end
 

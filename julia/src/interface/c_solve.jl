@@ -46,9 +46,6 @@ function border_observable(word, k, f)
     return of == "data" ? x -> data_loss(net, x) : x -> loss(net, x)
 end
 
-const DISCRETE_METHODS = Dict{String,Any}("GradientDescent" => GradientDescent, "Momentum" => Momentum,
-    "Nesterov" => Nesterov, "RMSprop" => RMSprop, "Adam" => Adam, "AdamW" => AdamW)
-
 "`schedule=exponential rate`, `cosine steps final`, `table factor,factor,…` or `ask`."
 function border_schedule(text, f)
     isempty(text) && return nothing
@@ -77,6 +74,9 @@ function border_method(options, f)
     return DISCRETE_METHODS[name](; settings...)
 end
 
+border_solver(options) =
+    named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")::String)
+
 "Load the packages that methods are named of, before the world that knows them is entered."
 function load_providers(options)
     alg = get(options, "alg", "auto")::String
@@ -98,25 +98,27 @@ struct Solved
     provider::String
 end
 
+border_solve(q::Question, x, what, options, tauinv, report, f) =
+    answer(q, Vector{number_type(q)}(array(number_type(q), x, n_params(q.net))), options,
+           foreign_monitor(report, get(options, "everystep", false)))
+
 function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     x0 = copy(parameters(net, x))
     τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
     flows, minimizes = what != "minimize", what != "flow"
     alg = flows ? border_method(options, f) : nothing
-    solver = minimizes ? named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")::String) :
-             nothing
+    solver = minimizes ? border_solver(options) : nothing
     compile_time = (flows ? warm_up(net, alg, haskey(options, "batchsize")) : 0.0) +
                    (minimizes ? warm_up(net, solver, false) : 0.0)
     monitor = foreign_monitor(report, get(options, "everystep", false))
     plain = Int64(unregularised(net) && all(>(0), τ))
     if what == "flow"
-        ode = flow(net, x0; border_flow_options(options, alg, τ, f)..., monitor=monitor)
+        ode = flow(net, x0, border_flow_options(options, alg, τ, f), monitor)
         last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
         best = lowest(ode, ode.best)
         return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time, plain, provider(alg))
     elseif what == "minimize"
-        optim = minimize(net, x0; border_minimize_options(options, solver)..., monitor=monitor)
-        optim isa MinimizeResult || return optim          # the answer to a `Question`
+        optim = minimize(net, x0, border_minimize_options(options, solver), monitor)
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
         return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time, plain, provider(solver))
     end
@@ -125,27 +127,16 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain, providers)
 end
 
-border_number(options, name, default) = get(options, name, default)::Float64
-border_count(options, name, default) = floor(Int, min(border_number(options, name, default), 1e18))
-
-function border_flow_options(options, alg, τ, f)
-    number(name, default) = border_number(options, name, default)
-    flag(name) = get(options, name, false)::Bool
-    dt = number("dt", 0.0)
-    return (alg=alg, maxT=number("maxT", Inf), abstol=number("abstol", 1e-6), reltol=number("reltol", 1e-6),
-        maxtime=number("maxtime_ode", Inf), maxiterations=border_count(options, "maxiterations_ode", Inf),
-        min_gnorm=number("min_gnorm", 0.0), minloss=number("minloss", 0.0), tauinv=τ,
-        dt=dt > 0 ? dt : nothing, dense=flag("dense"), save_everystep=flag("save_everystep"),
-        n_samples_trajectory=border_count(options, "n_samples_trajectory", 100.0), event=border_event(options, f),
-        observables=border_observables(options, f),
-        batchsize=haskey(options, "batchsize") ? border_count(options, "batchsize", 0.0) : nothing,
-        seed=parse(UInt64, get(options, "seed", "u0")[2:end]))
+"The options of a phase as the core has them: numbers and flags as they come, functions and methods in place of their names."
+function border_options(::Type{O}, options; others...) where {O}
+    given = Dict{Symbol,Any}(Symbol(name) => value for (name, value) in options)
+    return phase_options(O, merge!(given, Dict{Symbol,Any}(others...)))
 end
 
-border_minimize_options(options, solver) =
-    (optim_solver=solver, maxtime=border_number(options, "maxtime_optim", Inf),
-     maxiterations=border_count(options, "maxiterations_optim", Inf), min_gnorm=border_number(options, "min_gnorm", 0.0),
-     minloss=border_number(options, "minloss", 0.0), patience=border_count(options, "patience", 10_000.0))
+border_flow_options(options, alg, τ, f) =
+    border_options(FlowOptions, options; alg=alg, tauinv=τ, event=border_event(options, f),
+                   observables=border_observables(options, f), seed=parse(UInt64, get(options, "seed", "u0")[2:end]))
+border_minimize_options(options, solver) = border_options(MinimizeOptions, options; optim_solver=solver)
 
 unregularised(net::AbstractNet) = false
 unregularised(net::Net) = (R = net.regulariser; R.l2 == 0 && R.maxnorm == Inf && isempty(R.pairs))
@@ -179,13 +170,12 @@ function warm_up(net::Net{T}, @nospecialize(method), batches::Bool) where {T}
 end
 warm_up(net::AbstractNet, @nospecialize(method), batches::Bool) = 0.0
 
-# With the keywords of the run itself: others would be other methods to compile.
 const FIRST_CALL = Dict{String,Any}("maxtime_ode" => 10.0, "maxiterations_ode" => 2.0, "maxtime_optim" => 10.0,
                                     "maxiterations_optim" => 2.0)
 first_call(tiny, method::MinimizeMethod, batches) =
-    minimize(tiny, random_params(1, tiny); border_minimize_options(FIRST_CALL, method)..., monitor=Monitor())
+    minimize(tiny, random_params(1, tiny), border_minimize_options(FIRST_CALL, method), Monitor())
 first_call(tiny, method::FlowMethod, batches) =
-    flow(tiny, random_params(1, tiny); border_flow_options(FIRST_CALL, method, 1.0, C_NULL)..., monitor=Monitor())
+    flow(tiny, random_params(1, tiny), border_flow_options(FIRST_CALL, method, 1.0, C_NULL), Monitor())
 first_call(tiny, method::DiscreteMethod, batches) =       # the user's schedule may be a function that counts its calls
     flow(tiny, random_params(1, tiny); alg=typeof(method)(), batchsize=batches ? 1 : nothing, maxiterations=2, maxtime=10)
 

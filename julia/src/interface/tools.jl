@@ -1,32 +1,36 @@
 # What Python asks of this folder: `c_tool` answers short questions with a handle to the answer; what runs for long is a
 # problem of its own, which `c_solve` minimises with a monitor.
 
-"An `AbstractNet` that stands for a net and a question: `minimize` answers it."
-abstract type Question{T} <: AbstractNet{T} end
-n_params(q::Question) = n_params(q.net)
-n_samples(q::Question) = n_samples(q.net)
-watch!(q::Question, monitor) = watch!(q.net, monitor)
+"A question about a net that takes long to answer: `c_solve` does, with a monitor, from the parameters that it is given."
+abstract type Question{T} end
+number_type(::Question{T}) where {T} = T
 
 struct OnSubspace{T} <: Question{T}
     net::AbstractNet{T}
     subspace::LinearSubspace{T}
     a::Vector{T}
 end
-minimize(q::OnSubspace, x0::AbstractVector; options...) = subspace_minloss(q.net, q.subspace, q.a, x0; options...)
+function answer(q::OnSubspace, x0, options, monitor)
+    o = border_minimize_options(options, border_solver(options))
+    m = subspace_minloss(q.net, q.subspace, q.a, x0, o, monitor)
+    return Solved(m.x, m.loss, m.gnorm, nothing, m, m.time_run, 0.0, Int64(unregularised(q.net)), provider(o.optim_solver))
+end
 
 struct OnGrid{T} <: Question{T}
     net::AbstractNet{T}
     subspace::LinearSubspace{T}
     axes::Vector{Vector{T}}
 end
-minimize(q::OnGrid, x0::AbstractVector; options...) = subspace_grid(q.net, q.subspace, q.axes...; start=x0, options...)
+answer(q::OnGrid, x0, options, monitor) =
+    search_grid(q.net, q.subspace, q.axes, x0, border_minimize_options(options, border_solver(options)), monitor)
 
 struct Polishing{T} <: Question{T}
     net::AbstractNet{T}
     digits::Float64
 end
-function minimize(q::Polishing, x0::AbstractVector; maxtime=Inf, maxiterations=200, monitor=Monitor(), options...)
-    r = polish(q.net, x0; digits=q.digits, maxtime=maxtime, maxiterations=maxiterations, monitor=monitor)
+function answer(q::Polishing, x0, options, monitor)
+    limits = border_minimize_options(options, NewtonTrustRegion())
+    r = polish(q.net, x0; digits=q.digits, maxtime=limits.maxtime, maxiterations=limits.maxiterations, monitor=monitor)
     n = ceil(Int, q.digits)
     return (x=Float64.(r.x), exact_x=join(decimal.(r.x, n), '\n'), exact_loss=decimal(r.loss, n),
             exact_gnorm=decimal(r.gnorm, n), iterations=r.iterations, converged=r.converged,
@@ -52,7 +56,7 @@ subspace_of(net::AbstractNet{T}, arrays) where {T} =
 
 "name => f(net or nothing, options, arrays of Float64)"
 const TOOLS = Dict{String,Function}(
-    "solvers" => (net, o, a) -> join(provided_names(o["kind"] == "alg" ? FLOW_PROVIDERS : MINIMIZE_PROVIDERS), '\n'),
+    "facts" => (net, o, a) -> facts(),
     "trajectory_distance" => (net, o, a) -> border_distance(o, a),
     "classify" => (net, o, a) -> begin
         c = classify(net, a[1]; gradient_tolerance=get(o, "gradient_tolerance", nothing))

@@ -101,10 +101,13 @@ Minimise the loss over all points that project to the coordinates `a` of the sub
 nearest to `start`. `options` are those of [`minimize`](@ref). `x` has P entries; `gnorm` is of the gradient within
 the complement, in an orthonormal basis of it.
 """
-function subspace_minloss(net::AbstractNet, s::LinearSubspace, a, start=nothing; options...)
+subspace_minloss(net::AbstractNet, s::LinearSubspace, a, start=nothing; monitor::Monitor=Monitor(), options...) =
+    subspace_minloss(net, s, a, start, MinimizeOptions(; options...), monitor)
+
+function subspace_minloss(net::AbstractNet, s::LinearSubspace, a, start, options::MinimizeOptions, monitor::Monitor)
     r = Restricted(net, s, a)
     z0 = start === nothing ? zeros(eltype(s.origin), n_params(r)) : s.complement' * (start - r.origin)
-    m = minimize(r, z0; options...)
+    m = minimize(r, z0, options, monitor)
     return MinimizeResult(copy(embed!(r, m.x)), m.loss, m.gnorm, m.stopped_by, m.iterations, m.nfev, m.njev, m.nhev,
                           m.time_run, m.optim_solver, m.trace)
 end
@@ -142,9 +145,13 @@ check_axes(s, axes) = length(axes) == ndims(s) && !any(isempty, axes) ? nothing 
 [`subspace_minloss`](@ref) at every point of a grid. A point is tried from `start` and from the minima found at the
 grid points before it; the lowest counts. `options` are those of `minimize`, `maxtime` for each search.
 """
-function subspace_grid(net::AbstractNet{T}, s::LinearSubspace{T}, axes...; start=nothing, options...) where {T}
+subspace_grid(net::AbstractNet, s::LinearSubspace, axes...; start=nothing, monitor::Monitor=Monitor(), options...) =
+    search_grid(net, s, axes, start, MinimizeOptions(; options...), monitor)
+
+function search_grid(net::AbstractNet{T}, s::LinearSubspace{T}, axes, start, options::MinimizeOptions,
+                     monitor::Monitor) where {T}
     check_axes(s, axes)
-    shape = length.(axes)
+    shape = Tuple(length.(axes))
     P = length(s.origin)
     values, gnorms, points = fill(T(NaN), shape), fill(T(NaN), shape), fill(T(NaN), P, shape...)
     for I in CartesianIndices(shape)
@@ -154,7 +161,7 @@ function subspace_grid(net::AbstractNet{T}, s::LinearSubspace{T}, axes...; start
             I[d] > 1 && push!(starts, points[:, CartesianIndex(ntuple(e -> I[e] - (e == d), ndims(s)))])
         end
         for from in starts
-            m = subspace_minloss(net, s, a, from; options...)
+            m = subspace_minloss(net, s, a, from, options, monitor)
             values[I] <= m.loss || (values[I] = m.loss; gnorms[I] = m.gnorm; points[:, I] = m.x)
             m.stopped_by in (Stop.interrupted, Stop.callback) && return GridResult(values, gnorms, points, false)
         end

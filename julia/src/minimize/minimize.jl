@@ -38,45 +38,35 @@ function offer!(best::BestPoint{T}, x::Vector{T}, loss::T, gnorm::T) where {T}
 end
 
 """
-    minimize(net, x0; optim_solver = NewtonTrustRegion(), maxtime = Inf, maxiterations = Inf,
-             min_gnorm = 0, minloss = 0, patience = 10_000, monitor = Monitor()) -> MinimizeResult
+    minimize(net, x0; monitor = Monitor(), options...) -> MinimizeResult
 
-Minimise the loss of `net` from the parameters `x0` (length P, left as they are).
-
-- `optim_solver`: [`NewtonTrustRegion`](@ref), [`LevenbergMarquardt`](@ref), [`Newton`](@ref), [`BFGS`](@ref); for many
-  parameters [`LBFGS`](@ref), [`NewtonKrylov`](@ref). Or, where the package is loaded (Julia 1.9 and newer), a method of
-  Optim such as `Optim.Newton()`, or an algorithm of NLopt that uses gradients, such as `NLopt.LD_SLSQP`.
-- `maxtime`: seconds. `maxiterations`: trial steps of `NewtonTrustRegion` and `LevenbergMarquardt`, line searches of the
-  others.
-- `min_gnorm`: stop when ‖∇L‖_∞ is at most this. Newton's methods go on all the same where the Hessian is
-  clearly indefinite, since such a point is a saddle.
-- `minloss`: stop when the loss is at most this, if it is positive.
-- `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.
-- `monitor`: polled once per iteration.
+Minimise the loss of `net` from the parameters `x0` (length P, left as they are). `options` are those of
+[`MinimizeOptions`](@ref); the `monitor` is polled once per iteration.
 
 With the default limits it ends at `Stop.roundoff`, where neither loss nor gradient norm can be lowered in this number
 type. No method's own word is taken for that: where it sees no way on, Newton steps or another method are tried, and it
 goes on from what they find ([`confirm!`](@ref)); what hardly gets on though rounding allows it ends at `Stop.patience`.
-The result holds the best point seen: the lowest loss, and among losses that differ by
-rounding only, the lowest gradient norm.
+The result holds the best point seen: the lowest loss, and among losses that differ by rounding only, the lowest
+gradient norm.
 
 ```julia
 result = minimize(net, x0; maxtime = 10)
 result.loss, result.gnorm, result.stopped_by
 ```
 """
-function minimize(net::AbstractNet{T}, x0::AbstractVector; optim_solver=NewtonTrustRegion(),
-                  maxtime::Real=Inf, maxiterations::Real=Inf, min_gnorm::Real=0, minloss::Real=0,
-                  patience::Real=10_000, monitor::Monitor=Monitor()) where {T}
+minimize(net::AbstractNet, x0::AbstractVector; monitor::Monitor=Monitor(), options...) =
+    minimize(net, x0, MinimizeOptions(; options...), monitor)
+
+function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOptions, monitor::Monitor) where {T}
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has $(length(x0)) components, the net has $(n_params(net)) parameters."))
-    maxtime >= 0 || throw(ArgumentError("maxtime = $maxtime: must be at least 0 seconds."))
-    maxiterations >= 0 || throw(ArgumentError("maxiterations = $maxiterations: must not be negative."))
-    min_gnorm >= 0 || throw(ArgumentError("min_gnorm = $min_gnorm: must be at least 0."))
-    minloss >= 0 || throw(ArgumentError("minloss = $minloss: must be at least 0 (0 switches it off)."))
-    patience >= 1 || throw(ArgumentError("patience = $patience: must be at least 1."))
-    limits = Limits{T}(Float64(maxtime), Float64(maxiterations), T(min_gnorm), T(minloss), Float64(patience))
-    method = minimize_method(optim_solver)
+    o = options
+    for name in (:maxtime, :maxiterations, :min_gnorm, :minloss)
+        check_setting(name, getfield(o, name), getfield(o, name) >= 0)
+    end
+    o.patience >= 1 || throw(ArgumentError("patience = $(o.patience): must be at least 1."))
+    limits = Limits{T}(o.maxtime, o.maxiterations, T(o.min_gnorm), T(o.minloss), o.patience)
+    method = minimize_method(o.optim_solver)
     return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)
 end
 

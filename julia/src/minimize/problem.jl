@@ -3,6 +3,9 @@
 "A method of [`minimize`](@ref): a struct that holds what the user chose; what changes lives in its state."
 abstract type MinimizeMethod end
 
+"The methods by name: each file of `methods/` registers its own."
+const MINIMIZE_METHODS = Registry("optim_solver")
+
 "A net whose evaluations are counted."
 mutable struct Objective{T<:AbstractFloat,N<:AbstractNet{T}}
     net::N

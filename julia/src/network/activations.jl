@@ -1,83 +1,13 @@
 """
     Activation
 
-A scalar function with exact first and second derivatives. A new one needs a type, a name in
-`ACTIVATIONS` and the method `derivatives(::Activation, x) -> (f(x), f'(x), f''(x))`.
+A scalar function with exact first and second derivatives. A new one is a block of this file, or a file of its own: a type,
+its registration with name and formula, and the method `derivatives(::Activation, x) -> (f(x), f'(x), f''(x))`.
 """
 abstract type Activation end
 
-struct Identity <: Activation end
-struct Relu <: Activation end
-struct Softplus <: Activation end
-struct Sigmoid <: Activation end
-struct Tanh <: Activation end
-struct Sigmoid2 <: Activation end
-struct NormalCdf <: Activation end
-struct Gelu <: Activation end
-struct Silu <: Activation end
-struct Selu <: Activation end
-struct Square <: Activation end
-struct Cube <: Activation end
-struct Exp <: Activation end
-struct GFunction <: Activation end
-
-"""
-    Softmax()
-
-For the output layer of a net with the negative log-likelihood: outputs are exp(hᵢ)/Σⱼ exp(hⱼ).
-"""
-struct Softmax <: Activation end
-
-"""
-    Poly(c0, c1, …)
-
-The polynomial c0 + c1 x + c2 x² + ….
-"""
-struct Poly{M} <: Activation
-    coefficients::NTuple{M,Float64}
-end
-Poly(c::Real...) = isempty(c) ? throw(ArgumentError("Poly needs a coefficient")) : Poly(Float64.(c))
-
-const identity_ = Identity()
-const relu = Relu()
-const softplus = Softplus()
-const sigmoid = Sigmoid()
-const tanh_ = Tanh()
-const sigmoid2 = Sigmoid2()
-const normal_cdf = NormalCdf()
-const gelu = Gelu()
-const silu = Silu()
-const selu = Selu()
-const square = Square()
-const cube = Cube()
-const exp_ = Exp()
-const g = GFunction()
-const softmax = Softmax()
-
-"Name to activation, as users write it."
-const ACTIVATIONS = Dict{String,Activation}(
-    "identity" => identity_, "relu" => relu, "softplus" => softplus, "sigmoid" => sigmoid, "tanh" => tanh_,
-    "sigmoid2" => sigmoid2, "normal_cdf" => normal_cdf, "gelu" => gelu, "silu" => silu, "selu" => selu,
-    "square" => square, "cube" => cube, "exp" => exp_, "g" => g, "softmax" => softmax)
-
-"""
-    activation(f) -> Activation
-
-An `Activation` from itself, its name, or Julia's own `identity` or `tanh`.
-"""
-activation(f::Activation) = f
-activation(::typeof(identity)) = identity_
-activation(::typeof(tanh)) = tanh_
-activation(::typeof(exp)) = exp_
-activation(f::Function) = Custom(f)
-function activation(name::Union{Symbol,AbstractString})
-    haskey(ACTIVATIONS, String(name)) && return ACTIVATIONS[String(name)]
-    throw(ArgumentError("unknown activation \"$name\"; known are $(join(sort!(collect(keys(ACTIVATIONS))), ", "))"))
-end
-activation(f) = throw(ArgumentError("an activation is a name or an Activation, got $(typeof(f))"))
-
-Base.show(io::IO, a::Activation) = print(io, first(name for (name, b) in ACTIVATIONS if b === a))
-Base.show(io::IO, a::Poly) = print(io, "Poly(", join(a.coefficients, ", "), ")")
+"Activations by name, as users write them; their summaries are formulas."
+const ACTIVATIONS = Registry("activation")
 
 (a::Activation)(x::Real) = first(derivatives(a, float(x)))
 
@@ -98,18 +28,28 @@ several vectors at once; as one chain of dependent operations softplus took twic
 "One or two numbers for the second stage of `derivatives`, none where one stage does."
 @inline exponentials(::Activation, x) = ()
 
+# ---- one block each ---------------------------------------------------------------------------------------------
+
+struct Identity <: Activation end
+const identity_ = register!(ACTIVATIONS, "identity", Identity(), "x")
 @inline derivatives(::Identity, x) = (x, one(x), zero(x))
 
+struct Relu <: Activation end
+const relu = register!(ACTIVATIONS, "relu", Relu(), "max(x, 0)")
 @inline derivatives(::Relu, x) = (select(x < 0, zero(x), x), select(x > 0, one(x), zero(x)), zero(x))
 
-@inline exponentials(::Union{Softplus,Sigmoid,Silu}, x) = (fast_exp(-abs(x)),)
-
+struct Softplus <: Activation end
+const softplus = register!(ACTIVATIONS, "softplus", Softplus(), "log(1 + exp(x))")
+@inline exponentials(::Softplus, x) = (fast_exp(-abs(x)),)
 @inline function derivatives(::Softplus, x, (e,)::Tuple{Any})
     l, v = log1p_inv1p(e)
     d = e * v                                        # sigmoid(-|x|), without cancellation
     return (select(x < 0, zero(x), x) + l, select(x < 0, d, v), d * v)
 end
 
+struct Sigmoid <: Activation end
+const sigmoid = register!(ACTIVATIONS, "sigmoid", Sigmoid(), "1/(1 + exp(-x))")
+@inline exponentials(::Sigmoid, x) = (fast_exp(-abs(x)),)
 @inline function derivatives(::Sigmoid, x, (e,)::Tuple{Any})
     v = 1 / (1 + e)
     d = e * v
@@ -117,6 +57,8 @@ end
     return (select(x < 0, d, v), s, select(x < 0, s, -s) * ((1 - e) * v))
 end
 
+struct Tanh <: Activation end
+const tanh_ = register!(ACTIVATIONS, "tanh", Tanh(), "tanh(x)")
 @inline exponentials(::Tanh, x) = exp_expm1(-2 * abs(x))
 @inline function derivatives(::Tanh, x, (e, m)::Tuple{Any,Any})
     v = 1 / (1 + e)
@@ -126,6 +68,8 @@ end
     return (f, d, -2 * f * d)
 end
 
+struct Sigmoid2 <: Activation end
+const sigmoid2 = register!(ACTIVATIONS, "sigmoid2", Sigmoid2(), "erf(x/sqrt(2))")
 @inline exponentials(::Sigmoid2, x) = (fast_exp(-x * x / 2),)
 @inline function derivatives(::Sigmoid2, x, (gauss,)::Tuple{Any})
     T = eltype(x)
@@ -133,24 +77,34 @@ end
     return (fast_erf(x * sqrt(T(0.5)), gauss), d, -x * d)
 end
 
-@inline exponentials(::Union{NormalCdf,Gelu}, x) = (half_gauss(x),)
+struct NormalCdf <: Activation end
+const normal_cdf = register!(ACTIVATIONS, "normal_cdf", NormalCdf(), "(1 + erf(x/sqrt(2)))/2")
+@inline exponentials(::NormalCdf, x) = (half_gauss(x),)
 @inline function derivatives(::NormalCdf, x, (gauss,)::Tuple{Any})
     f, d = normal_cdf_pdf(x, gauss)
     return (f, d, -x * d)
 end
 
+struct Gelu <: Activation end
+const gelu = register!(ACTIVATIONS, "gelu", Gelu(), "x normal_cdf(x)")
+@inline exponentials(::Gelu, x) = (half_gauss(x),)
 @inline function derivatives(::Gelu, x, (gauss,)::Tuple{Any})
     c, d = normal_cdf_pdf(x, gauss)
     y = select(abs(x) > 40, oftype(x, 40), x)        # where d is zero, x² may overflow
     return (x * c, muladd(x, d, c), d * (2 - y * y))
 end
 
+struct Silu <: Activation end
+const silu = register!(ACTIVATIONS, "silu", Silu(), "x sigmoid(x)")
+@inline exponentials(::Silu, x) = (fast_exp(-abs(x)),)
 @inline function derivatives(::Silu, x, e::Tuple{Any})
     f, d, s = derivatives(sigmoid, x, e)
     return (x * f, muladd(x, d, f), muladd(x, s, 2 * d))
 end
 
 # Klambauer et al., arXiv 1706.02515, equation 2 and the constants of its section 1.
+struct Selu <: Activation end
+const selu = register!(ACTIVATIONS, "selu", Selu(), "1.0507 x for x > 0, else 1.7581 (exp(x) - 1)")
 @inline exponentials(::Selu, x) = exp_expm1(select(x > 0, zero(x), x))
 @inline function derivatives(::Selu, x, (e, m)::Tuple{Any,Any})
     T = eltype(x)
@@ -159,14 +113,49 @@ end
     return (λ * select(below, α * m, x), λ * select(below, α * e, one(x)), λ * select(below, α * e, zero(x)))
 end
 
+struct Square <: Activation end
+const square = register!(ACTIVATIONS, "square", Square(), "x^2/2")
 @inline derivatives(::Square, x) = (x * x / 2, x, one(x))
+
+struct Cube <: Activation end
+const cube = register!(ACTIVATIONS, "cube", Cube(), "x^3")
 @inline derivatives(::Cube, x) = (x * x * x, 3 * x * x, 6 * x)
 
+struct Exp <: Activation end
+const exp_ = register!(ACTIVATIONS, "exp", Exp(), "exp(x)")
 @inline function derivatives(::Exp, x)
     e = fast_exp(x)
     return (e, e, e)
 end
 
+struct GFunction <: Activation end
+const g_function = register!(ACTIVATIONS, "g", GFunction(), "sigmoid(4x) + softplus(x)")
+@inline exponentials(::GFunction, x) = (fast_exp(-abs(x)), fast_exp(-abs(4 * x)))
+@inline function derivatives(::GFunction, x, (e, e4)::Tuple{Any,Any})
+    f1, d1, s1 = derivatives(softplus, x, (e,))
+    f2, d2, s2 = derivatives(sigmoid, 4 * x, (e4,))
+    return (f1 + f2, d1 + 4 * d2, s1 + 16 * s2)
+end
+
+"""
+    Softmax()
+
+For the output layer of a net with the negative log-likelihood: outputs are exp(hᵢ)/Σⱼ exp(hⱼ).
+"""
+struct Softmax <: Activation end
+const softmax = register!(ACTIVATIONS, "softmax", Softmax(), "exp(x_i)/sum_j exp(x_j), for the output layer")
+# The logits: outputs become probabilities only in the loss and in `predict`.
+@inline derivatives(::Softmax, x) = (x, one(x), zero(x))
+
+"""
+    Poly(c0, c1, …)
+
+The polynomial c0 + c1 x + c2 x² + ….
+"""
+struct Poly{M} <: Activation
+    coefficients::NTuple{M,Float64}
+end
+Poly(c::Real...) = isempty(c) ? throw(ArgumentError("Poly needs a coefficient")) : Poly(Float64.(c))
 @inline function derivatives(p::Poly{M}, x) where {M}
     f = d = s = zero(x)
     for i in M:-1:1                                  # Horner for p, p' and p''/2 at once
@@ -175,16 +164,6 @@ end
         f = muladd(f, x, oftype(x, p.coefficients[i]))
     end
     return (f, d, 2 * s)
-end
-
-# The logits: outputs become probabilities only in the loss and in `predict`.
-@inline derivatives(::Softmax, x) = (x, one(x), zero(x))
-
-@inline exponentials(::GFunction, x) = (fast_exp(-abs(x)), fast_exp(-abs(4 * x)))
-@inline function derivatives(::GFunction, x, (e, e4)::Tuple{Any,Any})
-    f1, d1, s1 = derivatives(softplus, x, (e,))
-    f2, d2, s2 = derivatives(sigmoid, 4 * x, (e4,))
-    return (f1 + f2, d1 + 4 * d2, s1 + 16 * s2)
 end
 
 """
@@ -206,6 +185,24 @@ Base.show(io::IO, a::Custom) = print(io, a.f)
     y = a.f(Jet(x, one(x), zero(x)))
     return y isa Jet ? (y.value, y.first, y.second) : (oftype(x, y), zero(x), zero(x))
 end
+
+"""
+    activation(f) -> Activation
+
+An `Activation` from itself, its name, or Julia's own `identity` or `tanh`.
+"""
+activation(f::Activation) = f
+activation(::typeof(identity)) = identity_
+activation(::typeof(tanh)) = tanh_
+activation(::typeof(exp)) = exp_
+activation(f::Function) = Custom(f)
+function activation(name::Union{Symbol,AbstractString})
+    return lookup(ACTIVATIONS, String(name))::Activation
+end
+activation(f) = throw(ArgumentError("an activation is a name or an Activation, got $(typeof(f))"))
+
+Base.show(io::IO, a::Activation) = print(io, first(name for (name, b) in ACTIVATIONS if b === a))
+Base.show(io::IO, a::Poly) = print(io, "Poly(", join(a.coefficients, ", "), ")")
 
 """
     Columns(activation, first, last)

@@ -10,23 +10,23 @@ the output layer's activations in `ws.A[end]`, a loss has
 """
 abstract type Loss end
 
+"Losses by name; their summaries are formulas."
+const LOSSES = Registry("loss")
+
 "ℓ = ‖f − y‖², summed over outputs."
 struct MeanSquared <: Loss end
+register!(LOSSES, "mse", MeanSquared(), "|f - y|^2")
 
 """
 ℓ = −Σₒ yₒ log softmax(h)ₒ with labels or probabilities y. The output layer's activations are the logits h, which the
 derivatives replace by the probabilities.
 """
 struct NegativeLogLikelihood <: Loss end
+register!(LOSSES, "nll", NegativeLogLikelihood(), "-sum_o y_o log f_o, for a softmax output")
 
 loss_by_name(loss::Loss) = loss
-function loss_by_name(name::Union{Symbol,AbstractString})
-    String(name) == "mse" && return MeanSquared()
-    String(name) == "nll" && return NegativeLogLikelihood()
-    throw(ArgumentError("unknown loss \"$name\"; known are mse, nll"))
-end
-Base.show(io::IO, ::MeanSquared) = print(io, "mse")
-Base.show(io::IO, ::NegativeLogLikelihood) = print(io, "nll")
+loss_by_name(name::Union{Symbol,AbstractString}) = lookup(LOSSES, String(name))
+Base.show(io::IO, loss::Loss) = print(io, first(name for (name, known) in LOSSES if known === loss))
 
 fits(::MeanSquared, a::Activation) = a isa Softmax &&
     throw(ArgumentError("a softmax output needs loss = \"nll\""))

@@ -23,25 +23,37 @@ minimize_method(solver) =
 "\"builtin\", \"sciml\", \"optim\" or \"nlopt\": where the solver of a result comes from."
 provider(method) = "builtin"
 
-# What a name without an object stands for: the packages of a provider, and their methods that suit a gradient flow or a
-# smooth loss. "KenCarp58" or "sciml.KenCarp58"; where we have a method of that name too, the prefix decides.
-const PROVIDED = Dict{String,Vector{Pair{String,Vector{String}}}}(
+"Methods of a package that suit a gradient flow or a smooth loss, and how many P×P matrices they keep."
+struct Provided
+    package::String
+    matrices::Int
+    methods::Vector{String}
+end
+
+# What a name without an object stands for: "KenCarp58" or "sciml.KenCarp58"; where we have a method of that name too, the
+# prefix decides.
+const PROVIDED = Dict{String,Vector{Provided}}(
     "sciml" => [
-        "OrdinaryDiffEqTsit5" => ["Tsit5"],
-        "OrdinaryDiffEqRosenbrock" => ["Rosenbrock23", "Rodas3", "Rodas3P", "Rodas4", "Rodas4P", "Rodas5", "Rodas5P"],
-        "OrdinaryDiffEqSDIRK" => ["ImplicitEuler", "Trapezoid", "TRBDF2", "Kvaerno3", "Kvaerno4", "Kvaerno5", "KenCarp3",
-                                  "KenCarp4", "KenCarp47", "KenCarp5", "KenCarp58"],
-        "OrdinaryDiffEqBDF" => ["ABDF2", "QNDF", "QBDF", "FBDF"],
-        "OrdinaryDiffEqFIRK" => ["RadauIIA3", "RadauIIA5", "RadauIIA9"],
-        "OrdinaryDiffEqLowOrderRK" => ["Euler", "Heun", "BS3", "RK4", "BS5", "DP5"],
-        "OrdinaryDiffEqHighOrderRK" => ["DP8"],
-        "OrdinaryDiffEqVerner" => ["Vern6", "Vern7", "Vern8", "Vern9"],
-        "OrdinaryDiffEqStabilizedRK" => ["ROCK2", "ROCK4"],
-        "OrdinaryDiffEqExtrapolation" => ["ImplicitHairerWannerExtrapolation"],
-        "Sundials" => ["CVODE_BDF", "CVODE_Adams"],
+        Provided("OrdinaryDiffEqTsit5", 0, ["Tsit5"]),
+        Provided("OrdinaryDiffEqRosenbrock", 2, ["Rosenbrock23", "Rodas3", "Rodas3P", "Rodas4", "Rodas4P", "Rodas5", "Rodas5P"]),
+        Provided("OrdinaryDiffEqSDIRK", 2, ["ImplicitEuler", "Trapezoid", "TRBDF2", "Kvaerno3", "Kvaerno4", "Kvaerno5",
+                                            "KenCarp3", "KenCarp4", "KenCarp47", "KenCarp5", "KenCarp58"]),
+        Provided("OrdinaryDiffEqBDF", 2, ["ABDF2", "QNDF", "QBDF", "FBDF"]),
+        Provided("OrdinaryDiffEqFIRK", 2, ["RadauIIA3", "RadauIIA5", "RadauIIA9"]),
+        Provided("OrdinaryDiffEqLowOrderRK", 0, ["Euler", "Heun", "BS3", "RK4", "BS5", "DP5"]),
+        Provided("OrdinaryDiffEqHighOrderRK", 0, ["DP8"]),
+        Provided("OrdinaryDiffEqVerner", 0, ["Vern6", "Vern7", "Vern8", "Vern9"]),
+        Provided("OrdinaryDiffEqStabilizedRK", 0, ["ROCK2", "ROCK4"]),
+        Provided("OrdinaryDiffEqExtrapolation", 2, ["ImplicitHairerWannerExtrapolation"]),
+        Provided("Sundials", 0, ["CVODE_BDF", "CVODE_Adams"]),
     ],
-    "optim" => ["Optim" => ["Newton", "NewtonTrustRegion", "BFGS", "LBFGS", "ConjugateGradient", "GradientDescent"]],
-    "nlopt" => ["NLopt" => ["SLSQP", "LBFGS", "TNEWTON", "MMA", "VAR2"]],
+    "optim" => [
+        Provided("Optim", 4, ["Newton"]),
+        Provided("Optim", 3, ["NewtonTrustRegion"]),
+        Provided("Optim", 1, ["BFGS"]),
+        Provided("Optim", 0, ["LBFGS", "ConjugateGradient", "GradientDescent"]),
+    ],
+    "nlopt" => [Provided("NLopt", 1, ["SLSQP"]), Provided("NLopt", 0, ["LBFGS", "TNEWTON", "MMA", "VAR2"])],
 )
 
 "The provider of a name with its prefix removed, or `nothing`."
@@ -50,8 +62,8 @@ function provided(name::AbstractString, providers)
     prefix, rest = occursin('.', name) ? String.(split(name, '.'; limit=2)) : ["", name]
     for key in providers
         prefix in ("", key) || continue
-        for (package, methods) in PROVIDED[key]
-            rest in methods && return (provider=key, package=package, method=String(rest))
+        for p in PROVIDED[key]
+            rest in p.methods && return (provider=key, package=p.package, method=String(rest))
         end
     end
     return nothing
@@ -61,7 +73,7 @@ const FLOW_PROVIDERS, MINIMIZE_PROVIDERS = ("sciml",), ("optim", "nlopt")
 
 "Every name that [`named_method`](@ref) knows beside our own, with its prefix."
 provided_names(providers) =
-    String["$key.$method" for key in providers for (_, methods) in PROVIDED[key] for method in methods]
+    String["$key.$method" for key in providers for p in PROVIDED[key] for method in p.methods]
 
 """
     named_method(table, kind, name)

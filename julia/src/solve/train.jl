@@ -19,34 +19,45 @@ Base.show(io::IO, r::TrainResult) =
     print(io, "TrainResult(loss = ", r.loss, ", gnorm = ", r.gnorm, "; flow: ", r.ode.stopped_by,
           r.optim === nothing ? "" : ", minimize: $(r.optim.stopped_by)", ")")
 
-"""
-    train(net, x0; alg = Auto(), maxT = Inf, abstol = 1e-6, reltol = 1e-6, maxtime_ode = 180, maxiterations_ode,
-          tauinv = 1, dt, dense, save_everystep, n_samples_trajectory, event, observables, batchsize, seed,
-          optim_solver = NewtonTrustRegion(),
-          maxtime_optim = 120, maxiterations_optim, patience, min_gnorm = 0, minloss = 0,
-          monitor = Monitor()) -> TrainResult
+"Seconds for each phase of a [`train`](@ref), and for a `flow` or a `minimize` from Python."
+const PHASE_LIMITS = (maxtime_ode=180.0, maxtime_optim=120.0)
 
-[`flow`](@ref) from `x0`, then [`minimize`](@ref) from where the flow ended. `min_gnorm` and `minloss` stop
-either phase; an interrupted or diverged flow is not continued.
-"""
-function train(net::AbstractNet, x0::AbstractVector; alg=Auto(), maxT=Inf, abstol=1e-6, reltol=1e-6, maxtime_ode=180,
-               maxiterations_ode=Inf, tauinv=1, dt=nothing, dense=false, save_everystep=false,
-               n_samples_trajectory=100, event=nothing, observables=(), batchsize=nothing, seed=0, optim_solver=NewtonTrustRegion(), maxtime_optim=120,
-               maxiterations_optim=Inf, patience=10_000, min_gnorm=0, minloss=0, monitor=Monitor())
-    return train(net, x0,
-        (alg=alg, maxT=maxT, abstol=abstol, reltol=reltol, maxtime=maxtime_ode, maxiterations=maxiterations_ode,
-         min_gnorm=min_gnorm, minloss=minloss, tauinv=tauinv, dt=dt, dense=dense, save_everystep=save_everystep,
-         n_samples_trajectory=n_samples_trajectory, event=event, observables=observables, batchsize=batchsize, seed=seed),
-        (optim_solver=optim_solver, maxtime=maxtime_optim, maxiterations=maxiterations_optim, min_gnorm=min_gnorm,
-         minloss=minloss, patience=patience), monitor)
+"What an option of one phase is called beside those of the other: `maxtime` of a flow is `maxtime_ode`."
+function phase_name(::Type{O}, name::Symbol) where {O}
+    name in (:maxtime, :maxiterations) || return name
+    return O === FlowOptions ? Symbol(name, :_ode) : Symbol(name, :_optim)
 end
 
-function train(net::AbstractNet{T}, x0, flow_options::NamedTuple, minimize_options::NamedTuple, monitor::Monitor) where {T}
+"The options of one phase from those of both; what they do not name has its default."
+function phase_options(::Type{O}, options) where {O}
+    default = O()
+    return O((get(options, phase_name(O, name), getfield(default, name)) for name in fieldnames(O))...)
+end
+
+"""
+    train(net, x0; monitor = Monitor(), options...) -> TrainResult
+
+[`flow`](@ref) from `x0`, then [`minimize`](@ref) from where the flow ended. `options` are those of [`FlowOptions`](@ref)
+and [`MinimizeOptions`](@ref), with the limits called `maxtime_ode`, `maxiterations_ode`, `maxtime_optim` and
+`maxiterations_optim`; `MLPGF.PHASE_LIMITS` are their defaults. `min_gnorm` and `minloss` stop either phase; an interrupted
+or diverged flow is not continued.
+"""
+function train(net::AbstractNet, x0::AbstractVector; monitor::Monitor=Monitor(), options...)
+    known = [phase_name(O, name) for O in (FlowOptions, MinimizeOptions) for name in fieldnames(O)]
+    for name in keys(options)
+        name in known || throw(ArgumentError("train has no option $name; known are $(join(sort!(unique(known)), ", "))"))
+    end
+    given = merge(PHASE_LIMITS, values(options))
+    return train(net, x0, phase_options(FlowOptions, given), phase_options(MinimizeOptions, given), monitor)
+end
+
+function train(net::AbstractNet{T}, x0, flow_options::FlowOptions, minimize_options::MinimizeOptions,
+               monitor::Monitor) where {T}
     start = seconds()
-    ode = flow(net, x0; flow_options..., monitor=monitor)
+    ode = flow(net, x0, flow_options, monitor)
     asked = last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
     goes_on = asked == Stop.running && !(ode.stopped_by in (Stop.interrupted, Stop.callback, Stop.diverged))
-    optim = goes_on ? minimize(net, ode.x; minimize_options..., monitor=monitor) : nothing
+    optim = goes_on ? minimize(net, ode.x, minimize_options, monitor) : nothing
     optim === nothing || last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
     best = lowest(optim === nothing ? ode : optim, ode.best)
     return TrainResult(best.x, best.loss, Float64(best.gnorm), convert(Vector{T}, x0), ode, optim, seconds() - start)

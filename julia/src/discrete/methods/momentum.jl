@@ -80,3 +80,7 @@ function step!(state::MomentumState{T}, x::Vector{T}, g, rates, clock::Clock) wh
     clock.t += clock.rate * (a + b * state.ones)
     return nothing
 end
+
+register!(DISCRETE_METHODS, "GradientDescent", GradientDescent, "Euler's method for the flow")
+register!(DISCRETE_METHODS, "Momentum", Momentum, "heavy ball (Polyak 1964)")
+register!(DISCRETE_METHODS, "Nesterov", Nesterov, "Nesterov's accelerated gradient (1983)")

@@ -39,3 +39,6 @@ sample_count(net::Net) = n_samples(net)
 
 "How many steps stability must have held down: more where the stiff method costs more."
 switch_after(n::Int) = 15 + min(n, 1000) ÷ 20
+
+register!(FLOW_METHODS, "auto", Auto(),
+          "the cheapest of the others that suits the problem: explicit until stiffness shows, then stiff")

@@ -184,3 +184,6 @@ function interpolant!(c::Vector{T}, offset::Int, cache::ExponentialCache{T}, pro
     end
     return nothing
 end
+
+register!(FLOW_METHODS, "Exprb53s3", Exprb53s3(),
+          "exponential Rosenbrock method of order 5 on the Hessian's eigenvectors (Luan and Ostermann 2014)"; matrices=4)

@@ -209,3 +209,6 @@ function interpolant!(c::Vector{T}, offset::Int, cache::QNDFCache{T}, problem::F
     end
     return nothing
 end
+
+register!(FLOW_METHODS, "QNDF", QNDF(),
+          "implicit multistep method of order 1 to 5, with few Hessians (Shampine and Reichelt 1997)")

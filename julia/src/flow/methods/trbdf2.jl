@@ -101,3 +101,6 @@ function interpolant!(c::Vector{T}, offset::Int, cache::TRBDF2Cache{T}, problem:
     hermite!(c, offset, state.y, state.ynew, cache.z1, cache.middle, one(T))
     return nothing
 end
+
+register!(FLOW_METHODS, "TRBDF2", TRBDF2(),
+          "implicit method of order 2, with Hessian-vector products for large nets (Bank et al. 1985)")

@@ -142,3 +142,6 @@ function interpolant!(c::Vector{T}, offset::Int, cache::Tsit5Cache{T}, problem::
     end
     return nothing
 end
+
+register!(FLOW_METHODS, "Tsit5", Tsit5(),
+          "explicit Runge–Kutta method of order 5 (Tsitouras 2011)")

@@ -132,3 +132,5 @@ function settled!(state::NewtonState{T}) where {T}
     lowest, highest = extrema(abs2(L[i, i]) for i in 1:P)
     return lowest > P * sqrt(eps(T)) * highest
 end
+
+register!(MINIMIZE_METHODS, "Newton", Newton(), "Newton's method with a line search"; matrices=4)

@@ -228,3 +228,5 @@ function at_saddle!(state::KrylovState{T}, objective::Objective{T}) where {T}
     end
     return false
 end
+
+register!(MINIMIZE_METHODS, "NewtonKrylov", NewtonKrylov(), "truncated Newton method on Hessian-vector products, for many parameters")

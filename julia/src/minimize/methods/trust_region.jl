@@ -339,3 +339,5 @@ end
 "The last Hessian is that of a point within rounding of `x`."
 settled!(state::TrustRegionState{T,NewtonTrustRegion}) where {T} =
     factor!(state.subproblem.solver, -sqrt(eps(T)) * state.subproblem.bound)
+
+register!(MINIMIZE_METHODS, "NewtonTrustRegion", NewtonTrustRegion(), "Newton's method with an exact trust region, fast in curved valleys"; matrices=3)

@@ -1,0 +1,48 @@
+# What a flow can be told: the only home of its defaults.
+
+"""
+    FlowOptions(; options...)
+
+The options of [`flow`](@ref), all of them with defaults:
+
+- `alg`: a method by its constructor, see `MLPGF.FLOW_METHODS`; or a discrete one such as [`Adam`](@ref), whose docstring
+  says what its time is; or an algorithm of OrdinaryDiffEq or Sundials, such as `KenCarp58()`, on Julia 1.9 and newer, where
+  the package that it comes from is loaded
+- `maxT`: the final time
+- `abstol`, `reltol`: bounds on the root mean square over parameters of the error of a step relative to
+  `abstol + reltol * |x|`. A `reltol` below `10 eps(T)` is raised to that.
+- `maxtime`: seconds; `maxiterations`: accepted steps
+- `min_gnorm`: stop when ‖∇L‖_∞ ≤ `min_gnorm`; `minloss`: stop when the loss is ≤ `minloss`, if that is positive
+- `tauinv`: a number or P numbers ≥ 0; zero freezes a parameter (its gradient does not count for `min_gnorm`)
+- `dt`: first step, chosen from the data by default
+- `dense`: keep the whole flow as a [`DenseOutput`](@ref)
+- `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many: those that straight lines in
+  log t between the others replace worst (see [`Recorder`](@ref)), the first and last among them
+- `event`: a function of `(t, x)` or of `(t, x, loss, gnorm)` that ends the flow, with `Stop.event`, at the time when it
+  becomes true, or, if it returns a number, when that reaches zero or changes its sign. It is looked at after every
+  step and located on the interpolant; `x` is only lent.
+- `observables`: pairs `name => f`, such as `["test loss" => x -> loss(test_net, x)]`, each `f` a function of x that
+  returns a number: recorded at the points of the trajectory, `res.trajectory["test loss"]`
+- `batchsize`, `seed`: a discrete method sees so many samples a step, in an order that is drawn anew each epoch, or all
+  of them. Loss and gradient norm of all samples are known, and points recorded, about once an epoch; with
+  `save_everystep` at every step
+"""
+Base.@kwdef struct FlowOptions
+    alg::Any = Auto()
+    maxT::Float64 = Inf
+    abstol::Float64 = 1e-6
+    reltol::Float64 = 1e-6
+    maxtime::Float64 = Inf
+    maxiterations::Float64 = Inf
+    min_gnorm::Float64 = 0.0
+    minloss::Float64 = 0.0
+    tauinv::Any = 1.0
+    dt::Union{Nothing,Float64} = nothing
+    dense::Bool = false
+    save_everystep::Bool = false
+    n_samples_trajectory::Int = 100
+    event::Any = nothing
+    observables::Any = ()
+    batchsize::Union{Nothing,Int} = nothing
+    seed::UInt64 = 0
+end

@@ -1,0 +1,43 @@
+# What users choose by name. Each file registers what it defines at its foot; lists, tables and checks are derived.
+
+"One thing with a name: the `value` that the name stands for, what it is in a line, and its P×P matrices."
+struct Entry
+    value::Any
+    summary::String
+    matrices::Int
+end
+
+"Names and what they stand for, in the order in which the files are included."
+struct Registry
+    kind::String
+    names::Vector{String}
+    entries::Dict{String,Entry}
+end
+Registry(kind::String) = Registry(kind, String[], Dict{String,Entry}())
+
+"""
+    register!(registry, name, value, summary; matrices = 0) -> value
+
+Let users call `value` by `name`. `summary` says what it is in one line; `matrices` are the P×P matrices that it keeps, by
+which runs that no memory holds are refused.
+"""
+function register!(registry::Registry, name::String, @nospecialize(value), summary::String; matrices::Int=0)
+    haskey(registry.entries, name) && error("there are two $(registry.kind)s called \"$name\"")
+    push!(registry.names, name)
+    registry.entries[name] = Entry(value, summary, matrices)
+    return value
+end
+
+Base.haskey(registry::Registry, name) = haskey(registry.entries, name)
+Base.getindex(registry::Registry, name) = registry.entries[name].value
+Base.keys(registry::Registry) = registry.names
+Base.iterate(registry::Registry, state...) =
+    iterate((name => registry[name] for name in registry.names), state...)
+Base.length(registry::Registry) = length(registry.names)
+Base.IteratorSize(::Type{Registry}) = Base.HasLength()
+
+"The value called `name`, or an error that lists the names there are."
+function lookup(registry::Registry, name)
+    haskey(registry, name) && return registry[name]
+    throw(ArgumentError("unknown $(registry.kind) \"$name\"; known are $(join(sort(registry.names), ", "))"))
+end

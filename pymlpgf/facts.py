@@ -1,0 +1,39 @@
+"""What the Julia core says of itself, without Julia: names, defaults, sentences.
+
+``facts.json`` is written by the core (``make facts``; julia/src/interface/facts.jl), where each fact has its home, and
+a test compares it. Nothing of it is written a second time in Python.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "ACTIVATIONS", "DISCRETE_METHODS", "FLOW_DEFAULTS", "FLOW_METHODS", "LOSSES", "MINIMIZERS", "MINIMIZE_DEFAULTS",
+    "STOPS", "matrices",
+]  # fmt: skip
+
+_FACTS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("facts.json").read_text(encoding="utf-8"))
+
+#: name -> formula
+ACTIVATIONS: dict[str, str] = _FACTS["activations"]
+LOSSES: dict[str, str] = _FACTS["losses"]
+#: name -> summary, number of P × P matrices, provider
+FLOW_METHODS = _FACTS["flow_methods"]
+MINIMIZERS = _FACTS["minimizers"]
+#: name -> summary, options with their defaults
+DISCRETE_METHODS = _FACTS["discrete_methods"]
+#: option -> default
+FLOW_DEFAULTS = _FACTS["flow_options"]
+MINIMIZE_DEFAULTS = _FACTS["minimize_options"]
+#: reason to stop -> what it means and what can be done
+STOPS: dict[str, str] = _FACTS["stops"]
+
+
+def matrices(solver: str) -> int:
+    """How many P × P matrices the solver of that name keeps; where we have none of that name, a provider's."""
+    known = {**FLOW_METHODS, **MINIMIZERS}
+    found = known.get(solver) or next((entry for name, entry in known.items() if name.endswith(f".{solver}")), None)
+    return 0 if found is None else int(found["matrices"])
