@@ -233,7 +233,7 @@ def test_to_scipy(net, start):
     assert isinstance(other, OptimizeResult)
     np.testing.assert_array_equal(other.x, res.x)
     assert other.fun == res.loss
-    assert (other.nfev, other.njev, other.nhev) == (res.nfev, res.njev, res.nhev)
+    assert (other.nfev, other.njev, other.nhev, other.nhvp) == (res.nfev, res.njev, res.nhev, res.nhvp)
     assert other.nit == res.ode_iterations + 4
     assert other.message == res.message
     assert list(mg.Stop)[other.status] == "maxiterations"

@@ -170,21 +170,23 @@ def half(step):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "text"),
-    [(mg.ExponentialDecay(0.9), "exponential 0.9"), (np.linspace(1, 0.1, 20), None), (half, "")],
+    ("schedule", "wire"),
+    [
+        (mg.ExponentialDecay(0.9), {"exponential": 0.9}),
+        (np.linspace(1, 0.1, 20), np.linspace(1, 0.1, 20).tolist()),
+        (half, None),
+    ],
 )
-def test_gradient_descent_goes_on_with_its_schedule(tmp_path, schedule, text):
+def test_gradient_descent_goes_on_with_its_schedule(tmp_path, schedule, wire):
     net = mg.Net(layers=[(1, "tanh", True), (1, "identity", True)], input=[[0.5], [1.0], [2.0]], target=[1.0, 0.0, 1.0])
     p = net.random_params(seed=0)
     options = {"alg": "GradientDescent", "learning_rate": 0.3, "schedule": schedule}
     part, whole = (mg.flow(net, p, maxiterations_ode=n, **options) for n in (10, 30))
     path = tmp_path / "run.npz"
     saved = {"alg": "GradientDescent", "learning_rate": 0.3, "maxT": np.inf, "maxiterations_ode": 30.0}
-    if text is None:
-        saved["schedule"] = "table " + ",".join(map(repr, schedule.tolist()))
-    elif text:
-        saved["schedule"] = text
-    function = None if text != "" else half
+    if wire is not None:
+        saved["schedule"] = wire
+    function = None if wire is not None else half
     state_at(
         net, part.x, t=part.ode_t, options=saved, iterations={"flow": 10, "minimize": 0},
         functions=() if function is None else ("schedule",),

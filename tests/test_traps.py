@@ -705,3 +705,20 @@ def test_standard_streams_that_are_closed(tmp_path, closed):
     done = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {redirections}', sys.executable, code], env=environment)
     assert done.returncode == 0
     assert (tmp_path / "out").read_text() == "True"
+
+
+def test_files_of_different_versions_are_refused():
+    """A table that is shorter, or of another border, would make the next call jump into nothing."""
+    from pymlpgf.runtime import bridge
+
+    class Other:
+        def __init__(self, *table):
+            self.table = (ctypes.c_int64 * len(table))(*table)
+
+        def eval(self, code):
+            return ctypes.addressof(self.table)
+
+    count = len(bridge.SIGNATURES)
+    for table in ((bridge.BORDER, count - 1), (bridge.BORDER + 1, count), (0, 0)):
+        with pytest.raises(JuliaError, match="different versions"):
+            Bridge(Other(*table), "package", 1)

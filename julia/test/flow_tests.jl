@@ -409,7 +409,7 @@ end
         stages = alg == Tsit5() ? 6 : 8
         # The first gradient and the one that chooses no step; a rejected step of Rodas5P may skip the last.
         @test stages * r.iterations + 1 <= r.nfev <= stages * (r.iterations + r.rejected) + 1
-        @test r.njev == (alg == Tsit5() ? 0 : r.iterations)
+        @test r.nhev == (alg == Tsit5() ? 0 : r.iterations)
     end
 
     @testset "divergence, $alg" for alg in (Tsit5(), Rodas5P(), Auto())

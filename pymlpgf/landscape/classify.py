@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -184,7 +185,7 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
             gnorm=float(get("gnorm")),
             eigenvalues=get("eigenvalues"),
             displacement_tolerance=get("displacement_tolerance"),
-            explanations=[_explanation(line) for line in bridge.field(handle, "explanations").splitlines()],
+            explanations=[_explanation(*found) for found in json.loads(bridge.field(handle, "explanations"))],
             direction=direction if len(direction) else None,
             **{name: get(name) for name in numbers},
         )
@@ -192,11 +193,9 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
     return bridge.tool(net._handle, "classify", options, [x], read)
 
 
-def _explanation(line: str) -> Explanation:
-    label, layer, units, count = line.split(";")
+def _explanation(label: str, layer: int, units: list[int], count: int) -> Explanation:
     # Layers are counted from 0 here, and the input is none of them.
-    number = int(layer) - 1 if int(layer) > 0 else None
-    return Explanation(label, number, tuple(int(u) - 1 for u in units.split(",") if u), int(count))
+    return Explanation(label, layer - 1 if layer > 0 else None, tuple(unit - 1 for unit in units), count)
 
 
 def start(net: Net, p: Any) -> np.ndarray:
@@ -303,7 +302,7 @@ def polish(
 
         return Polished(
             x=get("x"),
-            digits=[Decimal(line) for line in get("exact_x").splitlines()],
+            digits=[Decimal(digits) for digits in json.loads(get("exact_x"))],
             loss=Decimal(get("exact_loss")),
             gnorm=Decimal(get("exact_gnorm")),
             converged=bool(get("converged")),

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import runtime
 from ..errors import InputError
-from ..network.activations import layer_lines
+from ..network.activations import json_layers
 from ..network.net import Net, TeacherNet
 from ..network.params import Params
 from ..results.result import Trajectory
@@ -167,7 +167,7 @@ def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:
     if not np.isfinite(real_number(gamma)):
         raise InputError(f"gamma is {gamma!r}; a finite number is needed")
     fan_in, width, bias = shapes[layer]
-    lines = layer_lines([(w, "identity", b) for _, w, b in shapes]).replace("\n", ";")
+    lines = json_layers([(w, "identity", b) for _, w, b in shapes])
     options: dict[str, object] = {"layers": lines, "n_features": shapes[0][0], "layer": number}
     options.update(unit=_one_based("i", i, width), gamma=float(gamma))
     y = _tool(None, "split", options, [p.flat])
@@ -222,7 +222,7 @@ def match_neurons(net: Net, p: Any, teacher: Net | TeacherNet, q: Any = None, la
         teacher, q = teacher.net, teacher.params
     x, y = start(net, p), start(teacher, q)
     number = _one_based("layer", layer, min(len(net.layers), len(teacher.layers)))
-    lines = layer_lines(teacher.layers).replace("\n", ";")
+    lines = json_layers(teacher.layers)
     options: dict[str, object] = {"layer": number, "teacher": lines, "teacher_features": teacher.n_features}
 
     def read(get: Callable[[str], Any]) -> NeuronMatching:

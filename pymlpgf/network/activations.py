@@ -11,7 +11,16 @@ from ..errors import InputError
 from ..facts import ACTIVATIONS
 from ..validate.suggest import nearest
 
-__all__ = ["ACTIVATIONS", "Activation", "Poly", "border_text", "check_layers", "layer_lines"]
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "Poly",
+    "activation_from_json",
+    "activation_to_json",
+    "check_layers",
+    "code_in",
+    "json_layers",
+]
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -57,24 +66,15 @@ def check_activation(activation: object, where: str, width: int) -> Activation:
     )
 
 
-def border_text(activation: Activation) -> str:
-    """``activation`` as julia/src/interface/c_interface.jl reads it."""
-    if isinstance(activation, Poly):
-        return "poly " + ",".join(map(repr, activation.coefficients))
-    if isinstance(activation, tuple):
-        return "|".join(map(border_text, activation))
-    return activation if activation in ACTIVATIONS else "julia " + activation.encode().hex()
-
-
 def code_in(layers: list[tuple[int, Activation, bool]]) -> list[str]:
     """The activations among ``layers`` that are Julia code."""
     units = [unit for _, f, _ in layers for unit in (f if isinstance(f, tuple) else (f,))]
     return [unit for unit in units if isinstance(unit, str) and unit not in ACTIVATIONS]
 
 
-def layer_lines(layers: list[tuple[int, Activation, bool]]) -> str:
-    """``layers`` as julia/src/interface/c_interface.jl reads them, one line each."""
-    return "\n".join(f"{width} {int(bias)} {border_text(f)}" for width, f, bias in layers)
+def json_layers(layers: list[tuple[int, Activation, bool]]) -> list[list[Any]]:
+    """``layers`` in JSON's types, as files hold them and the core reads them."""
+    return [[width, activation_to_json(f), bias] for width, f, bias in layers]
 
 
 def activation_to_json(activation: Activation) -> Any:

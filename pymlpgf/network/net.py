@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from ..facts import LOSSES
 from ..validate.data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
 from ..validate.memory import refuse_matrices, refuse_square
 from ..validate.suggest import nearest, suggest_keywords
-from .activations import Activation, check_layers, layer_lines
+from .activations import Activation, check_layers, json_layers
 from .params import Params
 
 __all__ = ["Net", "TeacherNet"]
@@ -142,9 +143,13 @@ class Net:
                 f"threads is {self._threads}, but Julia runs with {available}: call "
                 f"pymlpgf.init(threads={self._threads}) before the first use, or set PYMLPGF_THREADS"
             )
-        options = {**self._options, "threads": available if self._threads is None else self._threads}
+        options = {
+            **self._options,
+            "layers": json_layers(self._layers),
+            "threads": available if self._threads is None else self._threads,
+        }
         single = self._dtype == np.float32
-        self._handle = bridge.net(single, layer_lines(self._layers), options, self._n_features, self._kept)
+        self._handle = bridge.net(single, options, self._n_features, self._kept)
         self._bridge = bridge
         weakref.finalize(self, bridge.release_later, self._handle)
 
@@ -159,7 +164,7 @@ class Net:
 
     def _fingerprint(self) -> str:
         """The same for nets with the same loss function."""
-        digest = hashlib.sha256(layer_lines(self._layers).encode())
+        digest = hashlib.sha256(json.dumps(json_layers(self._layers)).encode())
         digest.update(repr((self._n_features, self._dtype.str, sorted(self._options.items()))).encode())
         for array in self._kept or ():
             digest.update(b"none" if array is None else array.tobytes())
@@ -179,10 +184,10 @@ class Net:
         w = sample_weights(weights, len(samples), self._dtype)
         return _own(samples, X), _own(labels, Y), None if w is None else _own(w, weights)
 
-    def _merge(self, merge: Any) -> str:
+    def _merge(self, merge: Any) -> list[list[Any]]:
         """One-based, as Julia counts."""
         if merge is None:
-            return ""
+            return []
         entries = merge if isinstance(merge, list) else [merge]
         parts = []
         for entry in entries:
@@ -194,8 +199,8 @@ class Net:
             width = self._layers[layer][0]
             if not (0 <= i < width and 0 <= j < width and i != j):
                 raise InputError(f"merge names units {i} and {j}; layer {layer} has the units 0 to {width - 1}")
-            parts.append(f"{layer + 1},{i + 1},{j + 1},{_not_negative('merge λ', strength)}")
-        return ";".join(parts)
+            parts.append([int(layer) + 1, int(i) + 1, int(j) + 1, _not_negative("merge λ", strength)])
+        return parts
 
     # ---- what it is ----------------------------------------------------------------------------------------
 

@@ -18,12 +18,12 @@ __all__ = ["read_result"]
 _RUN = ["x", "loss", "gnorm", "plain", "total_time", "compile_time", "provider"]
 _FLOW = ["x", "loss", "t", "iterations", "time_run", "stopped_by", "alg"]
 _MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
-_COUNTS = ["nfev", "njev", "nhev"]
+_COUNTS = ["nfev", "njev", "nhev", "nhvp"]
 _POINTS = [f"trajectory.{name}" for name in ("t", "x", "loss", "gnorm", "observables")]
 _DENSE = ["dense.t", "dense.coefficients"]
 _PATHS = [
     *_RUN,
-    *(f"ode.{name}" for name in (*_FLOW, *_COUNTS[:2], *_POINTS, *_DENSE, "stopped_by.advice")),
+    *(f"ode.{name}" for name in (*_FLOW, "nfev", "nhev", "nhvp", *_POINTS, *_DENSE, "stopped_by.advice")),
     *(f"optim.{name}" for name in (*_MINIMIZE, *_COUNTS, "stopped_by.advice")),
 ]
 
@@ -32,7 +32,7 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
     """Copy a result out of Julia; ``names`` are those of the observables."""
     got = dict(zip(_PATHS, bridge.fields(handle, _PATHS), strict=True))
     fields: dict[str, Any] = {}
-    nfev = njev = nhev = 0
+    counts = [0, 0, 0, 0]
     last = ""
     if got["ode.stopped_by"] is not None:
         last = "ode."
@@ -40,7 +40,7 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
         t, x, loss, gnorm = (got[f"ode.trajectory.{name}"] for name in ("t", "x", "loss", "gnorm"))
         seen = got["ode.trajectory.observables"].T.copy() if names else np.zeros((0, 0))
         fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen)
-        nfev, njev, nhev = got["ode.nfev"], got["ode.nfev"], got["ode.njev"]
+        counts = [got["ode.nfev"], got["ode.nfev"], got["ode.nhev"], got["ode.nhvp"]]
         coefficients = got["ode.dense.coefficients"]
         if coefficients is not None:
             times = got["ode.dense.t"]
@@ -50,7 +50,7 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
     if got["optim.stopped_by"] is not None:
         last = "optim."
         fields.update({name if name == "optim_solver" else f"optim_{name}": got[last + name] for name in _MINIMIZE})
-        nfev, njev, nhev = (a + got[last + name] for a, name in zip((nfev, njev, nhev), _COUNTS, strict=True))
+        counts = [a + got[last + name] for a, name in zip(counts, _COUNTS, strict=True)]
     own = (float(got["loss"]), float(got["gnorm"]))
     data_loss, data_gnorm = own if got["plain"] else net.data_terms(got["x"])
     return TrainResult(
@@ -63,9 +63,10 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
         total_time=float(got["total_time"]),
         compile_time=float(got["compile_time"]),
         provider=got["provider"],
-        nfev=nfev,
-        njev=njev,
-        nhev=nhev,
+        nfev=counts[0],
+        njev=counts[1],
+        nhev=counts[2],
+        nhvp=counts[3],
         status=REASONS.index(got[last + "stopped_by"]),
         message=got[last + "stopped_by.advice"],
         layers=net.layers,

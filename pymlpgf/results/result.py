@@ -104,8 +104,9 @@ class TrainResult:
         Seconds that compiling the solvers took before, which no time limit counts; 0 from the second run on.
     batchsize, batch_seed : int or None
         What a discrete method was given.
-    nfev, njev, nhev : int
-        Evaluations of loss or loss and gradient, of gradients, and of Hessians.
+    nfev, njev, nhev, nhvp : int
+        Evaluations of loss or loss and gradient, of gradients, of Hessians or Gauss–Newton matrices, and of
+        Hessian-vector products.
     converged, success : bool
         Whether the run ended at a fixed point, in accuracy asked for or of the number type; in a goal that was set.
         Goals are these, ``maxT`` and an event.
@@ -137,6 +138,7 @@ class TrainResult:
     nfev: int
     njev: int
     nhev: int
+    nhvp: int
     status: int
     message: str
     layers: list[tuple[int, Activation, bool]]
@@ -215,7 +217,7 @@ class TrainResult:
 
         return OptimizeResult(
             x=self.x, fun=self.loss, gnorm=self.gnorm, nit=(self.ode_iterations or 0) + (self.optim_iterations or 0),
-            nfev=self.nfev, njev=self.njev, nhev=self.nhev, success=self.success, status=self.status,
+            nfev=self.nfev, njev=self.njev, nhev=self.nhev, nhvp=self.nhvp, success=self.success, status=self.status,
             message=self.message,
         )  # fmt: skip
 

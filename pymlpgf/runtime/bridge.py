@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import sys
 import threading
@@ -25,11 +26,13 @@ __all__ = ["Bridge", "Host", "Report"]
 i32, i64, u64, f64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64, ctypes.c_double
 ptr, text = ctypes.c_void_p, ctypes.c_char_p
 
+#: the number of the border that this file speaks (BORDER in julia/src/interface/c_interface.jl)
+BORDER = 2
 #: name -> (result, arguments), in the order of MLPGF's table
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "last_error": (i64, (ptr, i64)),
     "release": (i32, (ptr, i64)),
-    "net": (i32, (i32, text, text, i64, i64, ptr, i64, ptr, ptr, ptr)),
+    "net": (i32, (i32, text, i64, i64, ptr, i64, ptr, ptr, ptr)),
     "with_data": (i32, (i64, i64, ptr, i64, ptr, ptr, ptr)),
     "loss": (i32, (i64, ptr, ptr)),
     "gradient": (i32, (i64, ptr, ptr, ptr)),
@@ -77,7 +80,13 @@ class Bridge:
                 f'"{folder}" in LOAD_PATH || push!(LOAD_PATH, "{folder}"); '
                 "Base.invokelatest(Base.require(Main, :MLPGF).c_table)"
             )
-        pointers = (ptr * len(SIGNATURES)).from_address(address)
+        border, count = (i64 * 2).from_address(address)
+        if (border, count) != (BORDER, len(SIGNATURES)):
+            raise JuliaError(
+                f"the Julia package in {package} has border {border} with {count} functions; this pymlpgf needs border "
+                f"{BORDER} with {len(SIGNATURES)}: its Python and its Julia files are of different versions"
+            )
+        pointers = (ptr * count).from_address(address + 2 * ctypes.sizeof(ptr))
         self._call: dict[str, Any] = {}
         for pointer, (name, (result, arguments)) in zip(pointers, SIGNATURES.items(), strict=True):
             # Short calls keep the GIL (PYFUNCTYPE): releasing it costs more than they do. A solve releases it.
@@ -146,13 +155,13 @@ class Bridge:
 
     # ---- nets ----------------------------------------------------------------------------------------------
 
-    def net(self, single: bool, layers: str, options: dict[str, object], n_features: int, data: Data | None) -> int:
-        """A handle to a net; ``layers`` as text, see julia/src/interface/c_interface.jl."""
+    def net(self, single: bool, options: dict[str, object], n_features: int, data: Data | None) -> int:
+        """A handle to a net; for ``options`` see julia/src/interface/c_interface.jl."""
         self.enter()
         handle = i64()
         X, Y, w = data if data is not None else (None, None, None)
         status = self._call["net"](
-            int(single), layers.encode(), _lines(options), n_features, 0 if X is None else len(X), _pointer(X),
+            int(single), _wire(options), n_features, 0 if X is None else len(X), _pointer(X),
             _outputs(Y), _pointer(Y), _pointer(w), ctypes.addressof(handle),
         )  # fmt: skip
         self._check(status)
@@ -203,7 +212,7 @@ class Bridge:
         pointers, lengths = (ptr * len(vectors))(*map(_pointer, vectors)), (i64 * len(vectors))(*map(len, vectors))
         handle = i64()
         status = self._call["tool"](
-            net, what.encode(), _lines(options), pointers, lengths, len(vectors), ctypes.addressof(handle)
+            net, what.encode(), _wire(options), pointers, lengths, len(vectors), ctypes.addressof(handle)
         )
         self._check(status)
         try:
@@ -277,7 +286,7 @@ class Bridge:
                     net,
                     x,
                     what.encode(),
-                    _lines({**options, **everystep}),
+                    _wire({**options, **everystep}),
                     address,
                     *self._border.pointers,
                     ctypes.addressof(handle),
@@ -308,7 +317,7 @@ class Bridge:
         """Several fields in one call, which takes a quarter of the time of as many calls."""
         self.enter()
         info = (i64 * (6 * len(paths)))()
-        self._check(self._call["fields"](handle, "\n".join(paths).encode(), ctypes.addressof(info)))
+        self._check(self._call["fields"](handle, _wire(paths), ctypes.addressof(info)))
         words, numbers = info[:], (f64 * len(info)).from_buffer(info)[:]
         found: list[Any] = []
         for at in range(0, len(words), 6):
@@ -332,9 +341,9 @@ def _copy(kind: int, ndim: int, columns: int, rows: int, depth: int, address: in
     return (array if ndim == 1 else array.reshape((depth, rows, columns)[-ndim:])).copy()
 
 
-def _lines(options: dict[str, object]) -> bytes:
-    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in options.items()}
-    return "\n".join(f"{name}={value}" for name, value in values.items()).encode()
+def _wire(value: object) -> bytes:
+    """What is no array crosses the border as JSON (julia/src/interface/json.jl)."""
+    return json.dumps(value).encode()
 
 
 def _pointer(array: np.ndarray | None) -> int | None:

@@ -121,19 +121,19 @@ class Questions:
                 raise InputError(f"observables has the name {name!r}; a text is needed")
             words.append(self._observable(position, name, what, x))
             self.names.append(name)
-        self.options["observables"] = ";".join(words)
+        self.options["observables"] = words
 
-    def _observable(self, position: int, name: str, what: Any, x: np.ndarray) -> str:
+    def _observable(self, position: int, name: str, what: Any, x: np.ndarray) -> str | dict[str, int]:
         if hasattr(what, "_handle") and hasattr(what, "n_params"):
             if what.n_params != len(x) or what.dtype != self._net.dtype:
                 raise InputError(
                     f"the observable {name!r} is {what!r}: {len(x)} parameters of dtype {self._net.dtype} are needed"
                 )
             self._nets.append(what)
-            return f"net {what._handle}"
+            return {"loss": what._handle}
         if isinstance(what, (tuple, list)) and len(what) == 2:
             self._nets.append(self._net.on(*what))
-            return f"data {self._nets[-1]._handle}"
+            return {"data_loss": self._nets[-1]._handle}
         if not callable(what):
             raise InputError(
                 f"the observable {name!r} is {what!r}; a function of x, a pair (input, target) or a net is needed"

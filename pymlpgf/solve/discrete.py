@@ -34,8 +34,8 @@ class ExponentialDecay:
     def __post_init__(self) -> None:
         _within("rate", self.rate, 0, 1, open_low=True)
 
-    def _text(self) -> str:
-        return f"exponential {float(self.rate)!r}"
+    def _wire(self) -> dict[str, Any]:
+        return {"exponential": float(self.rate)}
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class CosineDecay:
             raise InputError(f"steps is {self.steps!r}; a positive whole number is needed")
         _within("final", self.final, 0, 1)
 
-    def _text(self) -> str:
-        return f"cosine {int(self.steps)} {float(self.final)!r}"
+    def _wire(self) -> dict[str, Any]:
+        return {"cosine": [int(self.steps), float(self.final)]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +91,12 @@ class DiscreteMethod:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "betas":
-                options["betas"] = ",".join(repr(float(beta)) for beta in value)
+                options["betas"] = [float(beta) for beta in value]
             elif field.name != "schedule":
                 options[field.name] = float(value)
-        text, function = _schedule(self.schedule)
-        if text:
-            options["schedule"] = text
+        wire, function = _schedule(self.schedule)
+        if wire is not None:
+            options["schedule"] = wire
         return options, function
 
 
@@ -167,13 +167,14 @@ def _within(name: str, value: Any, low: float, high: float, *, open_low: bool = 
         raise InputError(f"{name} is {value!r}; a finite number with {low:g} {below} {name}{above} is needed")
 
 
-def _schedule(schedule: Any) -> tuple[str, Callable[[int], Any] | None]:
+def _schedule(schedule: Any) -> tuple[Any, Callable[[int], Any] | None]:
+    """A schedule as the core reads it, or the user's function."""
     if schedule is None:
-        return "", None
+        return None, None
     if isinstance(schedule, (ExponentialDecay, CosineDecay)):
-        return schedule._text(), None
+        return schedule._wire(), None
     if callable(schedule) and not isinstance(schedule, type):
-        return "", schedule
+        return None, schedule
     if isinstance(schedule, (str, bytes, type)):
         raise InputError(
             f"schedule is {schedule!r}; ExponentialDecay(…), CosineDecay(…), an array or a function is needed"
@@ -181,4 +182,4 @@ def _schedule(schedule: Any) -> tuple[str, Callable[[int], Any] | None]:
     factors = numeric("schedule", schedule)
     if factors.ndim != 1 or not len(factors) or not (np.isfinite(factors).all() and (factors >= 0).all()):
         raise InputError("schedule must be a function, or an array (steps,) of finite factors that are not negative")
-    return "table " + ",".join(repr(float(factor)) for factor in factors), None
+    return [float(factor) for factor in factors], None

@@ -320,7 +320,7 @@ def _solve(
             lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
         )  # fmt: skip
     if "batchsize" in options:
-        result = replace(result, batchsize=options["batchsize"], batch_seed=int(options["seed"][1:]))
+        result = replace(result, batchsize=options["batchsize"], batch_seed=options["seed"])
     return result if writer is None else writer.finish(result)
 
 
@@ -383,7 +383,7 @@ def _method(
         options["batchsize"] = int(batchsize)
     if not _whole(seed) or not 0 <= seed < 2**64:
         raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
-    options["seed"] = f"u{int(seed)}"
+    options["seed"] = int(seed)
     return options, function
 
 

@@ -193,7 +193,7 @@ class Sweep:
         """One dictionary of numbers and strings for each run, with the same keys, for ``pandas.DataFrame``."""
         names = (
             "loss", "gnorm", "data_loss", "converged", "ode_stopped_by", "ode_t", "ode_iterations", "ode_loss",
-            "optim_stopped_by", "optim_iterations", "nfev", "njev", "nhev", "total_time", "alg", "optim_solver",
+            "optim_stopped_by", "optim_iterations", "nfev", "njev", "nhev", "nhvp", "total_time", "alg", "optim_solver",
         )  # fmt: skip
         return [
             {

@@ -16,7 +16,7 @@ What [`flow`](@ref) found.
 
 - `x`, `loss`, `gnorm`, `t`: the last accepted point, its loss, ‖∇L‖_∞ of the parameters that move, its time
 - `stopped_by`: a `Stop.Reason`; `alg`: the methods that ran, as in "Tsit5" or "Tsit5+Rodas5P"
-- `iterations`, `rejected`: accepted and rejected steps; `nfev`, `njev`: gradients and Hessians; `time_run`:
+- `iterations`, `rejected`: accepted and rejected steps; `nfev`, `nhev`: gradients and Hessians; `time_run`:
   seconds; `nhvp`: Hessian-vector products
 - `trajectory`: a [`Trajectory`](@ref); `dense`: a [`DenseOutput`](@ref) or `nothing`
 - `best`: of a discrete method, whose loss may rise, the [`LowestPoint`](@ref); of a flow `nothing`, as it is the last
@@ -30,7 +30,7 @@ struct FlowResult{T<:AbstractFloat}
     iterations::Int
     rejected::Int
     nfev::Int
-    njev::Int
+    nhev::Int
     time_run::Float64
     alg::String
     trajectory::Trajectory{T}
@@ -211,7 +211,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     end
     settle!(recorder, problem, state)
     return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected + rejections(cache)::Int, problem.nfev,
-                         problem.njev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
+                         problem.nhev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
                          limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
 end
 

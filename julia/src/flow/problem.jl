@@ -55,7 +55,7 @@ mutable struct FlowProblem{T<:AbstractFloat}
     value::Base.RefValue{T}
     gnorm::Float64
     nfev::Int
-    njev::Int
+    nhev::Int
     nhvp::Int
 end
 
@@ -122,7 +122,7 @@ end
 
 "The scaled Hessian at `y`; only its lower triangle is scaled."
 function hessian_at!(H, problem::FlowProblem, y)
-    problem.njev += 1
+    problem.nhev += 1
     hessian!(H, problem.net, parameters(problem, y))
     problem.scaled || return nothing
     root = problem.root

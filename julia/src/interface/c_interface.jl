@@ -62,32 +62,28 @@ function c_release(handles::Ptr{Int64}, n::Int64)
 end
 
 """
-`layers`: one line each, `width bias activation`; an activation is a name, `poly c0,c1,…`, `julia <code in hexadecimal>`,
-or several of these separated by `|`. `options`: see `parse_options`. `O` is -1 for labels (one number a sample, from
-1 on). Null `X`: a net without data. Null `w`: weights 1.
+`options`: an object (see json.jl) with `layers` (see [`parse_layers`](@ref)) and what the net is told by keywords. `O` is
+-1 for labels (one number a sample, from 1 on). Null `X`: a net without data. Null `w`: weights 1.
 """
-c_net(single::Int32, layers::Cstring, options::Cstring, D::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid},
-      w::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
-    net = Base.invokelatest(border_net, single != 0 ? Float32 : Float64, unsafe_string(layers), parse_options(options),
-                            D, N, X, O, Y, w)
+c_net(single::Int32, options::Cstring, D::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid}, w::Ptr{Cvoid},
+      out::Ptr{Int64}) = @status begin
+    net = Base.invokelatest(border_net, single != 0 ? Float32 : Float64, parse_options(options), D, N, X, O, Y, w)
     unsafe_store!(out, keep!(net))
 end
-function border_net(::Type{T}, layers, options, D, N, X, O, Y, w) where {T}
-    specs = parse_layers(split(layers, '\n'))
-    merge = [(parse(Int, l), parse(Int, i), parse(Int, j), parse(Float64, λ))
-             for (l, i, j, λ) in split.(split(get(options, "merge", "")::String, ';'; keepempty=false), ',')]
-    number(name, default) = get(options, name, default)::Float64
+function border_net(::Type{T}, options, D, N, X, O, Y, w) where {T}
+    merge = [(Int(l), Int(i), Int(j), Float64(λ)) for (l, i, j, λ) in get(options, "merge", ())]
+    number(name, default) = Float64(get(options, name, default))
     input, target, weights = border_data(T, D, N, X, O, Y, w)
-    return Net{T}(build_layers(specs, D), input, target; weights=weights, loss=get(options, "loss", "mse"),
-                  l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf), merge=merge,
+    return Net{T}(build_layers(parse_layers(options["layers"]), D), input, target; weights=weights,
+                  loss=get(options, "loss", "mse"), l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf), merge=merge,
                   output_factor=number("output_factor", 1.0), threads=Int(number("threads", 1.0)))
 end
 
-parse_layers(lines) = map(lines) do line
-    width, bias, f = split(line, ' '; limit=3)
-    units = [parse_activation(String(part)) for part in split(f, '|')]
-    (parse(Int, width), length(units) == 1 ? units[1] : Tuple(units), bias == "1")
-end
+"""
+Layers are arrays `[width, activation, bias]`; an activation is a name, a user's expression such as `"x -> x * exp(-x^2)"`,
+`{"poly": [c0, c1, …]}`, or an array of these, one a unit.
+"""
+parse_layers(layers) = [(Int(width), parse_activation(f), bias::Bool) for (width, f, bias) in layers]
 
 border_data(::Type{T}, D, N, X, O, Y, w) where {T} =
     X == C_NULL ? (nothing, nothing, nothing) :
@@ -101,12 +97,10 @@ import ..MLPGF: relu, softplus, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu,
 const g = g_function
 end
 
-function parse_activation(text::String)
-    startswith(text, "poly ") && return Poly(parse.(Float64, split(text[6:end], ','))...)
-    startswith(text, "julia ") || return activation(text)
-    code = String(hex2bytes(text[7:end]))
-    return get!(() -> compile_activation(code), EXPRESSIONS, code)
-end
+parse_activation(units::Vector) = Tuple(parse_activation(unit) for unit in units)
+parse_activation(poly::Dict) = Poly(Float64.(poly["poly"])...)
+parse_activation(text::String) =
+    occursin("->", text) ? get!(() -> compile_activation(text), EXPRESSIONS, text) : activation(text)
 
 "The function that a user's expression stands for, tried out with its derivatives."
 function compile_activation(code::String)
@@ -205,16 +199,7 @@ end
 
 # ---- solvers -----------------------------------------------------------------------------------------------
 
-"Options as lines `name=value`, each value a number, true, false, or a name."
-function parse_options(text::Cstring)
-    options = Dict{String,Any}()
-    for line in split(unsafe_string(text), '\n'; keepempty=false)
-        name, value = split(line, '='; limit=2)
-        number = tryparse(Float64, value)
-        options[name] = value == "true" ? true : value == "false" ? false : number === nothing ? String(value) : number
-    end
-    return options
-end
+parse_options(text::Cstring) = parse_json(unsafe_string(text))::Dict{String,Any}
 
 c_solve(net::Int64, x::Ptr{Cvoid}, what::Cstring, options::Cstring, tauinv::Ptr{Float64}, report::Ptr{Cvoid},
         ask::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
@@ -250,7 +235,7 @@ kind(::Array{Int64}) = 3
 kind(::Array{UInt8}) = 4
 
 """
-`paths` names fields, one a line, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence, a number
+`paths` is an array of names of fields, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence, a number
 after a vector its element, and the empty path the object itself. `info` receives for each of them kind (0 for `nothing`, 1
 Float64, 2 Float32, 3 Int64, 4 UTF-8 bytes), number of dimensions, three extents, and the address, which stays good till the
 next call; instead of the address a number itself, as a Float64 or an Int64.
@@ -259,7 +244,7 @@ c_fields(object::Int64, paths::Cstring, info::Ptr{Int64}) = @status border_field
 
 function border_fields(@nospecialize(object), paths, info::Ptr{Int64})
     found = Any[]
-    for path in get!(() -> parse_path.(split(paths, '\n')), PATHS, paths)
+    for path in get!(() -> parse_path.(parse_json(paths)), PATHS, paths)
         push!(found, describe!(info, field_of(object, path)))
         info += 6 * sizeof(Int64)
     end
@@ -306,18 +291,21 @@ end
 
 const C_TABLE = Ptr{Cvoid}[]
 
+"The number of this border: raise it with every change of the table, of a function's arguments or of what they mean."
+const BORDER = 2
+
 """
     c_table() -> address
 
-Address of the table of function pointers, in the order that the bridge expects. Made at run time: pointers
-do not survive precompilation.
+Address of the table: `BORDER`, the number of function pointers that follow, and these, in the order that the bridge
+expects. Made at run time: pointers do not survive precompilation.
 """
 function c_table()
     if isempty(C_TABLE)
-        append!(C_TABLE, Ptr{Cvoid}[
+        functions = Ptr{Cvoid}[
             @cfunction(c_last_error, Int64, (Ptr{UInt8}, Int64)),
             @cfunction(c_release, Int32, (Ptr{Int64}, Int64)),
-            @cfunction(c_net, Int32, (Int32, Cstring, Cstring, Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_net, Int32, (Int32, Cstring, Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_with_data, Int32, (Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_loss, Int32, (Int64, Ptr{Cvoid}, Ptr{Float64})),
             @cfunction(c_gradient, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Float64})),
@@ -331,7 +319,8 @@ function c_table()
             @cfunction(c_fields, Int32, (Int64, Cstring, Ptr{Int64})),
             @cfunction(c_infinite_net, Int32, (Int64, Ptr{Cvoid}, Int64, Ptr{Int64})),
             @cfunction(c_gauss_hermite, Int32, (Int64, Int64, Ptr{Int64})),
-        ])
+        ]
+        append!(C_TABLE, [Ptr{Cvoid}.(UInt[BORDER, length(functions)]); functions])
     end
     return Int64(UInt(pointer(C_TABLE)))
 end

@@ -26,7 +26,7 @@ ask(f::Ptr{Cvoid}, what, k, t, x) =
 "NaN is the answer of a function that failed: the solver returns what it has, and the failure is told afterwards."
 answered(value::Float64) = isnan(value) ? throw(Interrupted(Stop.callback)) : value
 
-"`event=truth` or `event=number`, as the user's function returns the one or the other."
+"`event`: `truth` or `number`, as the user's function returns the one or the other."
 function border_event(options, f)
     kind = get(options, "event", "")::String
     kind == "truth" && return (t, x) -> answered(ask(f, ASK_EVENT, 0, t, x)) > 0
@@ -34,27 +34,30 @@ function border_event(options, f)
     return nothing
 end
 
-"`observables=net 7;data 8;ask;…`: loss or data loss of the net of that handle, or the user's function; named by number."
-function border_observables(options, f)
-    words = split(get(options, "observables", "")::String, ';'; keepempty=false)
-    return Pair{String,Any}[string(k) => border_observable(word, k, f) for (k, word) in enumerate(words)]
+"`observables`: an array of `{loss: net}`, `{data_loss: net}` with a net's handle, or `ask` for the user's function."
+border_observables(options, f) =
+    Pair{String,Any}[string(k) => border_observable(what, k, f) for (k, what) in enumerate(get(options, "observables", ()))]
+function border_observable(what::String, k, f)
+    what == "ask" || throw(ArgumentError("an observable is \"$what\"; \"ask\" is the only text that it can be"))
+    return x -> ask(f, ASK_OBSERVABLE + k, 0, 0.0, x)
 end
-function border_observable(word, k, f)
-    word == "ask" && return x -> ask(f, ASK_OBSERVABLE + k, 0, 0.0, x)
-    of, handle = split(word)
-    net = net_of(parse(Int64, handle))
-    return of == "data" ? x -> data_loss(net, x) : x -> loss(net, x)
+function border_observable(what::Dict, k, f)
+    (of, handle), = what
+    net = net_of(handle)
+    return of == "data_loss" ? x -> data_loss(net, x) : x -> loss(net, x)
 end
 
-"`schedule=exponential rate`, `cosine steps final`, `table factor,factor,…` or `ask`."
-function border_schedule(text, f)
-    isempty(text) && return nothing
-    text == "ask" && return k -> answered(ask(f, ASK_SCHEDULE, k, 0.0, nothing))
-    kind, values = split(text, ' '; limit=2)
-    kind == "exponential" && return ExponentialDecay(parse(Float64, values))
-    kind == "table" && return parse.(Float64, split(values, ','))
-    steps, final = split(values)
-    return CosineDecay(parse(Int, steps); final=parse(Float64, final))
+"`schedule`: `{exponential: rate}`, `{cosine: [steps, final]}`, an array of factors, or `ask`."
+border_schedule(::Nothing, f) = nothing
+function border_schedule(what::String, f)
+    what == "ask" || throw(ArgumentError("schedule is \"$what\"; \"ask\" is the only text that it can be"))
+    return k -> answered(ask(f, ASK_SCHEDULE, k, 0.0, nothing))
+end
+border_schedule(factors::Vector, f) = Float64.(factors)
+function border_schedule(what::Dict, f)
+    haskey(what, "exponential") && return ExponentialDecay(what["exponential"])
+    steps, final = what["cosine"]
+    return CosineDecay(Int(steps); final=final)
 end
 
 "The schedule of a run that is resumed after `k0` steps."
@@ -65,12 +68,12 @@ later(table::Vector{Float64}, k0::Int) = table[min(k0 + 1, length(table)):end]
 function border_method(options, f)
     name = get(options, "alg", "auto")::String
     haskey(DISCRETE_METHODS, name) || return named_method(FLOW_METHODS, "alg", name)
-    schedule = later(border_schedule(get(options, "schedule", "")::String, f), Int(get(options, "first_step", 0)))
+    schedule = later(border_schedule(get(options, "schedule", nothing), f), Int(get(options, "first_step", 0)))
     settings = Dict{Symbol,Any}(:schedule => schedule)
     for option in ("learning_rate", "momentum", "alpha", "eps", "weight_decay")
         haskey(options, option) && (settings[Symbol(option)] = options[option])
     end
-    haskey(options, "betas") && (settings[:betas] = Tuple(parse.(Float64, split(options["betas"]::String, ','))))
+    haskey(options, "betas") && (settings[:betas] = Tuple(options["betas"]))
     return DISCRETE_METHODS[name](; settings...)
 end
 
@@ -135,7 +138,7 @@ end
 
 border_flow_options(options, alg, τ, f) =
     border_options(FlowOptions, options; alg=alg, tauinv=τ, event=border_event(options, f),
-                   observables=border_observables(options, f), seed=parse(UInt64, get(options, "seed", "u0")[2:end]))
+                   observables=border_observables(options, f))
 border_minimize_options(options, solver) = border_options(MinimizeOptions, options; optim_solver=solver)
 
 unregularised(net::AbstractNet) = false

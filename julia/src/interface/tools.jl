@@ -32,7 +32,7 @@ function answer(q::Polishing, x0, options, monitor)
     limits = border_minimize_options(options, NewtonTrustRegion())
     r = polish(q.net, x0; digits=q.digits, maxtime=limits.maxtime, maxiterations=limits.maxiterations, monitor=monitor)
     n = ceil(Int, q.digits)
-    return (x=Float64.(r.x), exact_x=join(decimal.(r.x, n), '\n'), exact_loss=decimal(r.loss, n),
+    return (x=Float64.(r.x), exact_x=to_json(decimal.(r.x, n)), exact_loss=decimal(r.loss, n),
             exact_gnorm=decimal(r.gnorm, n), iterations=r.iterations, converged=r.converged,
             stopped_by=r.stopped_by, time_run=r.time_run)
 end
@@ -46,7 +46,7 @@ end
 layers_of(net::Net, options) = net.layers
 layers_of(net::InfiniteNet, options) = net.student.layers
 layers_of(::Nothing, options) = tool_layers(options, "layers", "n_features")
-tool_layers(options, name, features) = build_layers(parse_layers(split(options[name], ';')), Int(options[features]))
+tool_layers(options, name, features) = build_layers(parse_layers(options[name]), Int(options[features]))
 
 numbers(::AbstractNet{T}, v) where {T} = Vector{T}(v)
 matrix(v, rows) = reshape(v, rows, :)
@@ -60,8 +60,7 @@ const TOOLS = Dict{String,Function}(
     "trajectory_distance" => (net, o, a) -> border_distance(o, a),
     "classify" => (net, o, a) -> begin
         c = classify(net, a[1]; gradient_tolerance=get(o, "gradient_tolerance", nothing))
-        lines = ["$label;$layer;$(join(units, ','));$n" for (label, layer, units, n) in c.explanations]
-        (point=c, explanations=join(lines, '\n'))
+        (point=c, explanations=to_json(c.explanations))
     end,
     "split" => (net, o, a) -> split_unit(layers_of(net, o), a[1], whole(o, "layer", 1), whole(o, "unit", 1),
                                          o["gamma"])[3],
@@ -83,7 +82,7 @@ const TOOLS = Dict{String,Function}(
     "loss_grid" => (net, o, a) -> loss_grid(net, subspace_of(net, a), a[3:end]...),
     "on_subspace" => (net, o, a) -> OnSubspace(net, subspace_of(net, a), numbers(net, a[3])),
     "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
-    "polishing" => (net, o, a) -> Polishing(net, o["digits"]),
+    "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"])),
     "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),
     "escape" => (net, o, a) -> escape_saddle(net, numbers(net, a[1]); sign=o["sign"]),
     "passages" => (net, o, a) -> saddle_passages(net,

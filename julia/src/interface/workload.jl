@@ -59,9 +59,14 @@ function outside_handle(f, arguments...)
     return out[]
 end
 
+"Options as the border reads them; later ones replace earlier ones."
+wire(options...) = to_json([string(name) => value for (name, value) in pairs(merge(options...))])
+
 outside_net(::Type{T}, layers, options, X, Y; weights=C_NULL) where {T} =
-    outside_handle(c_net, Int32(T == Float32), layers, options, size(X, 1), size(X, 2), X,
+    outside_handle(c_net, Int32(T == Float32), wire((layers=layers,), options), size(X, 1), size(X, 2), X,
                    Y isa Vector ? -1 : size(Y, 1), Y, weights)
+outside_net(::Type{T}, layers, D::Int) where {T} =
+    outside_handle(c_net, Int32(T == Float32), wire((layers=layers,)), D, 0, C_NULL, 0, C_NULL, C_NULL)
 
 "Initial parameters of the net of this handle."
 function outside_start(net::Int64, seed=1)
@@ -79,8 +84,8 @@ outside_answer(what::Int64, k::Int64, t::Float64, x::Ptr{Cvoid}) = what == ASK_E
 function outside_solve(net::Int64, x, what, options; tauinv=C_NULL)
     report = @cfunction(outside_report, Int32, (Int32, Int64, Float64, Float64, Float64, Ptr{Cvoid}))
     answer = @cfunction(outside_answer, Float64, (Int64, Int64, Float64, Ptr{Cvoid}))
-    limits = "maxtime_ode=5\nmaxiterations_ode=12\nmaxtime_optim=5\nmaxiterations_optim=8\npatience=10000\nmin_gnorm=0\nminloss=0\n"
-    handle = outside_handle(c_solve, net, x, what, limits * options, tauinv, report, answer)
+    limits = (maxtime_ode=5, maxiterations_ode=12, maxtime_optim=5, maxiterations_optim=8)
+    handle = outside_handle(c_solve, net, x, what, wire(limits, options), tauinv, report, answer)
     what == "minimize" || outside_read(handle, ["ode.trajectory.$name" for name in ("t", "x", "loss", "gnorm", "observables")]...,
                                        "ode.dense.t", "ode.dense.coefficients", "ode.stopped_by.advice", "ode.alg", "ode.nfev")
     outside_read(handle, "x")
@@ -89,14 +94,14 @@ end
 
 function outside_read(handle::Int64, paths...)
     info = zeros(Int64, 6 * length(paths))
-    outside(c_fields, handle, join(paths, '\n'), info)
+    outside(c_fields, handle, to_json(paths), info)
     return nothing
 end
 
 function outside_tool(net::Int64, what, options, arrays...)
     vectors = [vec(Float64.(a)) for a in arrays]
     pointers, lengths = pointer.(vectors), Int64.(length.(vectors))
-    GC.@preserve vectors return outside_handle(c_tool, net, what, options, pointers, lengths, length(vectors))
+    GC.@preserve vectors return outside_handle(c_tool, net, what, wire(options), pointers, lengths, length(vectors))
 end
 
 function outside_derivatives(net::Int64, x::Vector{T}) where {T}
@@ -117,27 +122,31 @@ targets(::Type{T}, O, N) where {T} = T[cos(0.9o + n) / 2 for o in 1:O, n in 1:N]
 
 "A student of one hidden layer on noisy data, and where to begin."
 function student(::Type{T}; k=3, D=2, N=6, f="tanh") where {T}
-    net = outside_net(T, "$k 1 $f\n1 1 identity", "loss=mse", wave(T, D, N), targets(T, 1, N))
+    net = outside_net(T, Any[[k, f, true], [1, "identity", true]], (loss="mse",), wave(T, D, N), targets(T, 1, N))
     return net, outside_start(net)
 end
+
+const TWO = Any[[2, "tanh", true], [1, "identity", true]]
 
 # ---- what is done ----------------------------------------------------------------------------------------------------
 
 function derivatives_workload(::Type{T}) where {T}
-    code = bytes2hex(codeunits("x -> x * exp(-x^2)"))
-    units = [sort!(filter(!=("softmax"), collect(keys(ACTIVATIONS)))); "poly 0.0,1.0,0.5"; "julia " * code; "tanh|relu|poly 0.0,1.0"]
+    polynomial = Dict("poly" => [0.0, 1.0, 0.5])
+    units = Any[filter(!=("softmax"), ACTIVATIONS.names); polynomial; "x -> x * exp(-x^2)"; [["tanh", "relu", polynomial]]]
     for f in units
-        for (layers, O) in (("3 1 $f\n1 1 identity", 1), ("3 0 $f\n3 1 $f\n3 1 $f", 3)), N in (1, 7)
-            net = outside_net(T, layers, "loss=mse", wave(T, 2, N), targets(T, O, N))
+        shallow, deep = Any[[3, f, true], [1, "identity", true]], Any[[3, f, false], [3, f, true], [3, f, true]]
+        for (layers, O) in ((shallow, 1), (deep, 3)), N in (1, 7)
+            net = outside_net(T, layers, (loss="mse",), wave(T, 2, N), targets(T, O, N))
             outside_derivatives(net, outside_start(net))
         end
     end
     # Layers so wide that products of matrices are BLAS's, and samples so many that there are several blocks.
-    for (layers, D, O, N) in (("20 1 tanh\n1 1 identity", 3, 1, 700), ("40 1 tanh\n30 1 softplus\n2 1 identity", 30, 2, 90))
-        net = outside_net(T, layers, "loss=mse", wave(T, D, N), targets(T, O, N))
+    for (layers, D, O, N) in ((Any[[20, "tanh", true], [1, "identity", true]], 3, 1, 700),
+                              (Any[[40, "tanh", true], [30, "softplus", true], [2, "identity", true]], 30, 2, 90))
+        net = outside_net(T, layers, (loss="mse",), wave(T, D, N), targets(T, O, N))
         outside_derivatives(net, outside_start(net))
     end
-    net = outside_net(T, "3 1 tanh\n2 1 identity", "loss=mse", wave(T, 2, 6), targets(T, 2, 6))
+    net = outside_net(T, Any[[3, "tanh", true], [2, "identity", true]], (loss="mse",), wave(T, 2, 6), targets(T, 2, 6))
     x = outside_start(net)
     outside(c_random_params, net, UInt64(2), "glorot_uniform", x)
     outside(c_predict, net, x, C_NULL, 6, zeros(T, 2, 6))
@@ -154,55 +163,57 @@ end
 function losses_workload(::Type{T}) where {T}
     X, labels = wave(T, 2, 6), T[1, 2, 3, 1, 2, 3]
     distributions = T[n == o ? 0.5 : 0.25 for o in 1:3, n in 1:6]
-    for Y in (labels, distributions), layers in ("3 1 tanh\n3 1 softmax", "3 1 relu\n3 1 tanh\n3 1 softmax")
-        net = outside_net(T, layers, "loss=nll", X, Y)
+    for Y in (labels, distributions),
+        layers in (Any[[3, "tanh", true], [3, "softmax", true]], Any[[3, "relu", true], [3, "tanh", true], [3, "softmax", true]])
+        net = outside_net(T, layers, (loss="nll",), X, Y)
         x = outside_start(net)
         outside_derivatives(net, x)
         outside_handle(c_compute, net, x, "gauss_newton")
         outside_handle(c_compute, net, x, "jacobian")
-        outside_solve(net, x, "train", "alg=auto\noptim_solver=NewtonTrustRegion")
+        outside_solve(net, x, "train", (alg="auto", optim_solver="NewtonTrustRegion"))
     end
-    for options in ("loss=mse\nl2=0.1\nmaxnorm=0.5\nmerge=1,1,2,0.1", "loss=mse\noutput_factor=0.5")
-        net = outside_net(T, "3 1 tanh\n1 1 identity", options, X, targets(T, 1, 6); weights=ones(T, 6))
+    for options in ((loss="mse", l2=0.1, maxnorm=0.5, merge=[[1, 1, 2, 0.1]]), (loss="mse", output_factor=0.5))
+        net = outside_net(T, Any[[3, "tanh", true], [1, "identity", true]], options, X, targets(T, 1, 6); weights=ones(T, 6))
         x = outside_start(net)
         outside_derivatives(net, x)
-        outside_solve(net, x, "train", "alg=auto\noptim_solver=NewtonTrustRegion")
+        outside_solve(net, x, "train", (alg="auto", optim_solver="NewtonTrustRegion"))
         outside_handle(c_compute, net, x, "data_terms")
     end
-    net = outside_handle(c_net, Int32(T == Float32), "3 1 tanh\n1 1 identity", "loss=mse", 2, 0, C_NULL, 0, C_NULL, C_NULL)
+    net = outside_net(T, Any[[3, "tanh", true], [1, "identity", true]], 2)
     outside(c_predict, net, outside_start(net), X, 6, zeros(T, 1, 6))
     return nothing
 end
 
 function flows_workload(::Type{T}) where {T}
     net, x = student(T)
-    small = "abstol=1e-4\nreltol=1e-4\nn_samples_trajectory=20\n"
-    for alg in sort!(collect(keys(FLOW_METHODS)))
-        outside_solve(net, x, "flow", small * "alg=$alg\nmaxT=Inf")
-        outside_solve(net, x, "flow", small * "alg=$alg\nmaxT=3\ndense=true\nsave_everystep=true\ndt=0.001")
-        outside_solve(net, x, "flow", small * "alg=$alg\nmaxT=3\nevent=number\nobservables=net $net;data $net;ask")
-        outside_solve(net, x, "flow", small * "alg=$alg\nmaxT=3\nevent=truth\neverystep=true"; tauinv=ones(length(x)))
+    small = (abstol=1e-4, reltol=1e-4, n_samples_trajectory=20)
+    for alg in FLOW_METHODS.names
+        outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=Inf)))
+        outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=3, dense=true, save_everystep=true, dt=0.001)))
+        seen = Any[Dict("loss" => net), Dict("data_loss" => net), "ask"]
+        outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=3, event="number", observables=seen)))
+        outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=3, event="truth", everystep=true)); tauinv=ones(length(x)))
     end
-    outside_solve(net, x, "flow", small * "alg=auto\nmaxT=1\ntauinv=2")
+    outside_solve(net, x, "flow", merge(small, (alg="auto", maxT=1, tauinv=2)))
     kinked, y = student(T; f="relu", N=20)
-    outside_solve(kinked, y, "train", "alg=auto\nmaxT=3\noptim_solver=NewtonTrustRegion")
-    run = outside_solve(net, x, "flow", small * "alg=Tsit5\nmaxT=3\ndense=true")
+    outside_solve(kinked, y, "train", (alg="auto", maxT=3, optim_solver="NewtonTrustRegion"))
+    run = outside_solve(net, x, "flow", merge(small, (alg="Tsit5", maxT=3, dense=true)))
     times, points, coefficients = HANDLES[run].ode.trajectory.t, HANDLES[run].ode.trajectory.x, HANDLES[run].ode.dense.coefficients
     P = length(x)
-    outside_read(outside_tool(0, "trajectory_distance", "parameters=$P\nterms=0", points, times, points), "1", "2")
-    outside_read(outside_tool(0, "trajectory_distance", "parameters=$P\nterms=$(size(coefficients, 2))", points,
+    outside_read(outside_tool(0, "trajectory_distance", (parameters=P, terms=0), points, times, points), "1", "2")
+    outside_read(outside_tool(0, "trajectory_distance", (parameters=P, terms=size(coefficients, 2)), points,
                               HANDLES[run].ode.dense.t, coefficients), "1", "2")
-    outside_tool(0, "solvers", "kind=alg")
-    outside_tool(0, "solvers", "kind=optim_solver")
+    outside_read(outside_tool(0, "facts", NamedTuple()), "")
     return nothing
 end
 
 function discrete_workload(::Type{T}) where {T}
     net, x = student(T)
-    for alg in sort!(collect(keys(DISCRETE_METHODS)))
-        for rest in ("", "\nbatchsize=2\nschedule=exponential 0.9", "\nbatchsize=4\nschedule=cosine 5 0.1\nobservables=ask",
-                     "\nschedule=table 1.0,0.5\nsave_everystep=true", "\nschedule=ask\nfirst_step=1\nevent=number")
-            outside_solve(net, x, "flow", "alg=$alg\nlearning_rate=0.01\nmaxT=Inf\nseed=u1" * rest)
+    for alg in DISCRETE_METHODS.names
+        for rest in (NamedTuple(), (batchsize=2, schedule=Dict("exponential" => 0.9)),
+                     (batchsize=4, schedule=Dict("cosine" => [5, 0.1]), observables=["ask"]),
+                     (schedule=[1.0, 0.5], save_everystep=true), (schedule="ask", first_step=1, event="number"))
+            outside_solve(net, x, "flow", merge((alg=alg, learning_rate=0.01, maxT=Inf, seed=1), rest))
         end
     end
     return nothing
@@ -210,13 +221,13 @@ end
 
 function minimizers_workload(::Type{T}) where {T}
     net, x = student(T)
-    for solver in sort!(collect(keys(MINIMIZE_METHODS)))
-        outside_solve(net, x, "minimize", "optim_solver=$solver")
-        outside_solve(net, x, "minimize", "optim_solver=$solver\neverystep=true\nmaxiterations_optim=400")
+    for solver in MINIMIZE_METHODS.names
+        outside_solve(net, x, "minimize", (optim_solver=solver,))
+        outside_solve(net, x, "minimize", (optim_solver=solver, everystep=true, maxiterations_optim=400))
     end
     overparameterised, y = student(T; k=6, N=4)
     for solver in ("NewtonTrustRegion", "LevenbergMarquardt")
-        outside_solve(overparameterised, y, "minimize", "optim_solver=$solver\nmaxiterations_optim=40")
+        outside_solve(overparameterised, y, "minimize", (optim_solver=solver, maxiterations_optim=40))
     end
     return nothing
 end
@@ -227,78 +238,78 @@ function large_workload(::Type{T}) where {T}
         net, x = student(T; k=k, D=D, N=12)
         outside_derivatives(net, x)
         for alg in ("Rodas5P", "Exprb53s3", "TRBDF2", "QNDF")
-            outside_solve(net, x, "flow", "alg=$alg\nmaxT=1\nmaxiterations_ode=4")
+            outside_solve(net, x, "flow", (alg=alg, maxT=1, maxiterations_ode=4))
         end
-        for solver in sort!(collect(keys(MINIMIZE_METHODS)))
-            outside_solve(net, x, "minimize", "optim_solver=$solver\nmaxiterations_optim=3")
+        for solver in MINIMIZE_METHODS.names
+            outside_solve(net, x, "minimize", (optim_solver=solver, maxiterations_optim=3))
         end
     end
     net, x = student(T; k=130, N=5)
     length(x) > DENSE_LIMIT || error("the large net has too few parameters")
     for alg in ("auto", "TRBDF2", "QNDF", "Exprb53s3")
-        outside_solve(net, x, "flow", "alg=$alg\nmaxT=1\nmaxiterations_ode=4")
+        outside_solve(net, x, "flow", (alg=alg, maxT=1, maxiterations_ode=4))
     end
     for solver in ("NewtonKrylov", "LBFGS")
-        outside_solve(net, x, "minimize", "optim_solver=$solver\nmaxiterations_optim=4")
+        outside_solve(net, x, "minimize", (optim_solver=solver, maxiterations_optim=4))
     end
     return nothing
 end
 
 function landscape_workload(::Type{T}) where {T}
     net, x = student(T; k=2, D=1, N=12)
-    layers, P = "layers=2 1 tanh;1 1 identity\nn_features=1", length(x)
-    best = HANDLES[outside_solve(net, x, "minimize", "optim_solver=NewtonTrustRegion\nmaxiterations_optim=500")].x
+    layers, P = (layers=TWO, n_features=1), length(x)
+    best = HANDLES[outside_solve(net, x, "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=500))].x
     silent = zero(x)                           # every unit alike and without outgoing weight: null directions to explain
     classified = "point.kind point.index point.eigenvalues point.direction point.displacement_tolerance point.loss explanations"
     for point in (best, x, silent)
-        outside_read(outside_tool(net, "classify", "", point), split(classified)...)
+        outside_read(outside_tool(net, "classify", NamedTuple(), point), split(classified)...)
     end
-    outside_tool(net, "classify", "gradient_tolerance=1e-3", best)
-    outside_tool(0, "split", layers * "\nlayer=1\nunit=1\ngamma=0.5", best)
-    outside_tool(net, "grow", "layer=1", best)
-    outside_tool(net, "grow", "layer=1", best, [0.1, 0.2])
-    outside_tool(net, "shrink", "layer=1\nunit=1", best)
-    outside_tool(net, "shrink", "layer=1\nunit=1\ninto=2", best)
-    outside_tool(0, "cosines", "columns=2", [1.0, 0.0, 0.5, 0.5], [0.0, 1.0, 1.0, 0.0])
-    match = outside_tool(net, "match", "teacher=2 1 tanh;1 1 identity\nteacher_features=1\nlayer=1", best, x)
+    outside_tool(net, "classify", (gradient_tolerance=1e-3,), best)
+    outside_tool(0, "split", merge(layers, (layer=1, unit=1, gamma=0.5)), best)
+    outside_tool(net, "grow", (layer=1,), best)
+    outside_tool(net, "grow", (layer=1,), best, [0.1, 0.2])
+    outside_tool(net, "shrink", (layer=1, unit=1), best)
+    outside_tool(net, "shrink", (layer=1, unit=1, into=2), best)
+    outside_tool(0, "cosines", (columns=2,), [1.0, 0.0, 0.5, 0.5], [0.0, 1.0, 1.0, 0.0])
+    match = outside_tool(net, "match", (teacher=TWO, teacher_features=1, layer=1), best, x)
     outside_read(match, string.(fieldnames(typeof(HANDLES[match])))...)
-    outside_tool(net, "align", "", best, x)
-    outside_read(outside_tool(net, "distinct", "tolerance=1e-6", [best; best; x], [0.1, 0.1, 0.2]), "labels", "representatives")
+    outside_tool(net, "align", NamedTuple(), best, x)
+    outside_read(outside_tool(net, "distinct", (tolerance=1e-6,), [best; best; x], [0.1, 0.1, 0.2]), "labels", "representatives")
     plane, axis = [Float64.(x), [1.0; zeros(P - 1); 0.0; 1.0; zeros(P - 2)]], [0.0, 0.1]
-    outside_read(outside_tool(net, "point", "", plane..., axis), "")
-    outside_tool(net, "coordinates", "", plane..., best)
-    outside_tool(net, "loss_grid", "", plane..., axis, axis)
+    outside_read(outside_tool(net, "point", NamedTuple(), plane..., axis), "")
+    outside_tool(net, "coordinates", NamedTuple(), plane..., best)
+    outside_tool(net, "loss_grid", NamedTuple(), plane..., axis, axis)
     for (question, arrays) in ("on_subspace" => [axis], "on_grid" => [axis, axis])
-        handle = outside_tool(net, question, "", plane..., arrays...)
-        outside_solve(handle, x, "minimize", "optim_solver=NewtonTrustRegion")
+        handle = outside_tool(net, question, NamedTuple(), plane..., arrays...)
+        outside_solve(handle, x, "minimize", (optim_solver="NewtonTrustRegion",))
     end
-    outside_tool(net, "spectrum", "k=2", [x best])
-    saddle = outside_tool(net, "escape", "sign=1", zero(x) .+ T(1e-3))
+    outside_tool(net, "spectrum", (k=2,), [x best])
+    saddle = outside_tool(net, "escape", (sign=1,), zero(x) .+ T(1e-3))
     outside_read(saddle, "")
-    run = outside_solve(net, x, "flow", "alg=auto\nmaxT=10\nmaxiterations_ode=200\nn_samples_trajectory=50")
+    run = outside_solve(net, x, "flow", (alg="auto", maxT=10, maxiterations_ode=200, n_samples_trajectory=50))
     t = HANDLES[run].ode.trajectory
-    outside_tool(net, "passages", "contrast=10\nplateau=1", t.t, t.x, t.loss, t.gnorm)
-    outside_solve(outside_tool(net, "polishing", "digits=30"), best, "minimize", "maxiterations_optim=3")
-    polished = outside_handle(c_solve, outside_tool(net, "polishing", "digits=25"), best, "minimize",
-                              "maxtime_optim=5\nmaxiterations_optim=3", C_NULL, C_NULL, C_NULL)
+    outside_tool(net, "passages", (contrast=10, plateau=1), t.t, t.x, t.loss, t.gnorm)
+    outside_solve(outside_tool(net, "polishing", (digits=30,)), best, "minimize", (maxiterations_optim=3,))
+    polished = outside_handle(c_solve, outside_tool(net, "polishing", (digits=25,)), best, "minimize",
+                              wire((maxtime_optim=5, maxiterations_optim=3)), C_NULL, C_NULL, C_NULL)
     outside_read(polished, "x", "exact_x", "exact_loss", "exact_gnorm", "converged", "iterations", "stopped_by", "time_run")
     # A minimum at infinity: separable classes.
-    separable = outside_net(T, "2 1 softmax", "loss=nll", T[-1 -2 1 2], T[1, 1, 2, 2])
-    run = outside_solve(separable, outside_start(separable), "minimize", "optim_solver=NewtonTrustRegion\nmaxiterations_optim=30")
-    outside_tool(separable, "classify", "", HANDLES[run].x)
+    separable = outside_net(T, Any[[2, "softmax", true]], (loss="nll",), T[-1 -2 1 2], T[1, 1, 2, 2])
+    run = outside_solve(separable, outside_start(separable), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=30))
+    outside_tool(separable, "classify", NamedTuple(), HANDLES[run].x)
     return nothing
 end
 
 function infinite_workload(::Type{T}) where {T}
     for (f, h) in (("tanh", "tanh"), ("relu", "relu"), ("sigmoid2", "sigmoid2"), ("normal_cdf", "normal_cdf"), ("softplus", "softplus"),
-                   ("poly 0.0,1.0,0.5", "square"), ("gelu", "relu"), ("sigmoid2", "tanh"), ("tanh", "relu"))
-        teacher, student = (outside_handle(c_net, Int32(T == Float32), "2 1 $a\n1 1 identity", "loss=mse", 2, 0, C_NULL, 0, C_NULL, C_NULL)
+                   (Dict("poly" => [0.0, 1.0, 0.5]), "square"), ("gelu", "relu"), ("sigmoid2", "tanh"), ("tanh", "relu"))
+        teacher, student = (outside_net(T, Any[[2, a, true], [1, "identity", true]], 2)
                             for a in (f, h))
         net = outside_handle(c_infinite_net, teacher, outside_start(teacher, 3), student)
         x = outside_start(net)
         outside_derivatives(net, x)
-        outside_solve(net, x, "train", "alg=auto\nmaxT=1\noptim_solver=NewtonTrustRegion\nmaxiterations_optim=4")
-        outside_tool(net, "classify", "", x)
+        outside_solve(net, x, "train", (alg="auto", maxT=1, optim_solver="NewtonTrustRegion", maxiterations_optim=4))
+        outside_tool(net, "classify", NamedTuple(), x)
     end
     outside_read(outside_handle(c_gauss_hermite, 2, 5), "X", "w")
     return nothing
@@ -322,7 +333,7 @@ end
 "Errors are told over the border too."
 function refusals_workload()
     net, x = student(Float64)
-    for (f, arguments) in ((c_compute, (net, x, "nothing of that name")), (c_tool, (net, "none", "", C_NULL, C_NULL, 0)))
+    for (f, arguments) in ((c_compute, (net, x, "nothing of that name")), (c_tool, (net, "none", "{}", C_NULL, C_NULL, 0)))
         try
             outside_handle(f, arguments...)
         catch

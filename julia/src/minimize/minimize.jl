@@ -101,7 +101,7 @@ function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeM
     end
     finish!(search.trace, search.iteration, best.loss, best.gnorm)
     return MinimizeResult{T}(best.x, best.loss, best.gnorm, stop::Stop.Reason, search.iteration, objective.nfev,
-                             objective.njev, objective.nhev, elapsed(monitor), name(method)::String, search.trace)
+                             objective.njev, objective.nhev, objective.nhvp, elapsed(monitor), name(method)::String, search.trace)
 end
 
 "The first point of a run is its best so far; false if there is nothing to begin with."

@@ -12,8 +12,9 @@ mutable struct Objective{T<:AbstractFloat,N<:AbstractNet{T}}
     nfev::Int
     njev::Int
     nhev::Int
+    nhvp::Int
 end
-Objective(net::N) where {T,N<:AbstractNet{T}} = Objective{T,N}(net, 0, 0, 0)
+Objective(net::N) where {T,N<:AbstractNet{T}} = Objective{T,N}(net, 0, 0, 0, 0)
 
 function evaluate!(g::Vector{T}, objective::Objective{T}, x::Vector{T})::T where {T}
     objective.nfev += 1
@@ -27,9 +28,9 @@ function evaluate_hessian!(H::Matrix{T}, objective::Objective{T}, x::Vector{T}) 
     return H
 end
 
-"`y ← ∇²L(x) v`; counted with the Hessians."
+"`y ← ∇²L(x) v`."
 function evaluate_product!(y::Vector{T}, objective::Objective{T}, x::Vector{T}, v::Vector{T}) where {T}
-    objective.nhev += 1
+    objective.nhvp += 1
     hvp!(y, objective.net, x, v)
     return y
 end
@@ -93,8 +94,8 @@ end
 
 What [`minimize`](@ref) found: the best point `x`, its `loss` and `gnorm` = ‖∇L(x)‖_∞, why it ended
 (`stopped_by::Stop.Reason`), `iterations`, the number of evaluations of the loss (`nfev`), its gradient
-(`njev`) and Hessian, Gauss–Newton matrix or products with the Hessian (`nhev`), `time_run` in seconds, the name `optim_solver` of the method, and a
-`trace` with fields `iteration`, `loss`, `gnorm`.
+(`njev`), of Hessian or Gauss–Newton matrix (`nhev`) and of products with the Hessian (`nhvp`), `time_run` in seconds, the
+name `optim_solver` of the method, and a `trace` with fields `iteration`, `loss`, `gnorm`.
 """
 struct MinimizeResult{T<:AbstractFloat}
     x::Vector{T}
@@ -105,6 +106,7 @@ struct MinimizeResult{T<:AbstractFloat}
     nfev::Int
     njev::Int
     nhev::Int
+    nhvp::Int
     time_run::Float64
     optim_solver::String
     trace::MinimizeTrace
