@@ -21,8 +21,10 @@ from pymlpgf.sklearn import GradientFlowClassifier, GradientFlowRegressor
 
 @parametrize_with_checks(
     [
-        GradientFlowRegressor((3,), random_state=0),
-        GradientFlowClassifier((3,), random_state=0),
+        GradientFlowRegressor(random_state=0),
+        GradientFlowClassifier(random_state=0),
+        GradientFlowRegressor(early_stopping=True, random_state=0),
+        GradientFlowClassifier(early_stopping=True, random_state=0),
     ]
 )
 def test_estimator_checks(estimator, check) -> None:
