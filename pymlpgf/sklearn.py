@@ -49,7 +49,7 @@ class _GradientFlow(BaseEstimator):
     # Numbers behind these defaults are in docs/howto/guests.md.
     def __init__(
         self,
-        hidden_layer_sizes: tuple[int, ...] = (30,),
+        hidden_layer_sizes: tuple[int, ...] = (50,),
         activation: Any = "softplus",
         *,
         alpha: float = 5e-3,
@@ -154,10 +154,14 @@ class _GradientFlow(BaseEstimator):
             self.input_scaler_ = StandardScaler().fit(X, sample_weight=weights)
             if self._loss == "mse":
                 self.target_scaler_ = StandardScaler().fit(Y, sample_weight=weights)
-        return Net(layers, *self._standardized(X, Y), weights=weights, loss=self._loss, l2=self.alpha)
+        return self._with_data(layers, X, Y, weights, self.alpha)
 
-    def _standardized(self, X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.input_scaler_.transform(X), self.target_scaler_.transform(Y) if self._loss == "mse" else Y
+    def _with_data(self, layers: Any, X: np.ndarray, Y: np.ndarray, weights: Any, l2: float) -> Net:
+        if self._loss == "mse":
+            Y = self.target_scaler_.transform(Y)
+        if weights is not None:
+            weights = weights / weights.mean()  # a weight of two is a sample that occurs twice
+        return Net(layers, self.input_scaler_.transform(X), Y, weights=weights, loss=self._loss, l2=l2)
 
     def _time(self, auto: float) -> float:
         if isinstance(self.maxT, str):
@@ -174,8 +178,7 @@ class _GradientFlow(BaseEstimator):
 
     def _stop_early(self, result: TrainResult, layers: Any, X: np.ndarray, Y: np.ndarray, weights: Any) -> None:
         """Choose the flow time with the least validation loss: among the steps, then between their neighbours."""
-        X, Y = self._standardized(X, Y)
-        net = Net(layers, X, Y, weights=weights, loss=self._loss)
+        net = self._with_data(layers, X, Y, weights, 0)
         sol, trajectory = result.sol, result.trajectory
         assert sol is not None
         assert trajectory is not None
@@ -197,7 +200,8 @@ class _GradientFlow(BaseEstimator):
     def _score(self, outputs: np.ndarray, Y: np.ndarray, weights: Any) -> float:
         if self._loss == "nll":
             return accuracy_score(Y, outputs.argmax(1), sample_weight=weights)
-        return r2_score(Y, outputs, sample_weight=weights) if len(Y) > 1 else math.nan
+        predicted = self.target_scaler_.inverse_transform(outputs)
+        return r2_score(Y, predicted, sample_weight=weights) if len(Y) > 1 else math.nan
 
     def _keep(self, result: TrainResult, net: Net, layers: Any) -> None:
         self.result_ = result
@@ -240,7 +244,7 @@ def _weighted(X: np.ndarray, Y: np.ndarray, sample_weight: Any) -> tuple[np.ndar
 def _part(kept: np.ndarray, X: np.ndarray, Y: np.ndarray, weights: Any) -> tuple[np.ndarray, np.ndarray, Any]:
     if not kept.all():
         X, Y, weights = X[kept], Y[kept], None if weights is None else weights[kept]
-    return X, Y, None if weights is None else weights / weights.mean()  # a weight of two is a sample that occurs twice
+    return X, Y, weights
 
 
 def _distinct(X: np.ndarray, Y: np.ndarray, weights: Any) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -261,7 +265,7 @@ def _held_out(labels: np.ndarray, fraction: Any, rng: Any) -> np.ndarray:
     share = number * counts
     taken = np.floor(share).astype(int)
     remainders = np.argsort(taken - share, kind="stable")  # the largest first
-    taken[remainders[: math.ceil(share.sum()) - taken.sum()]] += 1
+    taken[remainders[: math.ceil(round(share.sum(), 9)) - taken.sum()]] += 1
     taken = np.minimum(taken, np.maximum(counts - 1, 0))  # one of each class is trained on
     if not taken.any():
         raise InputError(
@@ -416,7 +420,7 @@ class GradientFlowClassifier(ClassifierMixin, _GradientFlow):
         _check_partial_fit_first_call(self, classes)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
-            raise InputError(f"y holds {unknown[0]!r}; the classes are {self.classes_.tolist()}")
+            raise InputError(f"y holds {unknown.tolist()[0]!r}; the classes are {self.classes_.tolist()}")
         self._partial_fit(X, np.searchsorted(self.classes_, y), sample_weight, len(self.classes_))
         return self
 
