@@ -6,6 +6,7 @@ import math
 import warnings
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import blake2b
 from numbers import Integral
 from typing import Any
 
@@ -124,7 +125,7 @@ class _GradientFlow(BaseEstimator):
             self._keep(replace(result, sol=None), net, layers)  # the dense solution is the largest thing here
             return
         result = train(
-            net, p, maxT=self._time(5), optim_solver=self.optim_solver, maxtime_optim=self.maxtime_optim,
+            net, p, maxT=self._time(1), optim_solver=self.optim_solver, maxtime_optim=self.maxtime_optim,
             maxiterations_optim=self.maxiterations_optim, **self._flow_options(),
         )  # fmt: skip
         self.params_ = net.params(result.x)
@@ -249,9 +250,10 @@ def _part(kept: np.ndarray, X: np.ndarray, Y: np.ndarray, weights: Any) -> tuple
 
 def _distinct(X: np.ndarray, Y: np.ndarray, weights: Any) -> tuple[np.ndarray, np.ndarray, Any]:
     """Equal samples as one that has their weight: no copy of a validation sample is trained on."""
-    rows = np.ascontiguousarray(np.column_stack([X, Y])) + 0.0  # no -0.0, whose bytes differ from those of 0.0
-    bytewise = np.dtype((np.void, rows.itemsize * rows.shape[1]))  # compared in one go: much faster than by columns
-    _, first, sample = np.unique(rows.view(bytewise).ravel(), return_index=True, return_inverse=True)
+    # + 0.0 because the bytes of -0.0 differ; digests, since sorting whole rows takes two copies of all data
+    rows = ((np.append(x, y) + 0.0).tobytes() for x, y in zip(X, Y, strict=True))
+    digests = np.frombuffer(b"".join(blake2b(row, digest_size=16).digest() for row in rows), "V16")
+    _, first, sample = np.unique(digests, return_index=True, return_inverse=True)
     weights = np.bincount(sample, weights)
     return X[first], Y[first], None if (weights == weights[0]).all() else weights
 
@@ -293,15 +295,13 @@ _PARAMETERS = """
     alg, abstol, reltol, maxtime_ode, maxiterations_ode
         The flow, as in ``pymlpgf.flow``.
     maxT : float or "auto"
-        The time at which the flow ends. "auto" is 5 before a minimisation, infinity with ``early_stopping`` and 1 for
-        ``partial_fit``.
+        The time at which the flow ends. "auto" is infinity for ``fit`` with ``early_stopping``, else 1.
     optim_solver, maxtime_optim, maxiterations_optim, min_gnorm
         As in ``pymlpgf.minimize``.
     early_stopping : bool
         Hold out a part of the samples, follow the flow of the others once, and take its parameters at the time when
         the loss of the held-out samples (without alpha's term) was least; no minimisation follows. While ``fit`` runs
-        the flow is kept between its steps: about 5 vectors of all parameters a step, 64 MB for 200 steps of 8000
-        parameters.
+        the solution between the steps is in memory: up to 6 vectors of all parameters a step.
     validation_fraction : float
         The part that is held out, of each class for a classifier. Equal samples stay together: they are
         merged to one with the sum of their weights.

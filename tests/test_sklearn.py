@@ -294,7 +294,7 @@ def test_early_stopping_keeps_from_overfitting() -> None:
         warnings.simplefilter("ignore", ConvergenceWarning)
         minimum = GradientFlowRegressor((20,), "tanh", **options).fit(X[:100], y[:100])
         stopped = GradientFlowRegressor((20,), "tanh", early_stopping=True, **options).fit(X[:100], y[:100])
-    assert minimum.score(X[:100], y[:100]) > 0.99
+    assert minimum.score(X[:100], y[:100]) > 0.95  # it learned the noise: the truth alone has 0.6
     assert minimum.score(X[100:], truth[100:]) < 0.5 < 0.7 < stopped.score(X[100:], truth[100:])
 
 
