@@ -69,10 +69,11 @@ const BLOCK = 256
 """
     KinkSides{T}
 
-A kink of the activation of units `first:last` of a layer, at `position`, where f' grows by `jump`, over the samples of a
-block: on which `side` of it each pre-activation is taken to be (0 below, 1 above, between where the flow slides along
-it), whatever its sign; how far beyond the kink it was in the last forward pass, `h`, which is known up to `noise`; and the
-`margin` by which it must be beyond its side to be believed to be there. `early` and `late` are `h` at two ends of a piece of a step. See [`Kinks`](@ref).
+A kink of the activation of units `first:last` of a layer, at `position`, where f' grows by `jump`, over the samples of
+a block: on which `side` of it each pre-activation is taken to be (0 below, 1 above, between where the flow slides along
+it), whatever its sign; how far beyond the kink it was in the last forward pass, `h`, which is known up to `noise`; and
+the `margin` by which it must be beyond its side to be believed to be there. `early` and `late` are `h` at two ends of a
+piece of a step. See [`Kinks`](@ref).
 """
 mutable struct KinkSides{T}
     layer::Int

@@ -1,8 +1,10 @@
-# Flows of nets whose activations have kinks, as relu has: the field is smooth but for jumps where a pre-activation passes a
-# kink. Its steps are made on one side of every kink, with activations continued smoothly across them (`take_sides!`), and
-# end where the first pre-activation reaches one. There the flow crosses, or, where it points to the kink from both sides,
-# slides along it with the convex combination of both gradients that stays on it (Filippov, *Differential equations with
-# discontinuous righthand sides*, 1988): the part of the gradient that is tangential to all kinks slid along.
+# Flows of nets whose activations have kinks, as relu has: the field is smooth but for jumps where a pre-activation
+# passes a kink. Its steps are made on one side of every kink, with activations continued smoothly across them
+# (`take_sides!`), and end where the first pre-activation reaches one. There the flow crosses, or, where it points to
+# the kink from both sides, slides along it with the convex combination of both gradients that stays on it (Filippov,
+# *Differential equations with discontinuous righthand sides*, 1988): the part of the gradient that is tangential to all
+# kinks slid along. With several kinks of one sample in different layers the weights of the sides enter each other's
+# gradients; each is then judged with the others as they were at the last decision.
 
 """
     Contact
@@ -16,7 +18,8 @@ struct Contact
     unit::Int
 end
 
-# What the last steps have cost, how far they led and how far they would have led without kinks; the rate of the other way.
+# What the last steps have cost, how far they led and how far they would have led without kinks; the rate of the other
+# way.
 mutable struct KinkWatch
     steps::Int
     covered::Float64
@@ -36,8 +39,11 @@ Where the flow is, as seen from the kinks of `net`; `nothing` if there are none,
 
 - `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks
 - `rows`: samples in each block
-- `active`: what slides, `slack` by how much its weight may leave [0, 1]; `recent` and `doubts`: what was met lately, how often; `weight`: how far on its side each should be (0 to 1), `weight_early` and `weight_late` at two ends of a piece of
-  a step; `strength`: by how much more than the normal of its kink the gradient grows from side 0 to side 1
+- `active`: what slides, `slack` by how much its weight may leave [0, 1]; `recent` and `doubts`: what was met lately, and
+  how often
+- `weight`: of side 1 in the convex combination (0 to 1), `weight_early` and `weight_late` at two ends of a piece of a
+  step; `strength`: how many normals of its kink the gradient grows by from side 0 to side 1
+- `share`: how many normals the gradient's part across the kinks has
 - `basis`, `triangle`: normals of the kinks slid along as Q R; `known`: they are up to date, and the same everywhere
 - `met`: what reached a kink, or should leave it, in this step; `step`: the polynomial of the step, of the given degree
 - `frozen`: steps are made on one side of every kink; `passes`: forward passes spent on that; `watch`: whether it pays
@@ -54,7 +60,7 @@ mutable struct Kinks{T<:AbstractFloat}
     weight_early::Vector{T}
     weight_late::Vector{T}
     strength::Vector{T}
-    share::Vector{T}            # of the gradient's normal part that each normal has
+    share::Vector{T}
     basis::Vector{Vector{T}}
     triangle::Matrix{T}
     known::Bool
@@ -73,8 +79,8 @@ mutable struct Kinks{T<:AbstractFloat}
     below::Vector{T}
 end
 
-# With a million pre-activations each jumps the gradient by so little, and so many are met in every step, that error control
-# does better. (The matrices of `KinkSides` take 40 MB there.)
+# With a million pre-activations each jumps the gradient by so little, and so many are met in every step, that error
+# control does better. (The matrices of `KinkSides` take 40 MB there.)
 const MOST_SIDES = 1_000_000
 
 Kinks(::AbstractNet) = nothing
@@ -95,8 +101,10 @@ function Kinks(net::Net{T}) where {T}
     rows = [min(BLOCK, net.n_samples - (b - 1) * BLOCK) for b in 1:length(sided)]
     P, widest = net.n_params, maximum(l -> max(l.width, l.fan_in), net.layers)
     z(n) = zeros(T, n)
-    return Kinks{T}(net, copy, rows, Contact[], T[], Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[], zeros(T, 0, 0), false, Contact[], T[], 0, false,
-                    false, 0, KinkWatch(0, 0.0, 0.0, 0.0, 0.0, 0, 1, false, count < MANY_SIDES ? STANDSTILL : CROWDED), z(P), z(P), z(P), z(P), z(widest), z(widest))
+    watch = KinkWatch(0, 0.0, 0.0, 0.0, 0.0, 0, 1, false, count < MANY_SIDES ? STANDSTILL : CROWDED)
+    return Kinks{T}(net, copy, rows, Contact[], T[], Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[],
+                    zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(P), z(P), z(P), z(P), z(widest),
+                    z(widest))
 end
 
 # A user's function may not be defined everywhere, or jump itself: then nothing is known of its kinks.
@@ -156,10 +164,10 @@ function keep_late!(kinks::Kinks)
     return nothing
 end
 
-# The points of a method are known up to its tolerance, gradients there up to that times the curvature. So a pre-activation
-# may seem to come back to a kink that it crossed just now, or the weights may say that a kink should be left to which the
-# flow comes back at once. What is met again while it is one of `RECENT` that were met must go beyond the kink, or out of
-# [0, 1], by ten times as much each time; at first by rounding.
+# The points of a method are known up to its tolerance, gradients there up to that times the curvature. So a
+# pre-activation may seem to come back to a kink that it crossed just now, or the weights may say that a kink should be
+# left to which the flow comes back at once. What is met again while it is one of `RECENT` that were met must go beyond
+# the kink, or out of [0, 1], by ten times as much each time; at first by rounding.
 const RECENT = 32
 const MOST_SLACK = 0.01
 slack_after(::Type{T}, doubts::Int) where {T} = min(sqrt(eps(T)) * T(10)^doubts, T(MOST_SLACK))
@@ -181,8 +189,8 @@ function doubt!(kinks::Kinks, c::Contact)
     return doubts
 end
 
-# Rounding of sums of products of numbers that are, with their products, as large as the largest result at least. What begins
-# a step beyond its side, moved there by a return to other kinks, is only met if it goes further.
+# Rounding of sums of products of numbers that are, with their products, as large as the largest result at least. What
+# begins a step beyond its side, moved there by a return to other kinks, is only met if it goes further.
 function set_margins!(kinks::Kinks{T}, reltol::Float64) where {T}
     for (b, block) in enumerate(kinks.net.blocks), k in block.kinks
         largest = abs(k.position)
@@ -229,11 +237,16 @@ function violated(kinks::Kinks)
     return false
 end
 
-"The first zero, as a part of the piece between the two ends, by straight lines; and what is beyond at its end into `met`."
+"""
+    earliest!(kinks) -> (part, tiny)
+
+The first zero, as a part of the piece between the two ends, by straight lines, and whether what is beyond at its end is
+so by hardly more than is allowed; it goes into `met`.
+"""
 function earliest!(kinks::Kinks{T}) where {T}
     empty!(kinks.met)
     part = one(T)
-    tiny = true                 # what is beyond is so by no more than twice what is allowed
+    tiny = true
     for (b, block) in enumerate(kinks.net.blocks), (q, k) in enumerate(block.kinks)
         for u in 1:size(k.h, 2), r in 1:kinks.rows[b]
             @inbounds margin = k.margin[r, u]
@@ -268,14 +281,14 @@ function begin_kinks!(kinks::Kinks{T}, problem, x, degree::Int) where {T}
 end
 
 # Where many kinks of little weight are crossed in every step, as with very many samples, methods with error control that
-# know nothing of them are faster; and they always get away from where kinks meet in ways that are not understood. So where
-# kinks cut the steps to less than a part `CROWDED` and there are `MANY_SIDES`, or to less than `STANDSTILL`, some steps are
-# made in ignorance of them, and both ways are compared: time covered per gradient. (Ignorance is not accurate where the
-# flow slides: with 40 samples, 1e-3 of the loss at a tolerance of 1e-6.)
+# know nothing of them are faster. So where kinks cut the steps to less than a part `CROWDED` and there are `MANY_SIDES`,
+# some steps are made in ignorance of them, and both ways are compared: time covered per gradient. Where they are cut to
+# less than `STANDSTILL`, as happens where dozens of kinks meet in one point that is not a minimum, some steps in ignorance
+# lead away. (Ignorance is not accurate where the flow slides: with 40 samples, 1e-3 of the loss at a tolerance of 1e-6.)
 const TRIAL = 16               # steps
 const CROWDED = 1 / 16
 const MANY_SIDES = 10_000      # pre-activations
-const STANDSTILL = 1e-4
+const STANDSTILL = 1e-8
 const MOST_PATIENCE = 64       # in units of `TRIAL`
 
 # In gradients; what a Hessian and its factorisation cost as in `steps_worth`.
@@ -295,7 +308,15 @@ function review!(kinks::Kinks, problem, x, step::Float64, whole::Float64)
     now = spent(kinks, problem)
     rate, crowded = w.covered / (now - w.cost), w.covered < w.crowded * w.wanted
     w.steps, w.covered, w.wanted, w.cost = 0, 0.0, 0.0, now
-    if w.trial                                   # of what is on: the better way goes on
+    if w.crowded == STANDSTILL
+        if kinks.frozen
+            crowded || return false
+            w.wait, w.patience = w.patience, min(4 * w.patience, MOST_PATIENCE)
+        else
+            w.wait -= 1
+            w.wait > 0 && return false
+        end
+    elseif w.trial                               # of what is on: the better way goes on
         w.trial = false
         w.wait = w.patience = min(4 * w.patience, MOST_PATIENCE)
         rate > w.rate && return false

@@ -32,8 +32,8 @@ function normal!(kinks::Kinks{T}, problem::FlowProblem{T}, c::Contact, θ) where
     return n
 end
 
-# Activations and derivatives of the block that a contact is in, in the workspace of the first share; `last` is the block
-# that is there.
+# Activations and derivatives of the block that a contact is in, in the workspace of the first share; `last` is the
+# block that is there.
 function activations!(kinks::Kinks, θ, c::Contact, last::Int)
     c.block == last && return last
     forward!(kinks.net.shares[1].workspace, kinks.net, θ, kinks.net.blocks[c.block], 1)
@@ -92,6 +92,7 @@ function project_gradient!(g::Vector{T}, problem::FlowProblem{T}, y) where {T}
     basis!(kinks, problem, parameters(problem, y), true)
     m = length(kinks.active)
     share, R = resize!(kinks.share, m), kinks.triangle
+    roundoff = 8 * eps(T) * maximum(abs, g)
     for i in 1:m
         share[i] = dot(kinks.basis[i], g)
         add_scaled!(g, -share[i], kinks.basis[i])
@@ -101,6 +102,9 @@ function project_gradient!(g::Vector{T}, problem::FlowProblem{T}, y) where {T}
             share[i] -= R[i, j] * share[j]
         end
         share[i] = R[i, i] > 0 ? share[i] / R[i, i] : zero(T)
+    end
+    for i in eachindex(g)
+        abs(g[i]) <= roundoff && (g[i] = zero(T))     # at a minimum at kinks nothing is left
     end
     return g
 end
@@ -156,8 +160,8 @@ end
 """
     weights!(kinks, problem, y, g)
 
-Gradient `g` at `y`, and in `kinks.weight` the weight of side 1 in the convex combination that stays on each kink slid along.
-Where both sides do not point to the kink it is out of [0, 1].
+Gradient `g` at `y`, and in `kinks.weight` the weight of side 1 in the convex combination that stays on each kink slid
+along. Where both sides do not point to the kink it is out of [0, 1].
 """
 function weights!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
     value_and_gradient_at!(g, problem, y)
@@ -218,10 +222,11 @@ end
 """
     meets_kinks!(kinks, cache, problem, state) -> Bool
 
-Whether in the trial step a pre-activation reaches a kink, or should leave one that the flow slides along. If so the step is
-cut to end where the first does, and `kinks.met` says which.
+Whether in the trial step a pre-activation reaches a kink, or should leave one that the flow slides along. If so the step
+is cut to end where the first does, and `kinks.met` says which.
 """
-function meets_kinks!(kinks::Kinks{T}, @nospecialize(cache::StepCache), problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function meets_kinks!(kinks::Kinks{T}, @nospecialize(cache::StepCache), problem::FlowProblem{T},
+                      state::FlowState{T}) where {T}
     kinks.cut = false
     interpolate_step!(kinks.step, 0, kinks.degree, cache, problem, state)
     look!(kinks, problem, 0.0)
@@ -264,6 +269,7 @@ function meets_kinks!(kinks::Kinks{T}, @nospecialize(cache::StepCache), problem:
     return true
 end
 
+"The polynomial of the first part `s` of a step, from that of the step."
 function stretch_step!(c::Vector{T}, n::Int, degree::Int, s::Float64) where {T}
     for m in 1:degree, i in 1:n
         c[m*n+i] *= T(s)^m
