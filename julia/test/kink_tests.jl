@@ -97,11 +97,11 @@ end
         @test relative(tight.x, reference) < 3e-6
     end
 
-    # Not the second, which is still on its way at t = 10⁵ after thousands of steps.
-    @testset "long flows of $k to minima at kinks" for k in NETS[[1, 3, 4, 5, 6]]
+    @testset "long flows of $k to minima at kinks" for k in NETS
         res = flow(k.net, k.x0; maxiterations=8000)
-        @test res.stopped_by in (Stop.roundoff, Stop.min_gnorm)
         @test res.gnorm < 1e-7
+        # The second arrives too (4e-14), but creeps on in rounding without noticing, at 30 000 steps still.
+        k === NETS[2] || @test res.stopped_by in (Stop.roundoff, Stop.min_gnorm)
     end
 
     @testset "a slide that is known, $(MLPGF.method_name(MLPGF.make_cache(alg isa Auto ? Tsit5() : alg, T, 3))), $T" for
