@@ -85,3 +85,52 @@ def test_large_nets_need_no_hessian():
         res = mg.flow(net, start, alg=alg, maxT=0.5)
         assert res.nhev == 0
         assert np.linalg.norm(res.x - exact) < 1e-4 * np.linalg.norm(exact)
+
+
+class Relu:
+    """A net of relu units of two inputs, and its gradient in NumPy."""
+
+    def __init__(self, widths, bias):
+        rng = np.random.default_rng(1)
+        self.X, self.bias, self.widths = rng.normal(size=(40, 2)), bias, [2, *widths, 1]
+        self.y = np.sin(3 * self.X[:, :1])
+        layers = [*((width, "relu", bias) for width in widths), (1, "identity", bias)]
+        self.net = mg.Net(layers=layers, input=self.X, target=self.y)
+        self.start = self.net.random_params(seed=3).flat
+
+    def gradient(self, x):
+        at, layers, values = 0, [], [self.X]
+        for n, m in zip(self.widths, self.widths[1:], strict=False):
+            W, at = x[at : at + m * n].reshape(m, n), at + m * n
+            b, at = (x[at : at + m], at + m) if self.bias else (np.zeros(m), at)
+            layers.append(W)
+            values.append(values[-1] @ W.T + b)
+            if len(layers) < len(self.widths) - 1:
+                np.maximum(values[-1], 0, out=values[-1])
+        delta, parts = 2 / len(self.X) * (values[-1] - self.y), []
+        for W, before in zip(layers[::-1], values[-2::-1], strict=True):
+            parts += [delta.sum(0)] if self.bias else []
+            parts.append((delta.T @ before).ravel())
+            delta = delta @ W * (before > 0)
+        return np.concatenate(parts[::-1])
+
+    def tiny_steps(self, T, m):
+        x, h = self.start.copy(), T / m
+        for _ in range(m):
+            x -= h * self.gradient(x - h / 2 * self.gradient(x))
+        return x
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("widths", [(10, 10), (8,)])
+def test_relu_nets_cross_kinks_and_slide_along_them(widths, bias):
+    relu = Relu(widths, bias)
+    np.testing.assert_allclose(relu.gradient(relu.start), relu.net.gradient(relu.start), rtol=1e-12, atol=1e-14)
+    reference = relu.tiny_steps(3.0, 30_000)
+    for alg, bound in [("auto", 2e-5), ("Tsit5", 2e-5), ("Rodas5P", 2e-5), ("TRBDF2", 1e-4), ("QNDF", 1e-4)]:
+        x = mg.flow(relu.net, relu.start, alg=alg, maxT=3.0).x
+        assert np.linalg.norm(x - reference) / np.linalg.norm(reference) < bound, alg
+    steps = {alg: mg.flow(relu.net, relu.start, alg=alg, maxT=10.0) for alg in ("auto", "Tsit5", "Rodas5P", "QNDF")}
+    assert all(res.trajectory.t[-1] == 10.0 for res in steps.values())
+    # Kinks were once taken for stiffness: some ten thousand steps, each as dear as twenty of Tsit5.
+    assert steps["auto"].ode_iterations <= 2 * min(res.ode_iterations for res in steps.values()) < 600

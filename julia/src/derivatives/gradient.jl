@@ -7,6 +7,14 @@ function forward!(ws::Workspace, net, θ, block::Block, order::Int)
         A, D, S, X = ws.A[l], ws.D[l], ws.S[l], layer_input(ws, block, l)
         whole = by_blas(layer) || by_tile(eltype(A), layer.fan_in, layer.width, n)
         whole && linear!(A, X, θ, layer, n)
+        kinked = !isempty(block.kinks)
+        if kinked
+            for j in 1:layer.width
+                whole || linear_column!(A, j, X, θ, layer, n)
+            end
+            whole = true
+            keep_preactivations!(block, l, A)
+        end
         for columns in layer.columns
             if order == 0
                 forward_columns!(columns.activation, Val(0), A, D, S, X, θ, layer, n, columns, whole)
@@ -16,6 +24,7 @@ function forward!(ws::Workspace, net, θ, block::Block, order::Int)
                 forward_columns!(columns.activation, Val(2), A, D, S, X, θ, layer, n, columns, whole)
             end
         end
+        kinked && take_sides!(block, l, A, D, order)
     end
     net.output_factor == 1 || scale_outputs!(ws, net.output_factor, n, last(net.layers).width, order)
     return nothing
@@ -31,6 +40,36 @@ function forward_columns!(a::Activation, order::Val, A, D, S, X, θ, layer::Laye
     for j in columns.first:columns.last
         whole || linear_column!(A, j, X, θ, layer, n)
         activate!(a, order, A, D, S, n, j)
+    end
+    return nothing
+end
+
+function keep_preactivations!(block::Block, l::Int, A::Matrix)
+    for k in block.kinks
+        k.layer == l || continue
+        for u in 1:size(k.h, 2)
+            @inbounds @simd for r in 1:block.n
+                k.h[r, u] = A[r, k.first+u-1] - k.position
+            end
+        end
+    end
+    return nothing
+end
+
+# With f(h) less jump · max(h, 0) smooth at the kink, what lies on its other side is continued smoothly across it.
+function take_sides!(block::Block{T}, l::Int, A::Matrix{T}, D::Matrix{T}, order::Int) where {T}
+    for k in block.kinks
+        k.layer == l || continue
+        h, side = k.h, k.side
+        for u in 1:size(h, 2)
+            j = k.first + u - 1
+            @inbounds @simd for r in 1:block.n
+                A[r, j] += k.jump * (side[r, u] - (h[r, u] > 0)) * h[r, u]
+            end
+            order >= 1 && @inbounds @simd for r in 1:block.n
+                D[r, j] += k.jump * (side[r, u] - (h[r, u] > 0))
+            end
+        end
     end
     return nothing
 end

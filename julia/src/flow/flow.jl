@@ -62,6 +62,10 @@ end
 Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`. `options` are those of
 [`FlowOptions`](@ref); the `monitor` is polled at every step.
 
+Where activations have kinks, as relu has, steps end at kinks and the flow slides along those that it points to from both
+sides (Filippov). The gradient there, whose norm is recorded and compared with `min_gnorm`, is the convex combination of
+both sides' that is tangential to the kink, not that of one side, which [`gradient`](@ref) gives.
+
 The flow also ends, with `Stop.roundoff`, when loss and gradient cannot be lowered any more in this number
 type, and with `Stop.diverged` when no step leads to finite numbers.
 
@@ -115,8 +119,9 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     n = problem.n
     start!(monitor, limits.maxtime)
     auto = alg isa Auto
+    kinks = problem.kinks
     stiff_alg = stiff_method(n, sample_count(problem.net)::Int)
-    if auto && stiff_alg isa Exprb53s3
+    if auto && stiff_alg isa Exprb53s3 && kinks === nothing
         alg, auto = stiff_alg, false
     end
     cache::StepCache{T} = make_cache(auto ? Tsit5() : alg, T, n)
@@ -130,14 +135,16 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     auto && !(stiff_alg isa Rodas5P) && (degree = 5)
     dense = DenseRecorder{T}(Float64[0.0], degree, T[])
     watch = event === nothing ? nothing : EventWatch(event, T, n, degree)::EventWatch{T}
-    iterations, rejected, failures, stiff = 0, 0, 0, 0
+    kinks === nothing || begin_kinks!(kinks, problem, x, degree)
+    iterations, rejected, failures, stiff, patience = 0, 0, 0, 0, switch_after(n)
+    explicit, tried, covered = 0.0, 0, 0.0        # Tsit5's longest step when it was left, and what came of that
     indefinite = false
     wall = -WINDOW       # the accepted steps before the last trial that was not finite
     reason = Stop.running
     state.t_end = limits.maxT
-    state.exact = limits.save_everystep || watch !== nothing
+    state.exact = limits.save_everystep || watch !== nothing || kinks !== nothing
     state.goal_gnorm, state.goal_loss = limits.min_gnorm, limits.minloss
-    state.continuous = limits.dense || watch !== nothing
+    state.continuous = limits.dense || watch !== nothing || kinks !== nothing
     try
         value_and_gradient_at!(state.g, problem, state.y)
         state.loss, state.gnorm = problem.value[], problem.gnorm
@@ -171,17 +178,20 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 continue
             end
             iterations += 1
+            measure!(cache, state)
+            whole = state.h
+            met = kinks !== nothing && kinks.frozen && meets_kinks!(kinks, cache, problem, state)::Bool
             last = state.h >= remaining
             cut = watch === nothing ? 0.0 :
                   occurs!(watch, cache, problem, state, last ? limits.maxT : state.t + state.h)::Float64
             if limits.dense
                 cut > 0 ? record_cut_step!(dense, watch.step, n, cut) : record_step!(dense, cache, problem, state)
             end
-            measure!(cache, state)
-            stiff = state.stiffness > 2.5 ? stiff + 1 : max(stiff - 2, 0)
+            stiff = state.stiffness > 2.5 && !met ? stiff + 1 : max(stiff - 2, 0)
+            step = state.h
             advance!(state)
             last && !(0 < cut < 1) && (state.t = limits.maxT; state.t_low = 0.0)
-            accepted!(cache)
+            met || accepted!(cache)
             limits.dense && push!(dense.t, state.t)
             problem.scaled ? unscale_free!(x, problem, state.y) : copyto!(x, state.y)
             record!(recorder, state.t, x, state.loss, state.gnorm, state.modelled)
@@ -191,13 +201,35 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             end
             reason == Stop.running &&
                 (reason = poll!(monitor, :flow, iterations, state.t, Float64(state.loss), state.gnorm, x))
-            if auto && stiff >= switch_after(n)
-                cache = make_cache(stiff_alg, T, n)
+            if met
+                decide!(kinks, problem, state)
+                restart!(cache)
+                state.h = whole
+            end
+            if kinks !== nothing && review!(kinks, problem, x, step, whole)
+                value_and_gradient_at!(state.g, problem, state.y)
+                state.loss, state.gnorm = problem.value[], problem.gnorm
+                restart!(cache)
+            end
+            if explicit > 0                   # auto has left Tsit5, and may come back
+                tried += 1
+                covered += step
+            end
+            back = tried == STIFF_TRIAL && covered < STIFF_TRIAL * explicit * steps_worth(n)
+            tried == STIFF_TRIAL && ((tried, covered) = (0, 0.0))
+            if back || auto && stiff >= patience
+                cache = make_cache(auto ? stiff_alg : Tsit5(), T, n)
                 alg_name *= "+" * (method_name(cache)::String)
                 state.escape = escape_limit(cache, state.reltol)::Float64
                 control = controller(cache)::Controller
-                auto = false
-            else
+                if back
+                    state.h = min(state.h, explicit)
+                    explicit, stiff, patience = 0.0, 0, 4 * patience
+                elseif kinks !== nothing
+                    explicit = state.longest
+                end
+                auto = back
+            elseif !met
                 next_factor!(cache, control, state, problem, failures == 0, indefinite)
                 state.h = min(state.h * state.factor, state.longest, 1e300)
             end

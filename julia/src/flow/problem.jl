@@ -22,6 +22,7 @@ The buffers of one method. A method implements
 - `measure!(cache, state)`: `state.stiffness` and `state.longest` after a good step.
 - `next_factor!(cache, control, state, problem, clean, indefinite)`: `state.factor`, what to multiply `state.h` with after
   an accepted step; by default what the controller says.
+- `restart!(cache)`: the field changes at the last accepted point.
 - `rejections(cache)`: trial steps that the method itself has rejected.
 - `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`, `method_name(cache)`.
 """
@@ -33,6 +34,7 @@ function next_factor!(::StepCache, control, state, problem, clean::Bool, indefin
 end
 
 rejections(::StepCache) = 0
+restart!(cache::StepCache) = accepted!(cache)
 
 """
     FlowProblem(net, tauinv)
@@ -46,6 +48,7 @@ network. What that costs is one dynamic call for each evaluation, about 0.1 µs 
 """
 mutable struct FlowProblem{T<:AbstractFloat}
     net::AbstractNet{T}
+    kinks::Union{Nothing,Kinks{T}}
     n::Int
     n_free::Int
     scaled::Bool
@@ -69,7 +72,7 @@ function FlowProblem(net::AbstractNet{T}, tauinv) where {T}
             throw(DimensionMismatch("tauinv has length $(length(tauinv)), the net has $n parameters."))
         map!(τ -> sqrt(T(τ)), root, tauinv)
     end
-    return FlowProblem{T}(net, n, count(>(zero(T)), root), any(!=(one(T)), root), root, zeros(T, n),
+    return FlowProblem{T}(net, Kinks(net), n, count(>(zero(T)), root), any(!=(one(T)), root), root, zeros(T, n),
                           zeros(T, n), Ref(zero(T)), 0.0, 0, 0, 0)
 end
 
@@ -105,6 +108,7 @@ function gradient_at!(g, problem::FlowProblem, y)
     problem.nfev += 1
     gradient!(g, problem.net, parameters(problem, y))
     problem.scaled && scale_gradient!(g, problem.root)
+    slides(problem) && project_gradient!(g, problem, y)
     return g
 end
 
@@ -117,6 +121,10 @@ function value_and_gradient_at!(g, problem::FlowProblem, y)
     value_and_gradient_into!(problem.value, g, problem.net, parameters(problem, y))
     problem.gnorm = free_maximum(g, problem.root)
     problem.scaled && scale_gradient!(g, problem.root)
+    if slides(problem)
+        project_gradient!(g, problem, y)
+        problem.gnorm = unscaled_maximum(g, problem.root)
+    end
     return nothing
 end
 
@@ -124,18 +132,22 @@ end
 function hessian_at!(H, problem::FlowProblem, y)
     problem.nhev += 1
     hessian!(H, problem.net, parameters(problem, y))
-    problem.scaled || return nothing
     root = problem.root
-    @inbounds for j in 1:problem.n, i in j:problem.n
-        H[i, j] *= root[i] * root[j]
+    if problem.scaled
+        @inbounds for j in 1:problem.n, i in j:problem.n
+            H[i, j] *= root[i] * root[j]
+        end
     end
+    slides(problem) && project_hessian!(H, problem, y)
     return nothing
 end
 
 "The product of the scaled Hessian at `y` with `v`."
 function hvp_at!(out, problem::FlowProblem, y, v)
     problem.nhvp += 1
-    if !problem.scaled
+    if slides(problem)
+        return project_product!(out, problem, y, v)
+    elseif !problem.scaled
         hvp!(out, problem.net, y, v)
         return nothing
     end

@@ -261,7 +261,8 @@ end
 "The polynomial of the trial step in the parameters themselves, as `degree + 1` coefficients each."
 function interpolate_step!(c::Vector{T}, offset::Int, degree::Int, @nospecialize(cache::StepCache),
                            problem::FlowProblem{T}, state::FlowState{T}) where {T}
-    n, root = problem.n, problem.root
+    n, root, kinks = problem.n, problem.root, problem.kinks
+    kinks === nothing || !kinks.cut || return copyto!(c, offset + 1, kinks.step, 1, n * (degree + 1))
     own = interpolant_degree(cache)::Int
     interpolant!(c, offset, cache, problem, state)
     for i in offset+(own+1)*n+1:offset+(degree+1)*n

@@ -67,6 +67,33 @@ end
 const BLOCK = 256
 
 """
+    KinkSides{T}
+
+A kink of the activation of units `first:last` of a layer, at `position`, where f' grows by `jump`, over the samples of
+a block: on which `side` of it each pre-activation is taken to be (0 below, 1 above, between where the flow slides along
+it), whatever its sign; how far beyond the kink it was in the last forward pass, `h`, which is known up to `noise`; and
+the `margin` by which it must be beyond its side to be believed to be there. `early` and `late` are `h` at two ends of a
+piece of a step. See [`Kinks`](@ref).
+"""
+mutable struct KinkSides{T}
+    layer::Int
+    first::Int
+    last::Int
+    position::T
+    jump::T
+    side::Matrix{T}
+    h::Matrix{T}
+    early::Matrix{T}
+    late::Matrix{T}
+    margin::Matrix{T}
+    noise::T
+end
+function KinkSides{T}(layer::Int, first::Int, last::Int, position, jump, rows::Int) where {T}
+    z() = zeros(T, rows, last - first + 1)
+    return KinkSides{T}(layer, first, last, position, jump, z(), z(), z(), z(), z(), zero(T))
+end
+
+"""
     Block{T}
 
 Up to `BLOCK` samples, one column a feature, so that loops over samples run through memory. The number of
@@ -78,7 +105,9 @@ struct Block{T}
     X::Matrix{T}
     Y::Matrix{T}
     w::Vector{T}
+    kinks::Vector{KinkSides{T}}     # with sides given, in a flow only
 end
+Block{T}(n::Int, X, Y, w) where {T} = Block{T}(n, X, Y, w, KinkSides{T}[])
 
 function Block{T}(X::AbstractMatrix, Y::AbstractMatrix, w, samples::UnitRange{Int}) where {T}
     n = cld(length(samples), LANES) * LANES

@@ -40,5 +40,11 @@ sample_count(net::Net) = n_samples(net)
 "How many steps stability must have held down: more where the stiff method costs more."
 switch_after(n::Int) = 15 + min(n, 1000) ÷ 20
 
+# Where an activation has kinks, auto goes back to Tsit5 if the stiff method's steps, many of which end at kinks, are
+# not worth their price. Without what both spend at kinks, about as much as a step of Tsit5 and a half, a step of
+# Rodas5P took as long as 3, 5 and 13 of Tsit5 with P = 24, 41 and 151 and 40 samples.
+steps_worth(n::Int) = 1 + n / 28
+const STIFF_TRIAL = 32         # steps
+
 register!(FLOW_METHODS, "auto", Auto(),
           "the cheapest of the others that suits the problem: explicit until stiffness shows, then stiff")

@@ -153,6 +153,11 @@ function accepted!(cache::QNDFCache{T}) where {T}
     return nothing
 end
 
+function restart!(cache::QNDFCache)
+    cache.newton.age, cache.h, cache.attempts, cache.held = -1, 0.0, 0, false
+    return nothing
+end
+
 # The method has no limit of stability along the real axis.
 function measure!(cache::QNDFCache, state::FlowState)
     state.stiffness = 0.0

@@ -94,6 +94,11 @@ function accepted!(cache::TRBDF2Cache)
     return nothing
 end
 
+function restart!(cache::TRBDF2Cache)
+    cache.newton.age, cache.h = -1, 0.0
+    return nothing
+end
+
 function interpolant!(c::Vector{T}, offset::Int, cache::TRBDF2Cache{T}, problem::FlowProblem{T},
                       state::FlowState{T}) where {T}
     d = 1 - sqrt(T(2)) / 2

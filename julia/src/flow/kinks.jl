@@ -1,0 +1,338 @@
+# Flows of nets whose activations have kinks, as relu has: the field is smooth but for jumps where a pre-activation
+# passes a kink. Its steps are made on one side of every kink, with activations continued smoothly across them
+# (`take_sides!`), and end where the first pre-activation reaches one. There the flow crosses, or, where it points to
+# the kink from both sides, slides along it with the convex combination of both gradients that stays on it (Filippov,
+# *Differential equations with discontinuous righthand sides*, 1988): the part of the gradient that is tangential to all
+# kinks slid along. With several kinks of one sample in different layers the weights of the sides enter each other's
+# gradients; each is then judged with the others as they were at the last decision.
+
+"""
+    Contact
+
+A pre-activation that is at a kink: row and unit of `net.blocks[block].kinks[kink]`.
+"""
+struct Contact
+    block::Int
+    kink::Int
+    row::Int
+    unit::Int
+end
+
+# What the last steps have cost, how far they led and how far they would have led without kinks; the rate of the other
+# way.
+mutable struct KinkWatch
+    steps::Int
+    covered::Float64
+    wanted::Float64
+    cost::Float64          # at their begin
+    rate::Float64
+    wait::Int              # stretches until the other way is tried
+    patience::Int          # the next `wait`
+    trial::Bool
+    crowded::Float64       # the part of a step that is so little that the other way is tried
+end
+
+"""
+    Kinks(net)
+
+Where the flow is, as seen from the kinks of `net`; `nothing` if there are none, or so many that they blur.
+
+- `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks
+- `rows`: samples in each block
+- `active`: what slides, `slack` by how much its weight may leave [0, 1]; `recent` and `doubts`: what was met lately, and
+  how often
+- `weight`: of side 1 in the convex combination (0 to 1), `weight_early` and `weight_late` at two ends of a piece of a
+  step; `strength`: how many normals of its kink the gradient grows by from side 0 to side 1
+- `share`: how many normals the gradient's part across the kinks has
+- `basis`, `triangle`: normals of the kinks slid along as Q R; `known`: they are up to date, and the same everywhere
+- `met`: what reached a kink, or should leave it, in this step; `step`: the polynomial of the step, of the given degree
+- `frozen`: steps are made on one side of every kink; `passes`: forward passes spent on that; `watch`: whether it pays
+"""
+mutable struct Kinks{T<:AbstractFloat}
+    plain::Net{T}
+    net::Net{T}
+    rows::Vector{Int}
+    active::Vector{Contact}
+    slack::Vector{T}
+    recent::Vector{Contact}
+    doubts::Vector{Int}
+    weight::Vector{T}
+    weight_early::Vector{T}
+    weight_late::Vector{T}
+    strength::Vector{T}
+    share::Vector{T}
+    basis::Vector{Vector{T}}
+    triangle::Matrix{T}
+    known::Bool
+    met::Vector{Contact}
+    step::Vector{T}
+    degree::Int
+    cut::Bool                   # `step` has been cut at a kink
+    frozen::Bool
+    passes::Int
+    watch::KinkWatch
+    x::Vector{T}
+    y::Vector{T}
+    g::Vector{T}
+    normal::Vector{T}
+    above::Vector{T}            # derivatives by the units of a layer
+    below::Vector{T}
+end
+
+# With a million pre-activations each jumps the gradient by so little, and so many are met in every step, that error
+# control does better. (The matrices of `KinkSides` take 40 MB there.)
+const MOST_SIDES = 1_000_000
+
+Kinks(::AbstractNet) = nothing
+function Kinks(net::Net{T}) where {T}
+    found = Tuple{Int,Int,Int,T,T}[]
+    for (l, layer) in enumerate(net.layers), columns in layer.columns
+        positions, jumps = kinks_of(columns.activation)::Tuple{Vector{Float64},Vector{Float64}}
+        for (position, jump) in zip(positions, jumps)
+            jump == 0 || push!(found, (l, columns.first, columns.last, T(position), T(jump)))
+        end
+    end
+    isempty(found) && return nothing
+    count = sum(k -> k[3] - k[2] + 1, found) * net.n_samples
+    count <= MOST_SIDES || return nothing
+    sided = [Block{T}(b.n, b.X, b.Y, b.w, [KinkSides{T}(k..., b.n) for k in found]) for b in net.blocks]
+    copy = Net{T}(net.layers, sided, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
+                  make_shares(T, net.layers, sided, length(net.shares)), nothing)
+    rows = [min(BLOCK, net.n_samples - (b - 1) * BLOCK) for b in 1:length(sided)]
+    P, widest = net.n_params, maximum(l -> max(l.width, l.fan_in), net.layers)
+    z(n) = zeros(T, n)
+    watch = KinkWatch(0, 0.0, 0.0, 0.0, 0.0, 0, 1, false, count < MANY_SIDES ? STANDSTILL : CROWDED)
+    return Kinks{T}(net, copy, rows, Contact[], T[], Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[],
+                    zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(P), z(P), z(P), z(P), z(widest),
+                    z(widest))
+end
+
+# A user's function may not be defined everywhere, or jump itself: then nothing is known of its kinks.
+kinks_of(a::Activation) = find_kinks(a)
+function kinks_of(a::Custom)
+    try
+        return find_kinks(a)
+    catch failure
+        failure isa InterruptException && rethrow()
+        return Float64[], Float64[]
+    end
+end
+
+sides(kinks::Kinks, c::Contact) = @inbounds kinks.net.blocks[c.block].kinks[c.kink]
+side(kinks::Kinks, c::Contact) = @inbounds sides(kinks, c).side[c.row, c.unit]
+side!(kinks::Kinks, c::Contact, value) = @inbounds sides(kinks, c).side[c.row, c.unit] = value
+
+"Pre-activations at the parameters `x`."
+function forward_kinks!(kinks::Kinks, x)
+    net = kinks.net
+    kinks.passes += 1
+    for block in net.blocks
+        forward!(net.shares[1].workspace, net, x, block, 0)
+    end
+    return nothing
+end
+
+"Put every pre-activation at `x` on the side that it is on; nothing slides."
+function freeze!(kinks::Kinks{T}, x) where {T}
+    net = kinks.net
+    foreach(empty!, (kinks.active, kinks.slack))
+    kinks.known = false
+    for _ in net.layers                    # a layer's sides must be known before the next one's can be
+        forward_kinks!(kinks, x)
+        for block in net.blocks, k in block.kinks
+            @. k.side = k.h > 0
+        end
+    end
+    kinks.frozen = true
+    return nothing
+end
+
+"Keep the pre-activations of the last forward pass as those at the `early` or the `late` end."
+function keep_early!(kinks::Kinks)
+    for block in kinks.net.blocks, k in block.kinks
+        copyto!(k.early, k.h)
+    end
+    copyto!(resize!(kinks.weight_early, length(kinks.active)), kinks.weight)
+    return nothing
+end
+
+function keep_late!(kinks::Kinks)
+    for block in kinks.net.blocks, k in block.kinks
+        copyto!(k.late, k.h)
+    end
+    copyto!(resize!(kinks.weight_late, length(kinks.active)), kinks.weight)
+    return nothing
+end
+
+# The points of a method are known up to its tolerance, gradients there up to that times the curvature. So a
+# pre-activation may seem to come back to a kink that it crossed just now, or the weights may say that a kink should be
+# left to which the flow comes back at once. What is met again while it is one of `RECENT` that were met must go beyond
+# the kink, or out of [0, 1], by ten times as much each time; at first by rounding.
+const RECENT = 32
+const MOST_SLACK = 0.01
+slack_after(::Type{T}, doubts::Int) where {T} = min(sqrt(eps(T)) * T(10)^doubts, T(MOST_SLACK))
+
+"Remember that `c` was met: how often it was, of late."
+function doubt!(kinks::Kinks, c::Contact)
+    i = findfirst(==(c), kinks.recent)
+    doubts = 0
+    if i !== nothing
+        doubts = kinks.doubts[i] + 1
+        deleteat!(kinks.recent, i)
+        deleteat!(kinks.doubts, i)
+    elseif length(kinks.recent) == RECENT
+        popfirst!(kinks.recent)
+        popfirst!(kinks.doubts)
+    end
+    push!(kinks.recent, c)
+    push!(kinks.doubts, doubts)
+    return doubts
+end
+
+# Rounding of sums of products of numbers that are, with their products, as large as the largest result at least. What
+# begins a step beyond its side, moved there by a return to other kinks, is only met if it goes further.
+function set_margins!(kinks::Kinks{T}, reltol::Float64) where {T}
+    for (b, block) in enumerate(kinks.net.blocks), k in block.kinks
+        largest = abs(k.position)
+        for u in 1:size(k.h, 2)
+            @inbounds @simd for r in 1:kinks.rows[b]
+                largest = max(largest, abs(k.h[r, u]))
+            end
+        end
+        k.noise = 64 * eps(T) * largest + floatmin(T)
+        for u in 1:size(k.h, 2)
+            @inbounds @simd for r in 1:kinks.rows[b]
+                side, h = k.side[r, u], k.h[r, u]
+                k.margin[r, u] = max(k.noise, 2 * ifelse(side == 1, -h, h))
+            end
+        end
+    end
+    for (c, doubts) in zip(kinks.recent, kinks.doubts)
+        k = sides(kinks, c)
+        most = max(10 * T(reltol) / (64 * eps(T)), one(T))
+        k.margin[c.row, c.unit] = max(k.margin[c.row, c.unit], k.noise * min(T(10)^doubts, most))
+    end
+    return nothing
+end
+
+"How far inside its range a weight is."
+inside(w::T, slack::T) where {T} = min(w, 1 - w) + slack
+
+# Pre-activations that slide are not looked at: their sides lie between 0 and 1.
+@inline beyond(side::T, h::T, margin::T) where {T} = (side == 1) & (h < -margin) | (side == 0) & (h > margin)
+
+"Whether in the last forward pass a pre-activation was beyond its side, or a weight out of its range."
+function violated(kinks::Kinks)
+    any(i -> inside(kinks.weight[i], kinks.slack[i]) < 0, eachindex(kinks.weight)) && return true
+    for (b, block) in enumerate(kinks.net.blocks), k in block.kinks
+        side, h, margin = k.side, k.h, k.margin
+        for u in 1:size(h, 2)
+            found = false
+            @inbounds @simd for r in 1:kinks.rows[b]
+                found |= beyond(side[r, u], h[r, u], margin[r, u])
+            end
+            found && return true
+        end
+    end
+    return false
+end
+
+"""
+    earliest!(kinks) -> (part, tiny)
+
+The first zero, as a part of the piece between the two ends, by straight lines, and whether what is beyond at its end is
+so by hardly more than is allowed; it goes into `met`.
+"""
+function earliest!(kinks::Kinks{T}) where {T}
+    empty!(kinks.met)
+    part = one(T)
+    tiny = true
+    for (b, block) in enumerate(kinks.net.blocks), (q, k) in enumerate(block.kinks)
+        for u in 1:size(k.h, 2), r in 1:kinks.rows[b]
+            @inbounds margin = k.margin[r, u]
+            @inbounds beyond(k.side[r, u], k.late[r, u], margin) || continue
+            @inbounds sign = 2 * k.side[r, u] - 1
+            @inbounds early, late = sign * k.early[r, u], sign * k.late[r, u]
+            part = min(part, (early + margin + k.noise / 2) / (early - late))
+            tiny &= late >= -margin - k.noise
+            push!(kinks.met, Contact(b, q, r, u))
+        end
+    end
+    for (i, c) in enumerate(kinks.active)
+        slack = kinks.slack[i]
+        late = inside(kinks.weight_late[i], slack)
+        late >= 0 && continue
+        early = inside(kinks.weight_early[i], slack)
+        early > late && (part = min(part, (early + slack / 2) / (early - late)))
+        tiny &= late >= -slack
+        push!(kinks.met, c)
+    end
+    return max(Float64(part), 0.0), tiny
+end
+
+"Begin on the sides that the start `x` is on; steps have polynomials of that degree."
+function begin_kinks!(kinks::Kinks{T}, problem, x, degree::Int) where {T}
+    watch!(kinks.net, kinks.plain.monitor)
+    kinks.degree = degree
+    resize!(kinks.step, problem.n * (degree + 1))
+    problem.net = kinks.net
+    freeze!(kinks, x)
+    return nothing
+end
+
+# Where many kinks of little weight are crossed in every step, as with very many samples, methods with error control that
+# know nothing of them are faster. So where kinks cut the steps to less than a part `CROWDED` and there are `MANY_SIDES`,
+# some steps are made in ignorance of them, and both ways are compared: time covered per gradient. Where they are cut to
+# less than `STANDSTILL`, as happens where dozens of kinks meet in one point that is not a minimum, some steps in ignorance
+# lead away. (Ignorance is not accurate where the flow slides: with 40 samples, 1e-3 of the loss at a tolerance of 1e-6.)
+const TRIAL = 16               # steps
+const CROWDED = 1 / 16
+const MANY_SIDES = 10_000      # pre-activations
+const STANDSTILL = 1e-8
+const MOST_PATIENCE = 64       # in units of `TRIAL`
+
+# In gradients; what a Hessian and its factorisation cost as in `steps_worth`.
+spent(kinks::Kinks, problem) = problem.nfev + kinks.passes / 3 + problem.njev * problem.n / 3
+
+"""
+    review!(kinks, problem, x, step, whole) -> Bool
+
+After a step to `x` of length `step` of `whole`: whether from now on kinks are ignored, or known again.
+"""
+function review!(kinks::Kinks, problem, x, step::Float64, whole::Float64)
+    w = kinks.watch
+    w.steps += 1
+    w.covered += step
+    w.wanted += whole
+    w.steps < TRIAL && return false
+    now = spent(kinks, problem)
+    rate, crowded = w.covered / (now - w.cost), w.covered < w.crowded * w.wanted
+    w.steps, w.covered, w.wanted, w.cost = 0, 0.0, 0.0, now
+    if w.crowded == STANDSTILL
+        if kinks.frozen
+            crowded || return false
+            w.wait, w.patience = w.patience, min(4 * w.patience, MOST_PATIENCE)
+        else
+            w.wait -= 1
+            w.wait > 0 && return false
+        end
+    elseif w.trial                               # of what is on: the better way goes on
+        w.trial = false
+        w.wait = w.patience = min(4 * w.patience, MOST_PATIENCE)
+        rate > w.rate && return false
+    else
+        w.wait -= 1
+        (kinks.frozen && !crowded || w.wait > 0) && return false
+        w.rate, w.trial = rate, true
+    end
+    kinks.frozen ? thaw!(kinks) : freeze!(kinks, x)
+    problem.net = kinks.frozen ? kinks.net : kinks.plain
+    return true
+end
+
+function thaw!(kinks::Kinks)
+    empty!(kinks.active)
+    empty!(kinks.slack)
+    kinks.frozen = kinks.cut = false
+    return nothing
+end
