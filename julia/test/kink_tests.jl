@@ -91,7 +91,7 @@ end
         # Measured 60 to 270 (without kinks being known, 5000 to 10⁶).
         @test all(i -> results[i].iterations < 400, (1, 2, 4))
         # In gradients, with a Hessian and its factorisation for P/3: see `spent`.
-        cost(res) = res.nfev + res.njev * length(k.x0) / 3
+        cost(res) = res.nfev + res.nhev * length(k.x0) / 3
         @test cost(results[1]) <= 2 * minimum(cost, results)
         tight = flow(k.net, k.x0; alg=Rodas5P(), maxT=k.T, abstol=1e-9, reltol=1e-9)
         @test relative(tight.x, reference) < 3e-6

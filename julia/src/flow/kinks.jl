@@ -292,7 +292,7 @@ const STANDSTILL = 1e-8
 const MOST_PATIENCE = 64       # in units of `TRIAL`
 
 # In gradients; what a Hessian and its factorisation cost as in `steps_worth`.
-spent(kinks::Kinks, problem) = problem.nfev + kinks.passes / 3 + problem.njev * problem.n / 3
+spent(kinks::Kinks, problem) = problem.nfev + kinks.passes / 3 + problem.nhev * problem.n / 3
 
 """
     review!(kinks, problem, x, step, whole) -> Bool
