@@ -132,15 +132,20 @@ end
     end
 
     @testset "conditions of the tableaus" begin
-        for T in (Float64, BigFloat)
-            cache = MLPGF.Tsit5Cache(T, 1)
-            b = cache.a[6]
-            c = vcat(zero(T), [sum(row) for row in cache.a[1:5]])
-            for k in 1:5
-                @test sum(b .* c .^ (k - 1)) ≈ 1 / T(k) rtol = (T == BigFloat ? 1e-70 : 1e-13)
+        pairs = [alg for (name, alg) in MLPGF.FLOW_METHODS if alg isa MLPGF.ExplicitPair]
+        for alg in pairs, T in (Float64, BigFloat)
+            t = MLPGF.tableau(alg, T)
+            near = T == BigFloat ? 1e-70 : 1e-13
+            b = t.a[end]
+            c = vcat(zero(T), [sum(row) for row in t.a[1:end-1]])
+            for k in 1:t.order
+                @test sum(b .* c .^ (k - 1)) ≈ 1 / T(k) rtol = near
             end
-            @test abs(sum(cache.error)) < (T == BigFloat ? 1e-70 : 1e-15)
-            @test vec(sum(cache.r[:, :], dims=1)) ≈ [1, 0, 0, 0] atol = 1e-13
+            @test abs(sum(t.error)) < near / 10
+            # The interpolant ends at the solution, begins with the gradient, and is exact for a constant one.
+            @test vec(sum(t.interpolant; dims=2))[1:end-1] ≈ b atol = 1e-13
+            @test t.interpolant[:, 1] ≈ [1; zeros(length(b))] atol = 1e-13
+            @test vec(sum(t.interpolant; dims=1)) ≈ [1; zeros(size(t.interpolant, 2) - 1)] atol = 1e-13
         end
         # Linear problems see the stability function: R(z) = e^z up to z⁵, R(-∞) = 0.
         R(z) = single_step(Rodas5P(), Quadratic(fill(-z, 1, 1)), [one(z)], 1.0)[1][1]

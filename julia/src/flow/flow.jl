@@ -80,7 +80,7 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has length $(length(x0)), the net has $(n_params(net)) parameters."))
     o = options
-    for name in (:maxT, :maxtime, :maxiterations, :n_samples_trajectory, :min_gnorm, :minloss)
+    for name in (:maxT, :maxtime, :maxiterations, :n_samples_trajectory)
         check_setting(name, getfield(o, name), getfield(o, name) >= 0)
     end
     check_setting("abstol", o.abstol, 0 <= o.abstol < Inf)

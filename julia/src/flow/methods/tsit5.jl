@@ -6,7 +6,7 @@ Explicit Runge–Kutta pair of order 5(4) with a free interpolant of order 4: si
 Ch. Tsitouras, *Runge–Kutta pairs of order 5(4) satisfying only the first column simplifying assumption*,
 Computers & Mathematics with Applications 62 (2011) 770–775.
 """
-struct Tsit5 <: FlowMethod end
+struct Tsit5 <: ExplicitPair end
 
 # Rows of A after the first, the last of them the weights of the solution; then solution minus embedded
 # solution.
@@ -47,16 +47,7 @@ const TSIT5_R2 = (-2.763706197274826, 0.1317, 3.9302962368947516, -12.4110771669
 const TSIT5_R3 = (2.9132554618219126, -0.2234, -5.941033872131505, 30.33818863028232, -88.1789048947664,
                   65.09189467479366, -4.0)
 
-mutable struct Tsit5Cache{T<:AbstractFloat} <: StepCache{T}
-    a::Vector{Vector{T}}
-    error::Vector{T}
-    r::Matrix{T}
-    k::Vector{Vector{T}}     # gradients of the stages
-    y6::Vector{T}            # the stage next to the solution, for the estimate of stiffness
-    curvature::Float64       # the largest seen lately
-end
-
-function Tsit5Cache(::Type{T}, n::Int) where {T}
+function tableau(::Tsit5, ::Type{T}) where {T}
     a = Vector{T}[T[parse(T, s) for s in row] for row in TSIT5_A]
     weights = push!(copy(a[6]), zero(T))
     r = zeros(T, 7, 4)
@@ -66,82 +57,9 @@ function Tsit5Cache(::Type{T}, n::Int) where {T}
         r[i, 3] = TSIT5_R3[i]
         r[i, 4] = weights[i] - r[i, 1] - r[i, 2] - r[i, 3]
     end
-    return Tsit5Cache{T}(a, T[parse(T, s) for s in TSIT5_ERROR], r, Vector{T}[zeros(T, n) for _ in 1:7],
-                         zeros(T, n), 0.0)
+    # Stable up to 3.5 on the negative axis; there stiff components would hover at the size of the tolerance, at 3.0 a step
+    # leaves 0.39 of them. That costs a sixth more steps at most. Its growth along e^z is off by 6.7e-5 z⁵ (z < 1.5).
+    return Tableau{T}("Tsit5", a, T[parse(T, s) for s in TSIT5_ERROR], r, 5, 3.0, 6.7e-5)
 end
 
-make_cache(::Tsit5, ::Type{T}, n::Int) where {T} = Tsit5Cache(T, n)
-method_name(::Tsit5Cache) = "Tsit5"
-controller(::Tsit5Cache) = Controller(false, 5)
-interpolant_degree(::Tsit5Cache) = 4
-
-# For the step e^z of an unstable direction the method's growth is off by 6.7e-5 z⁵ in its rate (z < 1.5).
-# Errors of a component below abstol are not seen by the error norm, yet they decide when a saddle is left.
-escape_limit(::Tsit5Cache, reltol::Float64) = clamp((reltol / 6.7e-5)^(1 / 5), 0.05, 1.5)
-watch_escape(::Tsit5Cache) = true
-
-function attempt!(cache::Tsit5Cache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
-    k, y = cache.k, state.y
-    minus_h = -T(min(state.h, Float64(floatmax(T)) / 1e3))
-    copyto!(k[1], state.g)
-    for stage in 2:6
-        target = stage == 6 ? cache.y6 : state.ynew
-        combine!(target, y, minus_h, cache.a[stage-1], k, stage - 1)
-        gradient_at!(k[stage], problem, target)
-    end
-    combine!(state.ynew, y, minus_h, cache.a[6], k, 6)
-    value_and_gradient_at!(k[7], problem, state.ynew)
-    state.lossnew = problem.value[]
-    state.gnormnew = problem.gnorm
-    state.evaluated = true
-    copyto!(state.gnew, k[7])
-    fill!(state.err, zero(T))
-    for j in 1:7
-        add_scaled!(state.err, minus_h * cache.error[j], k[j])
-    end
-    return true
-end
-
-accepted!(::Tsit5Cache) = nothing
-
-# Curvature is measured between the last two stages, which lie at the same time (Hairer and Wanner, Solving
-# ODEs II, IV.2). It shows the stiffest direction only while that is excited: hence the memory. The method
-# is stable up to 3.5 on the negative axis; there stiff components would hover at the size of the tolerance,
-# at 3.0 a step leaves 0.39 of them. That costs a sixth more steps at most.
-function measure!(cache::Tsit5Cache{T}, state::FlowState{T}) where {T}
-    rise, run = zero(T), zero(T)
-    y6, k6, k7, ynew = cache.y6, cache.k[6], cache.k[7], state.ynew
-    @inbounds @simd for i in eachindex(y6)
-        rise += (k7[i] - k6[i])^2
-        run += (ynew[i] - y6[i])^2
-    end
-    curvature = run > 0 ? sqrt(Float64(rise / run)) : 0.0
-    isfinite(curvature) && (cache.curvature = max(curvature, 0.99 * cache.curvature))
-    state.stiffness = state.h * cache.curvature
-    state.longest = 3.0 / cache.curvature
-    return nothing
-end
-
-function interpolant!(c::Vector{T}, offset::Int, cache::Tsit5Cache{T}, problem::FlowProblem{T},
-                      state::FlowState{T}) where {T}
-    n = problem.n
-    minus_h = -T(min(state.h, Float64(floatmax(T)) / 1e3))
-    copyto!(c, offset + 1, state.y, 1, n)
-    for m in 1:4
-        at = offset + m * n
-        for i in 1:n
-            c[at+i] = 0
-        end
-        for j in 1:7
-            weight = minus_h * cache.r[j, m]
-            kj = cache.k[j]
-            @inbounds @simd for i in 1:n
-                c[at+i] += weight * kj[i]
-            end
-        end
-    end
-    return nothing
-end
-
-register!(FLOW_METHODS, "Tsit5", Tsit5(),
-          "explicit Runge–Kutta method of order 5 (Tsitouras 2011)")
+register!(FLOW_METHODS, "Tsit5", Tsit5(), "explicit Runge–Kutta method of order 5 (Tsitouras 2011)")
