@@ -20,12 +20,19 @@ PAPER := ode_methods optimizers infinite_data fixed_points phase_diagram digits 
 paper: $(VENV)/.demo $(VENV)/.bench
 	for name in $(PAPER); do $(BIN)/python examples/paper/$$name.py --quick --output pymlpgf-paper || exit 1; done
 
-# Two at a time, since each of them keeps one core busy; the longest first. What needs no system image runs while that is
+# `make test T=tests/test_net.py` or `make test T=julia/test/flow_tests.jl` runs what T names and nothing else. All tests run
+# two at a time, since each of them keeps one core busy; the longest first. What needs no system image runs while that is
 # compiled.
+ifdef T
+test: $(VENV)/.test
+	$(if $(filter %.py,$(T)),$(BIN)/python -m pytest $(filter %.py,$(T)))
+	$(if $(filter %.jl,$(T)),$(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl $(filter %.jl,$(T)))
+else
 test: $(VENV)/.test
 	PYMLPGF_IMAGE=off $(BIN)/pymlpgf install
 	$(MAKE) --jobs=2 --output-sync=line image test-without-image
 	$(MAKE) --jobs=2 --output-sync=line test-python-a-to-s test-julia test-python-t-to-z
+endif
 
 # What Python knows of the core, written by the core.
 facts: $(VENV)/.test

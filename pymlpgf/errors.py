@@ -17,6 +17,9 @@ __all__ = [
 class MLPGFError(Exception):
     """Base of every exception that this package raises on purpose."""
 
+    #: where in Julia it came from: of every JuliaError, and of others too if PYMLPGF_DEBUG=1
+    julia_traceback: str = ""
+
 
 class SettingError(MLPGFError, ValueError):
     """A setting (argument, environment variable or line of the configuration file) cannot be used."""
@@ -42,7 +45,7 @@ class KeywordError(MLPGFError, TypeError):
 
 
 class JuliaError(MLPGFError, RuntimeError):
-    """An exception inside Julia; the message is Julia's."""
+    """An exception inside Julia; the message is Julia's, and ``julia_traceback`` tells where it came from."""
 
 
 class ThreadError(MLPGFError, RuntimeError):

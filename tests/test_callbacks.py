@@ -277,3 +277,19 @@ def test_exceptions_before_the_run_are_the_users_own(net, start):
     small = mg.Net(layers=[(1, "identity", False)], input=[[1.0]], target=[0.0])
     with pytest.raises(InputError, match="13 parameters"):
         mg.flow(net, start, observables={"small": small})
+
+
+def test_an_error_of_julia_tells_where_it_came_from(net, start, monkeypatch):
+    def wrong():
+        return net._bridge.tool(net._handle, "spectrum", {"k": "two"}, [start.flat], lambda answer: answer)
+
+    with pytest.raises(mg.JuliaError, match="MethodError") as caught:
+        wrong()
+    assert "tools.jl" in caught.value.julia_traceback
+    assert "tools.jl" not in str(caught.value)
+    monkeypatch.setenv("PYMLPGF_DEBUG", "1")
+    with pytest.raises(mg.JuliaError, match=r"tools\.jl"):
+        wrong()
+    with pytest.raises(InputError) as caught:
+        net._bridge.tool(net._handle, "spectrum", {"k": 1}, [start.flat[:-1]], lambda answer: answer)
+    assert "tools.jl" in caught.value.julia_traceback

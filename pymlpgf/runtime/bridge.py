@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from ..errors import InputError, JuliaError, ThreadError
+from ..errors import InputError, JuliaError, MLPGFError, ThreadError
 from .hosts.signals import Interruptible, SegvKeeper, preserved
 
 __all__ = ["Bridge", "Host", "Report"]
@@ -150,8 +150,24 @@ class Bridge:
         if status == 1:
             for prefix in ("ArgumentError: ", "DimensionMismatch: ", 'DimensionMismatch("'):
                 message = message.removeprefix(prefix)
-            raise InputError(message.removesuffix('")'))
-        raise JuliaError(message)
+            raise self._told(InputError, message.removesuffix('")'))
+        raise self._told(JuliaError, message)
+
+    def _told(self, kind: type[MLPGFError], message: str) -> MLPGFError:
+        """The exception with Julia's traceback, which is part of its text if PYMLPGF_DEBUG=1."""
+        debug = os.environ.get("PYMLPGF_DEBUG") == "1"
+        handle = i64()
+        trace = ""
+        if (debug or kind is JuliaError) and not self._call["tool"](
+            0, b"traceback", b"{}", None, None, 0, ctypes.addressof(handle)
+        ):
+            try:
+                trace = self.field(handle.value, "").strip()
+            finally:
+                self.release_later(handle.value)
+        error = kind(f"{message}\n{trace}" if debug and trace else message)
+        error.julia_traceback = trace
+        return error
 
     # ---- nets ----------------------------------------------------------------------------------------------
 

@@ -14,6 +14,14 @@ function keep!(object)
     return LAST_HANDLE[]
 end
 
+const LAST_TRACE = Ref{Any}(nothing)
+
+"Where the last error came from, as text."
+function last_trace()
+    LAST_TRACE[] === nothing && return ""
+    return sprint(Base.show_backtrace, LAST_TRACE[])
+end
+
 function failed(err)
     message = try
         sprint(showerror, err)
@@ -21,6 +29,8 @@ function failed(err)
         "a $(typeof(err)) that cannot be printed"
     end
     LAST_ERROR[] = message
+    trace = catch_backtrace()
+    LAST_TRACE[] = trace[1:min(end, 200)]        # of a stack overflow there are tens of thousands
     return err isa Union{ArgumentError,DimensionMismatch,DomainError} ? BAD_ARGUMENT : FAILURE
 end
 

@@ -166,7 +166,8 @@ function warm_up(net::Net{T}, @nospecialize(method), batches::Bool) where {T}
     start = seconds()
     try
         Base.invokelatest(first_call, miniature(net), method, batches)       # compiled when it is called, not before
-    catch            # the run itself will say what is wrong
+    catch err        # the run itself will say what is wrong
+        get(ENV, "PYMLPGF_DEBUG", "") == "1" && @error "the first call on a small scale failed" exception=(err, catch_backtrace())
     end
     push!(WARM, key)
     return seconds() - start

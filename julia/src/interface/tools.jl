@@ -57,6 +57,7 @@ subspace_of(net::AbstractNet{T}, arrays) where {T} =
 "name => f(net or nothing, options, arrays of Float64)"
 const TOOLS = Dict{String,Function}(
     "facts" => (net, o, a) -> facts(),
+    "traceback" => (net, o, a) -> last_trace(),
     "trajectory_distance" => (net, o, a) -> border_distance(o, a),
     "classify" => (net, o, a) -> begin
         c = classify(net, a[1]; gradient_tolerance=get(o, "gradient_tolerance", nothing))
