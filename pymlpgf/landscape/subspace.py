@@ -15,8 +15,8 @@ from ..results.read import read_result
 from ..results.result import TrainResult
 from ..solve.progress import ProgressLine
 from ..solve.train import _goals, _minimize_options
+from .ask import ask, finite
 from .classify import start as parameters
-from .symmetry import _finite, _tool
 
 __all__ = ["LinearSubspace", "SubspaceGrid", "loss_grid", "subspace_grid", "subspace_minloss"]
 
@@ -58,21 +58,21 @@ class LinearSubspace:
 
     def point(self, a: Any) -> np.ndarray:
         """The point (n_params,) with coordinates ``a`` (one for each direction)."""
-        return _tool(self.net, "point", {}, [*self._arrays, self._coordinates(a)])
+        return ask(self.net, "point", {}, [*self._arrays, self._coordinates(a)])
 
     def coordinates(self, p: Any) -> np.ndarray:
         """Coordinates of the projection of ``p``."""
-        return _tool(self.net, "coordinates", {}, [*self._arrays, parameters(self.net, p)])
+        return ask(self.net, "coordinates", {}, [*self._arrays, parameters(self.net, p)])
 
     @property
     def _arrays(self) -> list[np.ndarray]:
         return [self.origin, self.directions]
 
     def _coordinates(self, a: Any) -> np.ndarray:
-        return _finite("a", np.atleast_1d(a), (len(self.directions),))
+        return finite("a", np.atleast_1d(a), (len(self.directions),))
 
     def _axes(self, axes: tuple[Any, ...]) -> list[np.ndarray]:
-        arrays = [_finite(f"axis {number}", axis) for number, axis in enumerate(axes)]
+        arrays = [finite(f"axis {number}", axis) for number, axis in enumerate(axes)]
         if len(arrays) != len(self.directions) or any(a.ndim != 1 or a.size == 0 for a in arrays):
             raise InputError(f"{len(self.directions)} axes are needed, a sequence of coordinates for each direction")
         return arrays
@@ -89,7 +89,7 @@ def _belongs(net: Net, subspace: LinearSubspace) -> None:
 def loss_grid(net: Net, subspace: LinearSubspace, *axes: Any) -> np.ndarray:
     """The loss along a line or on a plane: an array with one dimension for each axis of coordinates."""
     _belongs(net, subspace)
-    return _tool(net, "loss_grid", {}, [*subspace._arrays, *subspace._axes(axes)]).T
+    return ask(net, "loss_grid", {}, [*subspace._arrays, *subspace._axes(axes)]).T
 
 
 def _search(

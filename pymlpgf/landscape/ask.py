@@ -1,0 +1,52 @@
+"""What the tools of this folder share: questions to the core, checks of what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import runtime
+from ..errors import InputError
+from ..network.net import Net
+from ..validate.data import numeric
+
+__all__ = ["ask", "finite", "hidden_layer", "one_based"]
+
+
+def ask(
+    net: Net | None,
+    what: str,
+    options: dict[str, object],
+    arrays: list[np.ndarray],
+    read: Callable[[Callable[[str], Any]], Any] = lambda get: get(""),
+) -> Any:
+    """What the tool ``what`` of the core (julia/src/interface/tools.jl) answers about ``net``, or about none."""
+    bridge = runtime.start() if net is None else net._bridge
+    handle = 0 if net is None else net._handle
+    return bridge.tool(handle, what, options, arrays, lambda answer: read(lambda name: bridge.field(answer, name)))
+
+
+def one_based(name: str, value: Any, count: int) -> int:
+    """A whole number below ``count`` as Julia counts."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 0 <= value < count:
+        raise InputError(f"{name} is {value!r}; a whole number from 0 to {count - 1} is needed")
+    return int(value) + 1
+
+
+def hidden_layer(net: Net, layer: Any) -> int:
+    """The number of a hidden layer as Julia counts."""
+    if len(net.layers) == 1:
+        raise InputError("this net has no hidden layer")
+    return one_based("layer", layer, len(net.layers) - 1)
+
+
+def finite(name: str, value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """``value`` as finite float64 numbers, of that shape."""
+    array = numeric(name, value).astype(np.float64)
+    if shape is not None and array.shape != shape:
+        raise InputError(f"{name} has shape {array.shape}; {shape} is needed")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} contains NaN or infinite entries")
+    return array

@@ -1,0 +1,134 @@
+"""Nets with a unit more or less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..network.activations import json_layers
+from ..network.net import Net
+from ..network.params import Params
+from ..validate.data import real_number
+from .ask import ask, finite, hidden_layer, one_based
+from .classify import start
+
+__all__ = ["grow_net", "shrink_net", "split_neuron"]
+
+
+# ---- other widths ----------------------------------------------------------------------------------------------
+
+
+def grow_net(net: Net, p: Any, layer: int = 0, incoming: Any = None) -> tuple[Net, Params]:
+    """One unit more at the end of a hidden layer, with outgoing weights zero: the outputs stay what they are.
+
+    Parameters
+    ----------
+    net : Net
+    p : array of shape (n_params,), Params or TrainResult
+    layer : int
+        Hidden layer, counted from 0.
+    incoming : array of shape (fan_in + bias,), optional
+        Incoming weights of the new unit, then its bias if the layer has one; default zero.
+
+    Returns
+    -------
+    (Net, Params)
+        The new unit has the activation of the layer's last.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(1, "tanh", True), (1, "identity", False)], input=[[1.0]], target=[1.0])
+    >>> wide, q = mg.grow_net(net, [1.0, 2.0, 3.0], incoming=[7.0, 8.0])
+    >>> q.to_dict()
+    {'w1': array([[1.], [7.]]), 'b1': array([2., 8.]), 'w2': array([[3., 0.]])}
+    """
+    x, number = start(net, p), hidden_layer(net, layer)
+    arrays = [x]
+    if incoming is not None:
+        arrays.append(finite("incoming", incoming, (net._shapes[layer][0] + net._shapes[layer][2],)))
+    y = ask(net, "grow", {"layer": number}, arrays)
+    width, activation, bias = net.layers[layer]
+    if isinstance(activation, tuple):
+        activation = (*activation, activation[-1])
+    wide = _replaced(net, layer, (width + 1, activation, bias), net._settings["merge"])
+    return wide, wide.params(y.astype(net.dtype))
+
+
+def shrink_net(net: Net, p: Any, i: int, layer: int = 0, into: int | None = None) -> tuple[Net, Params]:
+    """Without unit ``i`` of a hidden layer; undoes ``grow_net``, and with ``into`` also ``split_neuron``.
+
+    Parameters
+    ----------
+    net : Net
+    p : array of shape (n_params,), Params or TrainResult
+    i : int
+        Unit, counted from 0. A ``merge`` penalty that names it goes with it.
+    layer : int
+        Hidden layer, counted from 0.
+    into : int, optional
+        The unit to whose outgoing weights those of ``i`` are added.
+    """
+    x, number = start(net, p), hidden_layer(net, layer)
+    width, activation, bias = net.layers[layer]
+    options: dict[str, object] = {"layer": number, "unit": one_based("i", i, width)}
+    if into is not None:
+        options["into"] = one_based("into", into, width)
+    y = ask(net, "shrink", options, [x])
+    if isinstance(activation, tuple):
+        activation = activation[:i] + activation[i + 1 :]
+    merge = net._settings["merge"]
+    if merge is not None:
+        entries = merge if isinstance(merge, list) else [merge]
+        kept = [entry for entry in entries if entry[0] != layer or i not in entry[1:3]]
+        merge = [(m, a - (m == layer and a > i), b - (m == layer and b > i), s) for m, a, b, s in kept] or None
+    narrow = _replaced(net, layer, (width - 1, activation, bias), merge)
+    return narrow, narrow.params(y.astype(net.dtype))
+
+
+def _replaced(net: Net, layer: int, spec: Any, merge: Any) -> Net:
+    layers = net.layers
+    layers[layer] = spec
+    return net._like(layers, merge)
+
+
+def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:
+    """Unit ``i`` twice, with the parts γ and 1 − γ of its outgoing weights: the outputs stay what they are.
+
+    The copy is the last unit of its layer. For a fixed point of the narrow net the results for all γ are a line of
+    fixed points of the wide one (Fukumizu and Amari, Neural Networks 13, 2000). Regularisers see other parameters.
+
+    Parameters
+    ----------
+    p : Params
+    i : int
+        Unit, counted from 0.
+    gamma : float
+    layer : int
+        Hidden layer, counted from 0.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> p = mg.Params.from_layers([([[1.0]], [2.0]), ([[4.0]], None)])
+    >>> mg.split_neuron(p, 0, 0.25).to_dict()
+    {'w1': array([[1.], [1.]]), 'b1': array([2., 2.]), 'w2': array([[1., 3.]])}
+    """
+    if not isinstance(p, Params):
+        raise InputError(f"p is {type(p).__name__}; Params are needed, such as net.params(x)")
+    shapes = list(p.layers)
+    if len(shapes) == 1:
+        raise InputError("these parameters have no hidden layer")
+    number = one_based("layer", layer, len(shapes) - 1)
+    if not np.isfinite(real_number(gamma)):
+        raise InputError(f"gamma is {gamma!r}; a finite number is needed")
+    fan_in, width, bias = shapes[layer]
+    lines = json_layers([(w, "identity", b) for _, w, b in shapes])
+    options: dict[str, object] = {"layers": lines, "n_features": shapes[0][0], "layer": number}
+    options.update(unit=one_based("i", i, width), gamma=float(gamma))
+    y = ask(None, "split", options, [p.flat])
+    shapes[layer] = (fan_in, width + 1, bias)
+    shapes[layer + 1] = (width + 1, *shapes[layer + 1][1:])
+    return Params(y.astype(p.dtype), shapes)
