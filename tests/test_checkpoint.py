@@ -12,7 +12,8 @@ import pytest
 import pymlpgf as mg
 from pymlpgf import InputError
 from pymlpgf.results.checkpoint import Checkpoint
-from pymlpgf.solve.checkpointer import Checkpointer, _describe
+from pymlpgf.results.problem import describe
+from pymlpgf.solve.checkpointer import Checkpointer
 
 PROBLEM = """
 def problem():
@@ -33,7 +34,7 @@ def state_at(problem, x, **fields):
     zero = {"flow": 0, "minimize": 0}
     given = {"what": "flow", "phase": "flow", "t": 0.0, "iterations": zero, "seconds": zero, "options": {}, **fields}
     x = np.asarray(x)
-    given = {"net": _describe(problem), "layers": problem.layers, "init": x, **given}
+    given = {"net": describe(problem), "layers": problem.layers, "init": x, **given}
     return Checkpoint(x=x, loss=1.0, gnorm=1.0, versions={}, **given)
 
 

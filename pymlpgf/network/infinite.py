@@ -100,6 +100,10 @@ class InfiniteNet(Net):
         """The student on finite data, with its regularisers; the teacher makes the target unless it is given."""
         return self._student.on(input, self._teacher(input) if target is None else target, weights)
 
+    def replace(self, **settings: Any) -> InfiniteNet:
+        """The same teacher, and a student with other settings, as ``Net.replace``."""
+        return InfiniteNet(self._teacher, self._student.replace(**settings))
+
     def jacobian(self, p: Any) -> NoReturn:
         """Needs samples: ``net.on(input).jacobian(p)``."""
         raise InputError("infinite data have no Jacobian of outputs: use net.on(input).jacobian(p)")

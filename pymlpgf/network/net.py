@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import runtime
-from ..errors import InputError
+from ..errors import InputError, KeywordError
 from ..facts import LOSSES
 from ..validate.data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
 from ..validate.memory import refuse_matrices, refuse_square
@@ -307,6 +307,34 @@ class Net:
         other._handle = self._bridge.with_data(self._handle, other._kept)
         weakref.finalize(other, self._bridge.release_later, other._handle)
         return other
+
+    def replace(self, **settings: Any) -> Net:
+        """The same network on the same data with other settings: l2, maxnorm, merge, weights, output_factor or threads.
+
+        Parameters
+        ----------
+        **settings
+            As for ``Net``; ``weights=None`` makes all of them one.
+
+        Examples
+        --------
+        >>> import pymlpgf as mg
+        >>> net = mg.Net(layers=[(1, "identity", False)], input=[[1.0]], target=[2.0])
+        >>> net.replace(l2=0.5).loss([1.0]), net.loss([1.0])        # (1 - 2)² + (0.5/2) 1²
+        (1.25, 1.0)
+        """
+        known = ("l2", "maxnorm", "merge", "weights", "output_factor", "threads")
+        for name in settings:
+            if name not in known:
+                raise KeywordError(f"replace has no keyword {name!r}{nearest(name, known)}")
+        given = {**self._settings, "dtype": self._dtype, "threads": self._threads, **settings}
+        if self._kept is None:
+            if settings.get("weights") is not None:
+                raise InputError("weights are given, but this net has no data")
+            given.pop("weights", None)
+            return Net(self._layers, n_features=self._n_features, **given)
+        X, Y, w = self._kept
+        return Net(self._layers, X, Y - 1 if Y.ndim == 1 else Y, **{"weights": w, **given})
 
     @property
     def output_factor(self) -> float:

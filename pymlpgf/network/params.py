@@ -80,6 +80,19 @@ class Params(NDArrayOperatorsMixin):
         return cls(np.concatenate(parts), shapes)
 
     @classmethod
+    def from_dict(cls, parts: Mapping[str, Any]) -> Params:
+        """The inverse of ``to_dict``: ``w1`` (width, fan_in), ``b1`` (width,) where there is a bias, and so on.
+
+        >>> Params.from_dict({"w1": [[1.0, 2.0]], "b1": [3.0], "w2": [[4.0]]}).flat
+        array([1., 2., 3., 4.])
+        """
+        count = sum(1 for name in parts if name.startswith("w"))
+        wanted = {f"w{number}" for number in range(1, count + 1)}
+        if not wanted or not wanted <= set(parts) <= wanted | {f"b{number}" for number in range(1, count + 1)}:
+            raise InputError(f"the names are {', '.join(map(str, parts))}; w1, b1, w2, b2, … are needed")
+        return cls.from_layers((parts[f"w{number}"], parts.get(f"b{number}")) for number in range(1, count + 1))
+
+    @classmethod
     def from_peer(cls, x: Any, layers: Sequence[Layer]) -> Params:
         """From MLPGradientFlow.jl's layout, in which a layer is one matrix ``[W b]`` with the bias as last column.
 

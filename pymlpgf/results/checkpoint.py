@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
 from ..files import npz_path, write_atomically
-from ..network.activations import Activation, activation_from_json, activation_to_json, code_in
+from ..network.activations import Activation, activation_from_json, activation_to_json
 from ..network.net import Net
+from .problem import rebuild
 from .result import SCHEMA
 
 __all__ = ["Checkpoint"]
@@ -98,12 +98,4 @@ class Checkpoint:
 
         Set it for files that you trust: the code may do whatever Julia can.
         """
-        code = code_in(self.layers)
-        if code and not allow_code:
-            raise InputError(
-                f"the file holds Julia code as an activation, {code[0]!r}: "
-                "give the net, or allow_code=True if you trust it"
-            )
-        settings = dict(self.net)
-        merge = settings.pop("merge")
-        return Net(self.layers, merge=None if merge is None else [tuple(entry) for entry in merge], **settings)
+        return rebuild(self.layers, self.net, allow_code, {})

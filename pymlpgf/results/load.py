@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..network.activations import activation_from_json
 from .checkpoint import Checkpoint
+from .problem import attach_data
 from .result import SCHEMA, DenseSolution, TrainResult, Trajectory
 
 __all__ = ["load"]
@@ -41,6 +42,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     if kind == "pymlpgf.Checkpoint":
         return Checkpoint.read(header, arrays)
     header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
+    problem = header.get("problem", {})
+    problem.update({key[len("problem.") :]: arrays.pop(key) for key in list(arrays) if key.startswith("problem.")})
+    header["problem"] = attach_data(problem, path)
     for name, part in (("trajectory", Trajectory), ("sol", DenseSolution)):
         prefix = name + "."
         values = {key[len(prefix) :]: arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}

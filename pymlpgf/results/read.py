@@ -10,6 +10,7 @@ from .. import runtime
 from ..network.net import Net
 from ..runtime.bridge import Bridge
 from ..version import __version__
+from .problem import describe
 from .result import REASONS, DenseSolution, TrainResult, Trajectory
 
 __all__ = ["read_result"]
@@ -71,6 +72,7 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
         message=got[last + "stopped_by.advice"],
         layers=net.layers,
         output_factor=net.output_factor,
+        problem=describe(net),
         versions={"pymlpgf": __version__, "julia": runtime.info()["version"], "numpy": np.__version__},
         **fields,
     )

@@ -14,8 +14,10 @@ import numpy as np
 from ..errors import InputError
 from ..files import npz_path, write_atomically
 from ..network.activations import Activation, activation_to_json
+from ..network.net import Net
 from ..network.params import Params
 from ..validate.suggest import nearest
+from .problem import rebuild, without_data
 from .stops import Stop
 
 __all__ = ["DenseSolution", "TrainResult", "Trajectory"]
@@ -49,6 +51,14 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.t)
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame over ``t``: loss, gradient norm and observables, then the parameters by number."""
+        import pandas as pd
+
+        columns = {"loss": self.loss, "gnorm": self.gnorm, **{str(name): self[name] for name in self.names}}
+        columns.update({f"x{i}": self.x[:, i] for i in range(self.x.shape[1])})
+        return pd.DataFrame(columns, index=pd.Index(self.t, name="t"))
 
     def __repr__(self) -> str:
         return f"Trajectory({len(self)} points, t = {self.t[0]:.4g} … {self.t[-1]:.4g})"
@@ -126,6 +136,8 @@ class TrainResult:
     seed : int or None
         Of the initial parameters, in a sweep.
     versions : dict
+    problem : dict
+        The net's settings and data, from which ``net()`` makes it again.
     """
 
     x: np.ndarray
@@ -162,6 +174,7 @@ class TrainResult:
     batchsize: int | None = None
     batch_seed: int | None = None
     output_factor: float = 1.0
+    problem: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def converged(self) -> bool:
@@ -189,6 +202,35 @@ class TrainResult:
         later = [(i[0], w, b) for i, (w, _, b) in zip(self.layers, self.layers[1:], strict=False)]
         n_features = (len(self.x) - sum(w * (fan_in + b) for fan_in, w, b in later)) // width - bias
         return Params(self.x, [(n_features, width, bias), *later])
+
+    def net(self, input: Any = None, target: Any = None, weights: Any = None, *, allow_code: bool = False) -> Net:
+        """The net that this is a result of, with its data, loss, weights and regularisers.
+
+        Parameters
+        ----------
+        input, target, weights : arrays, optional
+            The data, where the result was saved without them; they are compared with what was.
+        allow_code : bool
+            Compile an activation that is Julia code. Set it for files that you trust: the code may do whatever Julia
+            can.
+
+        Raises
+        ------
+        InputError
+            For a student on infinitely many inputs, data that are missing or others, or code that is not allowed.
+
+        Examples
+        --------
+        >>> import pymlpgf as mg
+        >>> net = mg.Net(layers=[(1, "identity", False)], input=[[1.0]], target=[2.0], l2=0.5)
+        >>> res = mg.minimize(net, [0.0])
+        >>> res.net().loss(res) == net.loss(res)
+        True
+        """
+        if not self.problem:
+            raise InputError("this result does not hold its net: students on infinitely many inputs are not kept")
+        given = {"input": input, "target": target, "weights": weights}
+        return rebuild(self.layers, self.problem, allow_code, given)
 
     def to_torch(self, path: str | os.PathLike[str]) -> Path:
         """Write the weights as a state_dict of PyTorch, for ``torch.load``. Returns the path.
@@ -222,19 +264,25 @@ class TrainResult:
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields; trajectory and dense solution as dictionaries of arrays."""
-        return {**dataclasses.asdict(self), "converged": self.converged, "success": self.success}
+        """All fields but ``problem``; trajectory and dense solution as dictionaries of arrays."""
+        fields = dataclasses.asdict(dataclasses.replace(self, problem={}))
+        del fields["problem"]
+        return {**fields, "converged": self.converged, "success": self.success}
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], *, data: bool = True) -> Path:
         """Write an .npz file with a JSON header; it appears whole or not at all. Returns its path.
 
-        Folders that are missing are made.
+        Folders that are missing are made. With ``data=False`` a hash stands for the net's data.
         """
+        problem = self.problem if data else without_data(self.problem)
         arrays: dict[str, Any] = {}
         header: dict[str, Any] = {"schema": SCHEMA, "type": "pymlpgf.TrainResult"}
         for name in (entry.name for entry in dataclasses.fields(self)):
             value = getattr(self, name)
-            if isinstance(value, np.ndarray):
+            if name == "problem":
+                arrays.update({f"problem.{key}": v for key, v in problem.items() if isinstance(v, np.ndarray)})
+                header[name] = {key: v for key, v in problem.items() if not isinstance(v, np.ndarray)}
+            elif isinstance(value, np.ndarray):
                 arrays[name] = value
             elif dataclasses.is_dataclass(value):
                 for part in dataclasses.fields(value):

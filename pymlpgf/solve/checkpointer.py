@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..files import npz_path
 from ..network.net import Net
 from ..results.checkpoint import Checkpoint
+from ..results.problem import describe
 from ..results.result import TrainResult
 from ..runtime.bridge import Report
 from ..validate.data import real_number
@@ -42,7 +43,7 @@ class Checkpointer:
         self._state = before or Checkpoint(
             x=x.copy(), init=x.copy(), phase=phase, what=what, t=0.0, loss=np.inf, gnorm=np.inf,
             iterations={"flow": 0, "minimize": 0}, seconds={"flow": 0.0, "minimize": 0.0}, options=options,
-            layers=net.layers, net=_describe(net), tauinv=None if tauinv is None else np.array(tauinv),
+            layers=net.layers, net=describe(net), tauinv=None if tauinv is None else np.array(tauinv),
             functions=functions,
             versions={"pymlpgf": __version__, "julia": runtime.info()["version"], "numpy": np.__version__},
         )  # fmt: skip
@@ -119,20 +120,6 @@ class Checkpointer:
         else:
             self._save(result)
         return result
-
-
-def _describe(net: Net) -> dict[str, Any]:
-    """What ``Net`` needs besides layers; of a net without samples ``resume`` has to be given the net."""
-    if type(net) is not Net:
-        return {}
-    merge = net._settings["merge"]
-    values: dict[str, Any] = {**net._settings, "dtype": net.dtype.name, "threads": net._threads}
-    values["merge"] = [merge] if isinstance(merge, tuple) else merge
-    if net._kept is None:
-        return {**values, "n_features": net.n_features}
-    X, Y, w = net._kept
-    values.update(input=X, target=Y - 1 if Y.ndim == 1 else Y)
-    return values if w is None else {**values, "weights": w}
 
 
 def _continued(result: TrainResult, before: Checkpoint) -> TrainResult:

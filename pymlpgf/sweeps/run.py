@@ -12,6 +12,7 @@ from typing import Any
 
 from ..network.net import Net
 from ..results.load import load
+from ..results.problem import without_data
 from ..results.result import TrainResult
 from ..solve.train import train
 
@@ -74,6 +75,9 @@ def run_one(key: str, pickled: bytes | None, index: int, name: str, point: Any) 
         result = dataclasses.replace(train(net, start, verbosity=0, **task.options), seed=seed)
         if "interrupted" in (result.ode_stopped_by, result.optim_stopped_by):
             raise KeyboardInterrupt("the run was interrupted")
+        shared = isinstance(task.problem, Net)  # the data of all runs, which the parent has and keeps once
+        if shared:
+            result = dataclasses.replace(result, problem=without_data(result.problem))
         if task.directory is not None:
             result.save(task.directory / name)
         return Run(index, seed, result)

@@ -24,6 +24,7 @@ from ..landscape.symmetry import DistinctMinima, distinct_minima
 from ..network.net import Net
 from ..network.params import Params
 from ..results.load import load
+from ..results.problem import data_file, describe
 from ..results.result import TrainResult
 from ..solve.progress import Line
 from ..solve.train import train
@@ -84,6 +85,8 @@ class Sweep:
                 yield Run(index, point if isinstance(point, int) else None, result, resumed=True)
         if not todo:
             return
+        if self._directory is not None and isinstance(self._problem, Net) and "input" in describe(self._problem):
+            data_file(describe(self._problem), self._directory)
         if executor is None:
             from .pool import run_in_processes
 
@@ -127,6 +130,12 @@ class Sweep:
             yield self._finished[position]
             position += 1
 
+    def _whole(self, run: Run) -> Run:
+        """The run with the data that all runs share."""
+        if run.result is None or not isinstance(self._problem, Net):
+            return run
+        return dataclasses.replace(run, result=dataclasses.replace(run.result, problem=describe(self._problem)))
+
     def _advance(self) -> bool:
         """Wait for the next run; false when there is none."""
         if self._work is None:
@@ -134,7 +143,7 @@ class Sweep:
         try:
             run = next(self._work, None)
             if run is not None:
-                self._finished.append(run)
+                self._finished.append(self._whole(run))
         except BaseException:  # such as Ctrl-C: the next iteration goes on from here
             self._work = self._begin()
             self._line.end()

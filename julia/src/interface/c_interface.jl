@@ -17,9 +17,20 @@ end
 const LAST_TRACE = Ref{Any}(nothing)
 
 "Where the last error came from, as text."
-function last_trace()
-    LAST_TRACE[] === nothing && return ""
-    return sprint(Base.show_backtrace, LAST_TRACE[])
+last_trace() = LAST_TRACE[] === nothing ? "" : join(julia_frames(LAST_TRACE[]), '\n')
+
+# Julia's frames alone. Where Julia 1.5 looks up those of C, LLVM complains on stderr about libraries of newer compilers.
+function julia_frames(trace)
+    VERSION >= v"1.6" &&
+        return ["$(frame.func) at $(frame.file):$(frame.line)" for frame in stacktrace(trace) if !frame.from_c]
+    found = String[]
+    for ip in trace
+        ip isa Base.InterpreterIP && continue
+        for (name, file, line, _, from_c, _) in ccall(:jl_lookup_code_address, Any, (Ptr{Cvoid}, Cint), ip - 1, true)
+            from_c || push!(found, "$name at $file:$line")
+        end
+    end
+    return found
 end
 
 function failed(err)

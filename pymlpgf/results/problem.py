@@ -1,0 +1,95 @@
+"""What a result is a result of: the network's settings and data, enough to make it again anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import write_atomically
+from ..network.activations import Activation, code_in
+from ..network.net import Net
+
+__all__ = ["attach_data", "data_file", "describe", "rebuild", "without_data"]
+
+DATA = ("input", "target", "weights")
+
+
+def describe(net: Net) -> dict[str, Any]:
+    """What ``Net`` needs besides layers, arrays by reference; nothing of an ``InfiniteNet``."""
+    if type(net) is not Net:
+        return {}
+    merge = net._settings["merge"]
+    values: dict[str, Any] = {**net._settings, "dtype": net.dtype.name, "threads": net._threads}
+    values["merge"] = [merge] if isinstance(merge, tuple) else merge
+    if net._kept is None:
+        return {**values, "n_features": net.n_features}
+    X, Y, w = net._kept
+    values.update(input=X, target=Y - 1 if Y.ndim == 1 else Y)
+    return values if w is None else {**values, "weights": w}
+
+
+def rebuild(
+    layers: list[tuple[int, Activation, bool]], values: dict[str, Any], allow_code: bool, given: dict[str, Any]
+) -> Net:
+    """The net that was described, on its own data, or on those ``given`` where its own were left out."""
+    code = code_in(layers)
+    if code and not allow_code:
+        raise InputError(
+            f"the file holds Julia code as an activation, {code[0]!r}: give the net, or allow_code=True if you trust it"
+        )
+    settings = dict(values)
+    merge, digest = settings.pop("merge"), settings.pop("data", None)
+    data = {name: value for name, value in given.items() if value is not None}
+    if digest is not None and not data:
+        raise InputError(
+            "this result was saved without its data, and they are not beside its file: give input and target"
+        )
+    net = Net(layers, merge=None if merge is None else [tuple(entry) for entry in merge], **{**settings, **data})
+    if digest is not None and _digest(describe(net)) != digest:
+        raise InputError("input, target or weights are not those that this result was made with")
+    return net
+
+
+def _digest(values: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in DATA:
+        array = values.get(name)
+        digest.update(name.encode() if array is None else f"{name}{array.dtype.str}{array.shape}".encode())
+        digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def without_data(values: dict[str, Any]) -> dict[str, Any]:
+    """The description with a hash in place of the data."""
+    if "input" not in values:
+        return values
+    return {**{name: value for name, value in values.items() if name not in DATA}, "data": _digest(values)}
+
+
+def data_file(values: dict[str, Any], folder: Path) -> Path:
+    """Write the data once into a folder where results are saved without them."""
+    path = folder / f"data-{_digest(values)[:20]}.npz"
+    if not path.exists():
+        arrays = {name: values[name] for name in DATA if name in values}
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+    return path
+
+
+def attach_data(values: dict[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The description with its data, if they are in a file beside the result's."""
+    if "data" not in values:
+        return values
+    beside = Path(path).with_name(f"data-{values['data'][:20]}.npz")
+    try:
+        with np.load(beside, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in DATA}
+    except (OSError, ValueError):
+        return values
+    whole = {**values, **arrays}
+    del whole["data"]
+    return whole if _digest(whole) == values["data"] else values
