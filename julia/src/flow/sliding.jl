@@ -302,26 +302,128 @@ function return_to_kinks!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowS
     return nothing
 end
 
-"Sides and weights after the step to `state.y`: what was met crosses its kink, slides along it or leaves it."
-function decide!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
-    for c in kinks.met
-        before = side(kinks, c)
-        0 < before < 1 && continue               # whether it leaves is seen below
-        doubts = doubt!(kinks, c)
-        side!(kinks, c, 1 - before)
-        value_and_gradient_at!(state.g, problem, state.y)
-        θ = parameters(problem, state.y)
-        activations!(kinks, θ, c, 0)
-        n = normal!(kinks, problem, c, θ)
-        speed = -dot(state.g, n) * (1 - 2 * before)
-        speed > 0 && continue
-        copyto!(kinks.y, n)
-        orthogonalise!(kinks.y, kinks, length(kinks.active) + 1) > 0 || continue
-        push!(kinks.active, c)
-        push!(kinks.slack, slack_after(T, doubts))
-        side!(kinks, c, clamp(1 - before, eps(T), 1 - eps(T)))
-        kinks.known = false
+# At a kink is what is as near to it as the points of steps that end there come; it is judged together.
+const NEAR = 4                 # in units of rounding
+
+"All that is at its kink at the point of the last forward pass, what was met and what has slid, in `kinks.judged`."
+function gather!(kinks::Kinks)
+    empty!(kinks.judged)
+    for (b, block) in enumerate(kinks.net.blocks), (q, k) in enumerate(block.kinks)
+        for u in 1:size(k.h, 2), r in 1:kinks.rows[b]
+            @inbounds abs(k.h[r, u]) <= NEAR * k.noise && push!(kinks.judged, Contact(b, q, r, u))
+        end
     end
+    near = length(kinks.judged)
+    for list in (kinks.met, kinks.active, kinks.fellows), c in list
+        c in kinks.judged || push!(kinks.judged, c)
+    end
+    length(kinks.judged) > near && sort!(kinks.judged, by=c -> c.block)
+    return nothing
+end
+
+# Normals and pulls of what is judged, with the sides as they are, and the whole gradient there in `g`.
+function pulls!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
+    value_and_gradient_at!(g, problem, y)
+    net, θ, last = kinks.net, parameters(problem, y), 0
+    ws, scale = net.shares[1].workspace, one(T) / net.n_samples
+    resize!(kinks.pull, length(kinks.judged))
+    while length(kinks.normals) < length(kinks.judged)
+        push!(kinks.normals, zeros(T, problem.n))
+    end
+    for (i, c) in enumerate(kinks.judged)
+        if c.block != last
+            last = activations!(kinks, θ, c, last)
+            block_loss!(net.objective, Base.last(ws.E), ws, net.blocks[c.block], scale)
+        end
+        kinks.pull[i] = sides(kinks, c).jump * sensitivity(kinks, θ, c)
+        copyto!(kinks.normals[i], normal!(kinks, problem, c, θ))
+    end
+    return nothing
+end
+
+const SWEEPS = 200             # of all that is judged
+const FLIPS = 3                # of a kink that the flow points away from: with more of them there may be no end
+
+"""
+    judge!(kinks, problem, y, g)
+
+Sides at `y` such that what is judged moves to its side, or stays at its kink with a weight between: one kink after the
+other, again and again (Gauss–Seidel). Where the gradient grows across all kinks this is the part of least norm of all its
+convex combinations, which is unique. Else it begins with the sides that the flow came with.
+"""
+function judge!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
+    foreach(empty!, (kinks.active, kinks.fellows))
+    kinks.known = false
+    pulls!(kinks, problem, y, g)
+    size = norm(g)
+    changed = zero(T)
+    for sweep in 1:SWEEPS
+        moved = zero(T)
+        for (i, c) in enumerate(kinks.judged)
+            n, pull, w = kinks.normals[i], kinks.pull[i], side(kinks, c)
+            square = dot(n, n)
+            square > 0 || continue
+            toward = -dot(g, n)
+            if pull > 0
+                slack = kinks.share[i] / 2
+                new = clamp(w + toward / (pull * square), -slack, 1 + slack)
+            else
+                sweep <= FLIPS || continue
+                new = toward > 0 ? one(T) : toward < 0 ? zero(T) : w
+            end
+            new == w && continue
+            add_scaled!(g, pull * (new - w), n)
+            moved = max(moved, abs(pull * (new - w)) * sqrt(square))
+            changed = max(changed, abs(new - w))
+            side!(kinks, c, new)
+        end
+        moved > 4 * eps(T) * size || break
+    end
+    return changed
+end
+
+# Of one sample in several layers the normals and pulls depend on the sides: then they are judged again.
+const ROUNDS = 10
+
+"Sides and weights after the step to `state.y`: what is at its kink crosses it, slides along it or leaves it."
+function decide!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+    value_and_gradient_at!(state.g, problem, state.y)
+    gather!(kinks)
+    slack = resize!(kinks.share, length(kinks.judged))
+    fill!(slack, slack_after(T, 0))
+    for c in kinks.met
+        at = findfirst(==(c), kinks.judged)
+        slack[at] = slack_after(T, doubt!(kinks, c))
+    end
+    for (i, c) in enumerate(kinks.active)
+        at = findfirst(==(c), kinks.judged)
+        slack[at] = c in kinks.met ? kinks.slack[i] : max(slack[at], kinks.slack[i])
+    end
+    layers = length(kinks.net.layers) > 2
+    for _ in 1:(layers ? ROUNDS : 1)
+        judge!(kinks, problem, state.y, state.g) > sqrt(eps(T)) || break
+    end
+    empty!(kinks.slack)
+    for (i, c) in enumerate(kinks.judged)
+        w, s = side(kinks, c), slack[i]
+        if w <= -s / 2 || w >= 1 + s / 2 || w == 0 || w == 1
+            side!(kinks, c, T(w > 0.5))
+            continue
+        end
+        side!(kinks, c, clamp(w, eps(T), 1 - eps(T)))
+        copyto!(kinks.y, kinks.normals[i])
+        m = length(kinks.active) + 1
+        while length(kinks.basis) < m
+            push!(kinks.basis, zeros(T, problem.n))
+        end
+        if orthogonalise!(copyto!(kinks.basis[m], kinks.normals[i]), kinks, m) > 0
+            push!(kinks.active, c)
+            push!(kinks.slack, s)
+        else
+            push!(kinks.fellows, c)
+        end
+    end
+    kinks.known = false
     settle_weights!(kinks, problem, state)
     for c in kinks.met                           # what should have left and did not
         i = findfirst(==(c), kinks.active)
