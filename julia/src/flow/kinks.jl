@@ -20,6 +20,19 @@ struct Contact
     unit::Int
 end
 
+"""
+    Fellow
+
+What is at its kink since others slide. If its normal is `ratio` normals of the `leader`, which slides, as of samples with
+the same input or where a unit has one input and no bias, it passes its kink with it, so that they have one weight; else
+`ratio` is zero and its side a weight of its own.
+"""
+struct Fellow{T}
+    contact::Contact
+    leader::Contact
+    ratio::T
+end
+
 # What the last steps have cost, how far they led and how far they would have led without kinks; the rate of the other
 # way.
 mutable struct KinkWatch
@@ -42,9 +55,9 @@ Where the flow is, as seen from the kinks of `net`; `nothing` if there are none,
 - `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks
 - `rows`: samples in each block
 - `active`: what slides, `slack` by how much its weight may leave [0, 1]; `fellows`: what stays at its kink because its
-  normal depends on theirs, with a weight of its own, its side; `recent` and `doubts`: what was met lately, and how often
+  normal depends on theirs; `recent` and `doubts`: what was met lately, and how often
 - `judged`: all that is at its kink when sides are decided, with its `normals` and its `pull`, how many of them the gradient
-  grows by from side 0 to side 1
+  grows by from side 0 to side 1, and `leeway`, its slack if it will slide
 - `weight`: of side 1 in the convex combination (0 to 1), `weight_early` and `weight_late` at two ends of a piece of a
   step; `strength`: how many normals of its kink the gradient grows by from side 0 to side 1
 - `share`: how many normals the gradient's part across the kinks has
@@ -58,10 +71,13 @@ mutable struct Kinks{T<:AbstractFloat}
     rows::Vector{Int}
     active::Vector{Contact}
     slack::Vector{T}
-    fellows::Vector{Contact}
+    fellows::Vector{Fellow{T}}
     judged::Vector{Contact}
     normals::Vector{Vector{T}}
     pull::Vector{T}
+    leeway::Vector{T}
+    leader::Vector{Int}
+    ratio::Vector{T}
     recent::Vector{Contact}
     doubts::Vector{Int}
     weight::Vector{T}
@@ -110,8 +126,8 @@ function Kinks(net::Net{T}) where {T}
     P, widest = net.n_params, maximum(l -> max(l.width, l.fan_in), net.layers)
     z(n) = zeros(T, n)
     watch = KinkWatch(0, 0.0, 0.0, 0.0, 0.0, 0, 1, false, count < MANY_SIDES ? STANDSTILL : CROWDED)
-    return Kinks{T}(net, copy, rows, Contact[], T[], Contact[], Contact[], Vector{T}[], T[], Contact[], Int[],
-                    T[], T[], T[], T[], T[], Vector{T}[], zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(P), z(P), z(P), z(P), z(widest),
+    return Kinks{T}(net, copy, rows, Contact[], T[], Fellow{T}[], Contact[], Vector{T}[], T[], T[], Int[], T[],
+                    Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[], zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(P), z(P), z(P), z(P), z(widest),
                     z(widest))
 end
 
@@ -234,7 +250,7 @@ left_behind(kinks::Kinks, c::Contact, h) = @inbounds abs(h[c.row, c.unit]) > sid
 "Whether in the last forward pass a pre-activation was beyond its side, or a weight out of its range."
 function violated(kinks::Kinks)
     any(i -> inside(kinks.weight[i], kinks.slack[i]) < 0, eachindex(kinks.weight)) && return true
-    any(c -> left_behind(kinks, c, sides(kinks, c).h), kinks.fellows) && return true
+    any(f -> left_behind(kinks, f.contact, sides(kinks, f.contact).h), kinks.fellows) && return true
     for (b, block) in enumerate(kinks.net.blocks), k in block.kinks
         side, h, margin = k.side, k.h, k.margin
         for u in 1:size(h, 2)
@@ -269,7 +285,8 @@ function earliest!(kinks::Kinks{T}) where {T}
             push!(kinks.met, Contact(b, q, r, u))
         end
     end
-    for c in kinks.fellows
+    for f in kinks.fellows
+        c = f.contact
         k = sides(kinks, c)
         left_behind(kinks, c, k.late) || continue
         early, late, margin = abs(k.early[c.row, c.unit]), abs(k.late[c.row, c.unit]), k.margin[c.row, c.unit]

@@ -176,8 +176,16 @@ function weights!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
             last = activations!(kinks, θ, c, last)
             block_loss!(net.objective, Base.last(ws.E), ws, net.blocks[c.block], scale)
         end
-        k = sides(kinks, c)
-        kinks.strength[i] = k.jump * sensitivity(kinks, θ, c)
+        pull = sides(kinks, c).jump * sensitivity(kinks, θ, c)
+        for f in kinks.fellows
+            f.leader == c && f.ratio != 0 || continue
+            if f.contact.block != last
+                last = activations!(kinks, θ, f.contact, last)
+                block_loss!(net.objective, Base.last(ws.E), ws, net.blocks[f.contact.block], scale)
+            end
+            pull += abs(f.ratio) * sides(kinks, f.contact).jump * sensitivity(kinks, θ, f.contact)
+        end
+        kinks.strength[i] = pull
         kinks.weight[i] = side(kinks, c) - kinks.share[i] / kinks.strength[i]
         kinks.strength[i] > 0 && isfinite(kinks.weight[i]) || (kinks.weight[i] = T(Inf))
     end
@@ -314,8 +322,11 @@ function gather!(kinks::Kinks)
         end
     end
     near = length(kinks.judged)
-    for list in (kinks.met, kinks.active, kinks.fellows), c in list
+    for list in (kinks.met, kinks.active), c in list
         c in kinks.judged || push!(kinks.judged, c)
+    end
+    for f in kinks.fellows
+        f.contact in kinks.judged || push!(kinks.judged, f.contact)
     end
     length(kinks.judged) > near && sort!(kinks.judged, by=c -> c.block)
     return nothing
@@ -341,8 +352,42 @@ function pulls!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
     return nothing
 end
 
+# Who goes with whom: the first that has the same normal, but for a factor.
+function find_leaders!(kinks::Kinks{T}) where {T}
+    m = length(kinks.judged)
+    resize!(kinks.leader, m)
+    resize!(kinks.ratio, m)
+    for i in 1:m
+        n = kinks.normals[i]
+        square = dot(n, n)
+        kinks.leader[i], kinks.ratio[i] = i, one(T)
+        square > 0 || continue
+        for j in 1:i-1
+            kinks.leader[j] == j || continue
+            l = kinks.normals[j]
+            whole, both = dot(l, l), dot(n, l)
+            whole > 0 && both^2 >= (1 - 64 * eps(T)) * whole * square || continue
+            kinks.leader[i], kinks.ratio[i] = j, both / whole
+            break
+        end
+    end
+    return nothing
+end
+
+# The side that goes with the weight `w` of the leader.
+follow(w::T, ratio::T) where {T} = ratio > 0 ? w : 1 - w
+
 const SWEEPS = 200             # of all that is judged
 const FLIPS = 3                # of a kink that the flow points away from: with more of them there may be no end
+
+# Another side for what is judged, and for the gradient `g`; by how much it was another one.
+function turn!(kinks::Kinks, i::Int, new, g)
+    c = kinks.judged[i]
+    w = side(kinks, c)
+    add_scaled!(g, kinks.pull[i] * (new - w), kinks.normals[i])
+    side!(kinks, c, new)
+    return abs(new - w)
+end
 
 """
     judge!(kinks, problem, y, g)
@@ -355,29 +400,38 @@ function judge!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
     foreach(empty!, (kinks.active, kinks.fellows))
     kinks.known = false
     pulls!(kinks, problem, y, g)
+    find_leaders!(kinks)
     size = norm(g)
     changed = zero(T)
+    for (i, l) in enumerate(kinks.leader)
+        l == i && continue
+        changed = max(changed, turn!(kinks, i, follow(side(kinks, kinks.judged[l]), kinks.ratio[i]), g))
+        kinks.pull[l] += kinks.pull[i] * abs(kinks.ratio[i])
+        kinks.leeway[l] = max(kinks.leeway[l], kinks.leeway[i])
+    end
     for sweep in 1:SWEEPS
         moved = zero(T)
         for (i, c) in enumerate(kinks.judged)
+            kinks.leader[i] == i || continue
             n, pull, w = kinks.normals[i], kinks.pull[i], side(kinks, c)
             square = dot(n, n)
             square > 0 || continue
             toward = -dot(g, n)
             if pull > 0
-                slack = kinks.share[i] / 2
+                slack = kinks.leeway[i] / 2
                 new = clamp(w + toward / (pull * square), -slack, 1 + slack)
             else
                 sweep <= FLIPS || continue
                 new = toward > 0 ? one(T) : toward < 0 ? zero(T) : w
             end
             new == w && continue
-            add_scaled!(g, pull * (new - w), n)
-            moved = max(moved, abs(pull * (new - w)) * sqrt(square))
+            moved = max(moved, abs(pull) * sqrt(square) * turn!(kinks, i, new, g))
             changed = max(changed, abs(new - w))
-            side!(kinks, c, new)
         end
         moved > 4 * eps(T) * size || break
+    end
+    for (i, l) in enumerate(kinks.leader)
+        l == i || side!(kinks, kinks.judged[i], follow(side(kinks, kinks.judged[l]), kinks.ratio[i]))
     end
     return changed
 end
@@ -389,7 +443,7 @@ const ROUNDS = 10
 function decide!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     value_and_gradient_at!(state.g, problem, state.y)
     gather!(kinks)
-    slack = resize!(kinks.share, length(kinks.judged))
+    slack = resize!(kinks.leeway, length(kinks.judged))
     fill!(slack, slack_after(T, 0))
     for c in kinks.met
         at = findfirst(==(c), kinks.judged)
@@ -405,22 +459,25 @@ function decide!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowState{T}) 
     end
     empty!(kinks.slack)
     for (i, c) in enumerate(kinks.judged)
-        w, s = side(kinks, c), slack[i]
+        l = kinks.leader[i]
+        w, s = side(kinks, kinks.judged[l]), slack[l]
         if w <= -s / 2 || w >= 1 + s / 2 || w == 0 || w == 1
-            side!(kinks, c, T(w > 0.5))
-            continue
-        end
-        side!(kinks, c, clamp(w, eps(T), 1 - eps(T)))
-        copyto!(kinks.y, kinks.normals[i])
-        m = length(kinks.active) + 1
-        while length(kinks.basis) < m
-            push!(kinks.basis, zeros(T, problem.n))
-        end
-        if orthogonalise!(copyto!(kinks.basis[m], kinks.normals[i]), kinks, m) > 0
-            push!(kinks.active, c)
-            push!(kinks.slack, s)
+            side!(kinks, c, follow(T(w > 0.5), kinks.ratio[i]))
+        elseif l < i
+            side!(kinks, c, follow(side(kinks, kinks.judged[l]), kinks.ratio[i]))
+            push!(kinks.fellows, Fellow{T}(c, kinks.judged[l], kinks.judged[l] in kinks.active ? kinks.ratio[i] : zero(T)))
         else
-            push!(kinks.fellows, c)
+            side!(kinks, c, clamp(w, eps(T), 1 - eps(T)))
+            m = length(kinks.active) + 1
+            while length(kinks.basis) < m
+                push!(kinks.basis, zeros(T, problem.n))
+            end
+            if orthogonalise!(copyto!(kinks.basis[m], kinks.normals[i]), kinks, m) > 0
+                push!(kinks.active, c)
+                push!(kinks.slack, s)
+            else
+                push!(kinks.fellows, Fellow{T}(c, c, zero(T)))
+            end
         end
     end
     kinks.known = false
@@ -428,6 +485,15 @@ function decide!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowState{T}) 
     for c in kinks.met                           # what should have left and did not
         i = findfirst(==(c), kinks.active)
         i === nothing || (kinks.slack[i] = max(kinks.slack[i], slack_after(T, doubt!(kinks, c))))
+    end
+    return nothing
+end
+
+"A side for `c` and for its fellows."
+function lead!(kinks::Kinks, c::Contact, w)
+    side!(kinks, c, w)
+    for f in kinks.fellows
+        f.leader == c && f.ratio != 0 && side!(kinks, f.contact, follow(w, f.ratio))
     end
     return nothing
 end
@@ -443,12 +509,13 @@ function settle_weights!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowSt
         end
         if at == 0
             for (i, c) in enumerate(kinks.active)
-                side!(kinks, c, clamp(kinks.weight[i], eps(T), 1 - eps(T)))
+                lead!(kinks, c, clamp(kinks.weight[i], eps(T), 1 - eps(T)))
             end
             break
         end
         c = kinks.active[at]
-        side!(kinks, c, isfinite(kinks.weight[at]) ? T(kinks.weight[at] > 0.5) : round(side(kinks, c)))
+        lead!(kinks, c, isfinite(kinks.weight[at]) ? T(kinks.weight[at] > 0.5) : round(side(kinks, c)))
+        filter!(f -> f.leader != c, kinks.fellows)
         deleteat!(kinks.active, at)
         deleteat!(kinks.slack, at)
         kinks.known = false
