@@ -193,7 +193,7 @@ end
 # left to which the flow comes back at once. What is met again while it is one of `RECENT` that were met must go beyond
 # the kink, or out of [0, 1], by ten times as much each time; at first by rounding.
 const RECENT = 32
-const MOST_SLACK = 0.01
+const MOST_SLACK = 1e-4
 slack_after(::Type{T}, doubts::Int) where {T} = min(sqrt(eps(T)) * T(10)^doubts, T(MOST_SLACK))
 
 "Remember that `c` was met: how often it was, of late."
