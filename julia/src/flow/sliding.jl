@@ -409,6 +409,19 @@ function judge!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
         kinks.pull[l] += kinks.pull[i] * abs(kinks.ratio[i])
         kinks.leeway[l] = max(kinks.leeway[l], kinks.leeway[i])
     end
+    changed = max(changed, sweep!(kinks, g, size))
+    if undecided(kinks, g)
+        probe!(kinks, g)
+        changed = max(changed, one(T), sweep!(kinks, g, size))
+    end
+    for (i, l) in enumerate(kinks.leader)
+        l == i || side!(kinks, kinks.judged[i], follow(side(kinks, kinks.judged[l]), kinks.ratio[i]))
+    end
+    return changed
+end
+
+function sweep!(kinks::Kinks{T}, g, size) where {T}
+    changed = zero(T)
     for sweep in 1:SWEEPS
         moved = zero(T)
         for (i, c) in enumerate(kinks.judged)
@@ -430,10 +443,37 @@ function judge!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
         end
         moved > 4 * eps(T) * size || break
     end
-    for (i, l) in enumerate(kinks.leader)
-        l == i || side!(kinks, kinks.judged[i], follow(side(kinks, kinks.judged[l]), kinks.ratio[i]))
-    end
     return changed
+end
+
+# Whether a kink that the flow points away from is held by others that it depends on. Its side may then be one that no
+# point nearby has, and small steps would lead away.
+function undecided(kinks::Kinks{T}, g) where {T}
+    size = norm(g)
+    return any(eachindex(kinks.judged)) do i
+        n = kinks.normals[i]
+        kinks.leader[i] == i && kinks.pull[i] < 0 && norm(n) > 0 && abs(dot(g, n)) <= T(1e-4) * norm(n) * size
+    end
+end
+
+const TINY_STEPS = 400             # steps: sides are known to one in the half of them
+
+"Sides that equal steps from the point have in the mean of their second half, `g` along; the first is along `g` as it is."
+function probe!(kinks::Kinks{T}, g) where {T}
+    m = length(kinks.judged)
+    mean, z = fill!(resize!(kinks.share, m), zero(T)), fill!(kinks.y, zero(T))
+    for p in 1:TINY_STEPS
+        add_scaled!(z, -one(T), g)
+        for i in 1:m
+            kinks.leader[i] == i || continue
+            turn!(kinks, i, T(dot(z, kinks.normals[i]) > 0), g)
+            2p > TINY_STEPS && (mean[i] += side(kinks, kinks.judged[i]) / (TINY_STEPS ÷ 2))
+        end
+    end
+    for i in 1:m
+        kinks.leader[i] == i && turn!(kinks, i, mean[i], g)
+    end
+    return nothing
 end
 
 # Of one sample in several layers the normals and pulls depend on the sides: then they are judged again.
