@@ -371,3 +371,19 @@ function thaw!(kinks::Kinks)
     kinks.frozen = kinks.cut = false
     return nothing
 end
+
+"""
+    ignore_kinks!(kinks, problem, state)
+
+Where steps on one side of kinks lead nowhere: go on without knowledge of them for a while, longer each time.
+"""
+function ignore_kinks!(kinks::Kinks, problem, state)
+    w = kinks.watch
+    w.wait, w.patience = w.patience, min(4 * w.patience, MOST_PATIENCE)
+    w.steps, w.covered, w.wanted, w.trial = 0, 0.0, 0.0, false
+    thaw!(kinks)
+    problem.net = kinks.plain
+    value_and_gradient_at!(state.g, problem, state.y)
+    state.loss, state.gnorm = problem.value[], problem.gnorm
+    return nothing
+end
