@@ -121,6 +121,22 @@ end
         @test res.x[2] ≈ 3 atol = 2e-5
     end
 
+    # Weights of a unit vanish on the way: judged one at a time, its kinks led 3e-3 to 5e-2 astray.
+    @testset "kinks that meet in one point: $widths, seed $seed" for (widths, f, seed) in
+            (([1, 3, 3], leaky, 22), ([2, 3], relu, 17), ([2, 5], relu, 8), ([3, 3, 3], relu, 3))
+        hidden = [(k, f, false) for k in widths[2:end]]
+        net = Net(layers=(hidden..., (1, MLPGF.identity_, false)), input=normal(seed, widths[1], 20),
+                  target=normal(seed + 100, 1, 20))
+        x0 = random_params(seed + 1, net)
+        reference = tiny_steps(x -> gradient(net, x), x0, 20.0, 100_000)
+        for alg in (Auto(), Rodas5P())
+            @test relative(flow(net, x0; alg=alg, maxT=20.0).x, reference) < 1e-4
+        end
+        res = flow(net, x0; maxiterations=8000)
+        @test res.stopped_by in (Stop.roundoff, Stop.min_gnorm)
+        @test res.gnorm < 1e-6
+    end
+
     @testset "a known slide in BigFloat, other clocks, dense output, events" begin
         net, x0, τ = slide(BigFloat)
         points = [flow(net, x0; alg=Tsit5(), tauinv=τ, maxT=t, abstol=1e-16, reltol=1e-16).x[2] for t in (3, 5)]

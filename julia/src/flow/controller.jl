@@ -129,7 +129,7 @@ function restart!(s::Stagnation, state::FlowState)
     return false
 end
 
-function stagnates!(s::Stagnation{T}, state::FlowState{T}, maxT::Float64) where {T}
+function stagnates!(s::Stagnation{T}, state::FlowState{T}, maxT::Float64, kinked::Bool) where {T}
     better = false
     # The marks are only lowered by more than round-off, so that slow progress adds up.
     if state.loss < s.loss - 4 * eps(T) * abs(s.loss)
@@ -163,5 +163,18 @@ function stagnates!(s::Stagnation{T}, state::FlowState{T}, maxT::Float64) where 
         size = max(size, abs(state.y[i]))
     end
     (s.promised > noise * abs(state.loss) || moved <= noise * size) && return true
+    # Steps that end at kinks do not become the leaps in which rounding is noticed elsewhere.
+    kinked && within(state, 64 * noise) && return true
     return restart!(s, state)
 end
+
+# Whether the gradient is so little that a move of the parameters by their own size would change the loss by less than the
+# part `little` of it, or of what rounding has to do with.
+function within(state::FlowState{T}, little::T) where {T}
+    size = maximum(abs, state.y)
+    return state.gnorm * size <= little * sqrt(abs(state.loss) * state.loss_scale)
+end
+
+# With kinks no progress may also be that of steps that all end at kinks, so the gradient must be one whose square cannot be
+# seen in the loss.
+arrived(state::FlowState{T}) where {T} = at_floor(state) || within(state, 64 * sqrt(eps(T)))

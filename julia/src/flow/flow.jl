@@ -170,6 +170,13 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 indefinite |= verdict == NO_STEP
                 verdict == NOT_FINITE && (wall = iterations)
                 reason = hopeless(problem, state, verdict, failures)
+                if reason != Stop.running && kinks !== nothing && !arrived(state) && kinks.frozen
+                    ignore_kinks!(kinks, problem, state)
+                    restart!(cache)
+                    state.h = initial_step!(problem, state, remaining, control.order)
+                    reason, failures, indefinite = Stop.running, 0, false
+                    continue
+                end
                 state.h *= verdict == TOO_WRONG ? reject_factor(control, state.error) : verdict == NOT_FINITE ? 0.1 :
                            verdict == NO_STEP ? 0.6 : 0.3
                 reason == Stop.running && elapsed(monitor) >= limits.maxtime && (reason = Stop.maxtime)
@@ -196,8 +203,12 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             problem.scaled ? unscale_free!(x, problem, state.y) : copyto!(x, state.y)
             record!(recorder, state.t, x, state.loss, state.gnorm, state.modelled)
             reason = cut > 0 ? Stop.event : flow_finished(state, limits, iterations, monitor)
-            if reason == Stop.running && stagnates!(stagnation, state, limits.maxT)
-                reason = iterations - wall < WINDOW && !at_floor(state) ? Stop.diverged : Stop.roundoff
+            stuck = reason == Stop.running && stagnates!(stagnation, state, limits.maxT, kinks !== nothing)
+            if stuck && kinks !== nothing && !arrived(state)
+                restart!(stagnation, state)
+            elseif stuck
+                stuck = false
+                reason = kinks === nothing && iterations - wall < WINDOW && !at_floor(state) ? Stop.diverged : Stop.roundoff
             end
             reason == Stop.running &&
                 (reason = poll!(monitor, :flow, iterations, state.t, Float64(state.loss), state.gnorm, x))
@@ -206,7 +217,11 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 restart!(cache)
                 state.h = whole
             end
-            if kinks !== nothing && review!(kinks, problem, x, step, whole)
+            if stuck && kinks.frozen
+                ignore_kinks!(kinks, problem, state)
+                restart!(cache)
+                state.h = initial_step!(problem, state, limits.maxT - state.t, control.order)
+            elseif kinks !== nothing && review!(kinks, problem, x, step, whole)
                 value_and_gradient_at!(state.g, problem, state.y)
                 state.loss, state.gnorm = problem.value[], problem.gnorm
                 restart!(cache)

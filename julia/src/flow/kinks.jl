@@ -3,8 +3,10 @@
 # (`take_sides!`), and end where the first pre-activation reaches one. There the flow crosses, or, where it points to
 # the kink from both sides, slides along it with the convex combination of both gradients that stays on it (Filippov,
 # *Differential equations with discontinuous righthand sides*, 1988): the part of the gradient that is tangential to all
-# kinks slid along. With several kinks of one sample in different layers the weights of the sides enter each other's
-# gradients; each is then judged with the others as they were at the last decision.
+# kinks slid along. Where several meet in one point, as all of a unit without bias do when its weights vanish, the sides are
+# those with which the velocity leads to the sides it is computed with: a linear complementarity problem. With several
+# kinks of one sample in different layers the weights of the sides enter each other's gradients; in a step each is then
+# followed with the others as they were at the last decision.
 
 """
     Contact
@@ -16,6 +18,19 @@ struct Contact
     kink::Int
     row::Int
     unit::Int
+end
+
+"""
+    Fellow
+
+What is at its kink since others slide. If its normal is `ratio` normals of the `leader`, which slides, as of samples with
+the same input or where a unit has one input and no bias, it passes its kink with it, so that they have one weight; else
+`ratio` is zero and its side a weight of its own.
+"""
+struct Fellow{T}
+    contact::Contact
+    leader::Contact
+    ratio::T
 end
 
 # What the last steps have cost, how far they led and how far they would have led without kinks; the rate of the other
@@ -39,8 +54,10 @@ Where the flow is, as seen from the kinks of `net`; `nothing` if there are none,
 
 - `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks
 - `rows`: samples in each block
-- `active`: what slides, `slack` by how much its weight may leave [0, 1]; `recent` and `doubts`: what was met lately, and
-  how often
+- `active`: what slides, `slack` by how much its weight may leave [0, 1]; `fellows`: what stays at its kink because its
+  normal depends on theirs; `recent` and `doubts`: what was met lately, and how often
+- `judged`: all that is at its kink when sides are decided, with its `normals` and its `pull`, how many of them the gradient
+  grows by from side 0 to side 1, and `leeway`, its slack if it will slide
 - `weight`: of side 1 in the convex combination (0 to 1), `weight_early` and `weight_late` at two ends of a piece of a
   step; `strength`: how many normals of its kink the gradient grows by from side 0 to side 1
 - `share`: how many normals the gradient's part across the kinks has
@@ -54,6 +71,13 @@ mutable struct Kinks{T<:AbstractFloat}
     rows::Vector{Int}
     active::Vector{Contact}
     slack::Vector{T}
+    fellows::Vector{Fellow{T}}
+    judged::Vector{Contact}
+    normals::Vector{Vector{T}}
+    pull::Vector{T}
+    leeway::Vector{T}
+    leader::Vector{Int}
+    ratio::Vector{T}
     recent::Vector{Contact}
     doubts::Vector{Int}
     weight::Vector{T}
@@ -102,8 +126,8 @@ function Kinks(net::Net{T}) where {T}
     P, widest = net.n_params, maximum(l -> max(l.width, l.fan_in), net.layers)
     z(n) = zeros(T, n)
     watch = KinkWatch(0, 0.0, 0.0, 0.0, 0.0, 0, 1, false, count < MANY_SIDES ? STANDSTILL : CROWDED)
-    return Kinks{T}(net, copy, rows, Contact[], T[], Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[],
-                    zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(P), z(P), z(P), z(P), z(widest),
+    return Kinks{T}(net, copy, rows, Contact[], T[], Fellow{T}[], Contact[], Vector{T}[], T[], T[], Int[], T[],
+                    Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[], zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(P), z(P), z(P), z(P), z(widest),
                     z(widest))
 end
 
@@ -135,7 +159,7 @@ end
 "Put every pre-activation at `x` on the side that it is on; nothing slides."
 function freeze!(kinks::Kinks{T}, x) where {T}
     net = kinks.net
-    foreach(empty!, (kinks.active, kinks.slack))
+    foreach(empty!, (kinks.active, kinks.slack, kinks.fellows))
     kinks.known = false
     for _ in net.layers                    # a layer's sides must be known before the next one's can be
         forward_kinks!(kinks, x)
@@ -169,7 +193,7 @@ end
 # left to which the flow comes back at once. What is met again while it is one of `RECENT` that were met must go beyond
 # the kink, or out of [0, 1], by ten times as much each time; at first by rounding.
 const RECENT = 32
-const MOST_SLACK = 0.01
+const MOST_SLACK = 1e-4
 slack_after(::Type{T}, doubts::Int) where {T} = min(sqrt(eps(T)) * T(10)^doubts, T(MOST_SLACK))
 
 "Remember that `c` was met: how often it was, of late."
@@ -203,7 +227,7 @@ function set_margins!(kinks::Kinks{T}, reltol::Float64) where {T}
         for u in 1:size(k.h, 2)
             @inbounds @simd for r in 1:kinks.rows[b]
                 side, h = k.side[r, u], k.h[r, u]
-                k.margin[r, u] = max(k.noise, 2 * ifelse(side == 1, -h, h))
+                k.margin[r, u] = max(k.noise, 2 * ifelse(side == 1, -h, ifelse(side == 0, h, abs(h))))
             end
         end
     end
@@ -221,9 +245,12 @@ inside(w::T, slack::T) where {T} = min(w, 1 - w) + slack
 # Pre-activations that slide are not looked at: their sides lie between 0 and 1.
 @inline beyond(side::T, h::T, margin::T) where {T} = (side == 1) & (h < -margin) | (side == 0) & (h > margin)
 
+left_behind(kinks::Kinks, c::Contact, h) = @inbounds abs(h[c.row, c.unit]) > sides(kinks, c).margin[c.row, c.unit]
+
 "Whether in the last forward pass a pre-activation was beyond its side, or a weight out of its range."
 function violated(kinks::Kinks)
     any(i -> inside(kinks.weight[i], kinks.slack[i]) < 0, eachindex(kinks.weight)) && return true
+    any(f -> left_behind(kinks, f.contact, sides(kinks, f.contact).h), kinks.fellows) && return true
     for (b, block) in enumerate(kinks.net.blocks), k in block.kinks
         side, h, margin = k.side, k.h, k.margin
         for u in 1:size(h, 2)
@@ -257,6 +284,15 @@ function earliest!(kinks::Kinks{T}) where {T}
             tiny &= late >= -margin - k.noise
             push!(kinks.met, Contact(b, q, r, u))
         end
+    end
+    for f in kinks.fellows
+        c = f.contact
+        k = sides(kinks, c)
+        left_behind(kinks, c, k.late) || continue
+        early, late, margin = abs(k.early[c.row, c.unit]), abs(k.late[c.row, c.unit]), k.margin[c.row, c.unit]
+        early < late && (part = min(part, (margin + k.noise / 2 - early) / (late - early)))
+        tiny &= late <= margin + k.noise
+        push!(kinks.met, c)
     end
     for (i, c) in enumerate(kinks.active)
         slack = kinks.slack[i]
@@ -331,8 +367,23 @@ function review!(kinks::Kinks, problem, x, step::Float64, whole::Float64)
 end
 
 function thaw!(kinks::Kinks)
-    empty!(kinks.active)
-    empty!(kinks.slack)
+    foreach(empty!, (kinks.active, kinks.slack, kinks.fellows))
     kinks.frozen = kinks.cut = false
+    return nothing
+end
+
+"""
+    ignore_kinks!(kinks, problem, state)
+
+Where steps on one side of kinks lead nowhere: go on without knowledge of them for a while, longer each time.
+"""
+function ignore_kinks!(kinks::Kinks, problem, state)
+    w = kinks.watch
+    w.wait, w.patience = w.patience, min(4 * w.patience, MOST_PATIENCE)
+    w.steps, w.covered, w.wanted, w.trial = 0, 0.0, 0.0, false
+    thaw!(kinks)
+    problem.net = kinks.plain
+    value_and_gradient_at!(state.g, problem, state.y)
+    state.loss, state.gnorm = problem.value[], problem.gnorm
     return nothing
 end
