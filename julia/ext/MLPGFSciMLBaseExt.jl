@@ -99,7 +99,7 @@ function MLPGF.try_step!(cache::SciMLCache, problem::FlowProblem, state::FlowSta
         copyto!(state.gnew, cache.g)
         state.lossnew, state.gnormnew = cache.loss, cache.gnorm
         state.evaluated, state.estimated = true, false
-        isfinite(state.lossnew) && isfinite(state.gnormnew) && return 0
+        isfinite(state.lossnew) && isfinite(state.gnormnew) && return MLPGF.GOOD
     end
     # It cannot go on, and will not recover: the flow ends here, at a point where nothing moves or at a wall.
     state.h = 0.0

@@ -113,8 +113,8 @@ class Classification:
         if self.kind == "not a fixed point":
             lines.append(
                 f"  the Newton step is {self.displacement:.2g} long (tolerance {self.displacement_tolerance:.2g}), or "
-                f"the gradient in null directions exceeds {self.gradient_tolerance:.2g}: minimize or polish first (at a "
-                "kink of an activation, as relu has, the gradient of a minimum need not vanish)"
+                f"the gradient in null directions exceeds {self.gradient_tolerance:.2g}: minimize or polish first "
+                "(at a kink of an activation, as relu has, the gradient of a minimum need not vanish)"
             )
         return "\n".join(lines)
 

@@ -152,6 +152,8 @@ def gauss_hermite_net(target: Callable[[np.ndarray], Any] | TeacherNet, net: Net
         raise InputError(f"target is {type(target).__name__}; a pymlpgf.TeacherNet or a function is needed")
     if not _is_whole(order) or not 1 <= order <= 1000:
         raise InputError(f"order is {order!r}; a whole number from 1 to 1000 is needed")
-    X, w = runtime.start().gauss_hermite(net.n_features, int(order))
+    bridge = runtime.start()
+    options: dict[str, object] = {"n_features": net.n_features, "order": int(order)}
+    X, w = bridge.tool(0, "gauss_hermite", options, [], lambda answer: bridge.fields(answer, ["X", "w"]))
     X = X.astype(net.dtype)
     return net.on(X, target(X), (len(w) * w).astype(net.dtype))

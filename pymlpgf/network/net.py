@@ -448,9 +448,7 @@ class Net:
 
     def _compute(self, what: str, p: Any, read: Callable[[int], Any] | None = None) -> Any:
         p = self._flat(p)
-        return self._bridge.compute(
-            self._handle, _address(p), what, read or (lambda handle: self._bridge.field(handle, ""))
-        )
+        return self._bridge.tool(self._handle, what, {}, [p], read or (lambda handle: self._bridge.field(handle, "")))
 
     def _flat(self, p: Any, name: str = "p") -> np.ndarray:
         if type(p) is Params:

@@ -27,7 +27,7 @@ i32, i64, u64, f64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64, ctypes.c_d
 ptr, text = ctypes.c_void_p, ctypes.c_char_p
 
 #: the number of the border that this file speaks (BORDER in julia/src/interface/c_interface.jl)
-BORDER = 2
+BORDER = 3
 #: name -> (result, arguments), in the order of MLPGF's table
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "last_error": (i64, (ptr, i64)),
@@ -39,13 +39,11 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hessian": (i32, (i64, ptr, ptr)),
     "hvp": (i32, (i64, ptr, ptr, ptr)),
     "predict": (i32, (i64, ptr, ptr, i64, ptr)),
-    "compute": (i32, (i64, ptr, text, ptr)),
     "random_params": (i32, (i64, u64, text, ptr)),
     "solve": (i32, (i64, ptr, text, text, ptr, ptr, ptr, ptr)),
     "tool": (i32, (i64, text, text, ptr, ptr, i64, ptr)),
     "fields": (i32, (i64, text, ptr)),
     "infinite_net": (i32, (i64, ptr, i64, ptr)),
-    "gauss_hermite": (i32, (i64, i64, ptr)),
 }
 REPORT = ctypes.CFUNCTYPE(i32, i32, i64, f64, f64, f64, ptr)
 ASK = ctypes.CFUNCTYPE(f64, i64, i64, f64, ptr)
@@ -198,26 +196,6 @@ class Bridge:
         handle = i64()
         self._check(self._call["infinite_net"](teacher, x, student, ctypes.addressof(handle)))
         return handle.value
-
-    def gauss_hermite(self, n_features: int, order: int) -> tuple[np.ndarray, np.ndarray]:
-        """Nodes (N, n_features) and weights (N,) of the product rule for standard normal inputs."""
-        self.enter()
-        handle = i64()
-        self._check(self._call["gauss_hermite"](n_features, order, ctypes.addressof(handle)))
-        try:
-            return self.field(handle.value, "X"), self.field(handle.value, "w")
-        finally:
-            self.release_later(handle.value)
-
-    def compute(self, net: int, x: int, what: str, read: Callable[[int], R]) -> R:
-        """What ``read`` makes of the handle to "jacobian", "gauss_newton", … at the parameters at address ``x``."""
-        self.enter()
-        handle = i64()
-        self._check(self._call["compute"](net, x, what.encode(), ctypes.addressof(handle)))
-        try:
-            return read(handle.value)
-        finally:
-            self.release_later(handle.value)
 
     def tool(
         self, net: int, what: str, options: dict[str, object], arrays: list[np.ndarray], read: Callable[[int], R]

@@ -109,8 +109,9 @@ end
 check_setting(name, @nospecialize(value), good) = good ? nothing : Base.invokelatest(refuse_setting, name, value)
 refuse_setting(name, value) = throw(ArgumentError("$name = $value is not allowed: it must not be negative or NaN."))
 
-# Why a trial step was not taken.
-const NO_STEP, NOT_FINITE, TOO_WRONG, UPHILL, TOO_FAST = 1, 2, 3, 4, 5
+# Whether a trial step is taken, and why not. Numbers, since a dynamic call returns small ones without allocating; an
+# enum's values took 16 bytes a step.
+const GOOD, NO_STEP, NOT_FINITE, TOO_WRONG, UPHILL, TOO_FAST = 0, 1, 2, 3, 4, 5
 
 "The loop, compiled once for a number type: method and net are reached by dynamic calls that do not allocate."
 function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
@@ -164,7 +165,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             remaining = (limits.maxT - state.t) - state.t_low
             state.h >= 0.99 * remaining && (state.h = remaining)
             verdict = try_step!(cache, problem, state, failures)
-            if verdict != 0
+            if verdict != GOOD
                 rejected += 1
                 failures += 1
                 indefinite |= verdict == NO_STEP
@@ -262,7 +263,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                          limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
 end
 
-"One trial step: 0 if it is good, else why not; its error norm goes to `state.error`."
+"One trial step, good or why not; its error norm goes to `state.error`."
 function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state::FlowState, failures::Int)
     state.estimated = false
     attempt!(cache, problem, state)::Bool || return NO_STEP
@@ -274,7 +275,7 @@ function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state:
     (isfinite(state.lossnew) && isfinite(state.gnormnew)) || return NOT_FINITE
     state.lossnew <= state.loss + loss_slack(state) || return UPHILL
     failures < 3 && watch_escape(cache)::Bool && escapes_too_fast(state) && return TOO_FAST
-    return 0
+    return GOOD
 end
 
 # Residuals of nothing but round-off: trials that are not finite are then the doing of steps without end, not of a wall.

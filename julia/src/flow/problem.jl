@@ -184,42 +184,38 @@ end
 
 Where an integration is: the last accepted point, the trial point, and the step between them.
 """
-mutable struct FlowState{T<:AbstractFloat}
+Base.@kwdef mutable struct FlowState{T<:AbstractFloat}
     y::Vector{T}
-    ynew::Vector{T}
-    g::Vector{T}
-    gnew::Vector{T}
-    err::Vector{T}
-    loss::T
-    lossnew::T
-    loss_scale::T           # the loss at the start, at least one: the square of what residuals are made of
-    gnorm::Float64
-    gnormnew::Float64
-    evaluated::Bool
-    estimated::Bool         # loss and gradient at the trial point are those of a model
-    modelled::Bool          # so are those at the last accepted point
-    exact::Bool             # a model's are not wanted
-    goal_gnorm::Float64     # near these they must be the true ones
-    goal_loss::Float64
-    continuous::Bool        # the solution is wanted between the points too
-    error::Float64          # norm of err, relative to the tolerance
-    stiffness::Float64      # h times the curvature of the step, where the method has a limit of stability
-    longest::Float64        # the longest step that limit allows
-    h::Float64
-    factor::Float64         # to the next step
-    t::Float64
-    t_low::Float64
-    t_end::Float64
+    ynew::Vector{T} = zero(y)
+    g::Vector{T} = zero(y)
+    gnew::Vector{T} = zero(y)
+    err::Vector{T} = zero(y)
+    loss::T = NaN
+    lossnew::T = 0
+    loss_scale::T = 1               # the loss at the start, at least one: the square of what residuals are made of
+    gnorm::Float64 = NaN
+    gnormnew::Float64 = NaN
+    evaluated::Bool = false
+    estimated::Bool = false         # loss and gradient at the trial point are those of a model
+    modelled::Bool = false          # so are those at the last accepted point
+    exact::Bool = false             # a model's are not wanted
+    goal_gnorm::Float64 = 0         # near these they must be the true ones
+    goal_loss::Float64 = 0
+    continuous::Bool = false        # the solution is wanted between the points too
+    error::Float64 = 0              # norm of err, relative to the tolerance
+    stiffness::Float64 = 0          # h times the curvature of the step, where the method has a limit of stability
+    longest::Float64 = Inf          # the longest step that limit allows
+    h::Float64 = 0
+    factor::Float64 = 1             # to the next step
+    t::Float64 = 0
+    t_low::Float64 = 0
+    t_end::Float64 = Inf
     abstol::Float64
     reltol::Float64
-    escape::Float64
+    escape::Float64 = 1
 end
-
-function FlowState(problem::FlowProblem{T}, abstol, reltol) where {T}
-    n = problem.n
-    return FlowState{T}(zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), T(NaN), zero(T),
-                        one(T), NaN, NaN, false, false, false, false, 0.0, 0.0, false, 0.0, 0.0, Inf, 0.0, 1.0, 0.0, 0.0, Inf, abstol, reltol, 1.0)
-end
+FlowState(problem::FlowProblem{T}, abstol, reltol) where {T} =
+    FlowState{T}(y=zeros(T, problem.n), abstol=abstol, reltol=reltol)
 
 "Loss and gradient at the trial point, unless the method has them already."
 function evaluate_trial!(problem::FlowProblem, state::FlowState)

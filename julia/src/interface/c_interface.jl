@@ -58,11 +58,8 @@ end
 
 array(::Type{T}, p::Ptr{Cvoid}, dims...) where {T} = unsafe_wrap(Array, Ptr{T}(p), dims)
 
-function parameters(net::AbstractNet{T}, p::Ptr{Cvoid}) where {T}
-    x = array(T, p, n_params(net))
-    all(isfinite, x) || throw(ArgumentError("the parameters contain NaN or Inf"))
-    return x
-end
+parameters(net::AbstractNet{T}, p::Ptr{Cvoid}) where {T} = finite(array(T, p, n_params(net)))
+finite(x) = all(isfinite, x) ? x : throw(ArgumentError("the parameters contain NaN or Inf"))
 
 # What is not called by the thousand goes through `invokelatest`, which keeps inference from compiling everything
 # behind it when the table is made: 1.2 s of every start became 0.2 s.
@@ -166,16 +163,6 @@ function border_with_data(net::Net{T}, N, X, O, Y, w) where {T}
     return with_data(net, input, target; weights=weights)
 end
 
-const COMPUTATIONS = Dict{String,Function}("jacobian" => jacobian, "gauss_newton" => gauss_newton,
-    "hessian_blocks" => hessian_blocks, "tangent_kernel" => tangent_kernel, "data_terms" => data_terms)
-
-"A handle to what one of `COMPUTATIONS` makes of the net and its parameters."
-c_compute(net::Int64, x::Ptr{Cvoid}, what::Cstring, out::Ptr{Int64}) = @status begin
-    value = Base.invokelatest(border_compute, net_of(net), x, COMPUTATIONS[unsafe_string(what)])
-    unsafe_store!(out, keep!(value))
-end
-border_compute(net::AbstractNet, x, what) = what(net, copy(parameters(net, x)))
-
 c_loss(net::Int64, x::Ptr{Cvoid}, value::Ptr{Float64}) = @status border_loss(net_of(net), x, value)
 border_loss(net::AbstractNet, x, value) = unsafe_store!(value, Float64(loss(net, parameters(net, x))))
 
@@ -212,11 +199,6 @@ c_infinite_net(teacher::Int64, x::Ptr{Cvoid}, student::Int64, out::Ptr{Int64}) =
     unsafe_store!(out, keep!(net))
 end
 border_infinite_net(teacher, x, student) = InfiniteNet(TeacherNet(teacher, copy(parameters(teacher, x))), student)
-
-"A handle to nodes `X` (D×N) and weights `w` of the product rule."
-c_gauss_hermite(D::Int64, order::Int64, out::Ptr{Int64}) = @status begin
-    unsafe_store!(out, keep!(Base.invokelatest(gauss_hermite_grid, D, order)))
-end
 
 # ---- solvers -----------------------------------------------------------------------------------------------
 
@@ -313,7 +295,7 @@ end
 const C_TABLE = Ptr{Cvoid}[]
 
 "The number of this border: raise it with every change of the table, of a function's arguments or of what they mean."
-const BORDER = 2
+const BORDER = 3
 
 """
     c_table() -> address
@@ -333,13 +315,11 @@ function c_table()
             @cfunction(c_hessian, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid})),
             @cfunction(c_hvp, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Cvoid})),
             @cfunction(c_predict, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Int64, Ptr{Cvoid})),
-            @cfunction(c_compute, Int32, (Int64, Ptr{Cvoid}, Cstring, Ptr{Int64})),
             @cfunction(c_random_params, Int32, (Int64, UInt64, Cstring, Ptr{Cvoid})),
             @cfunction(c_solve, Int32, (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_tool, Int32, (Int64, Cstring, Cstring, Ptr{Ptr{Float64}}, Ptr{Int64}, Int64, Ptr{Int64})),
             @cfunction(c_fields, Int32, (Int64, Cstring, Ptr{Int64})),
             @cfunction(c_infinite_net, Int32, (Int64, Ptr{Cvoid}, Int64, Ptr{Int64})),
-            @cfunction(c_gauss_hermite, Int32, (Int64, Int64, Ptr{Int64})),
         ]
         append!(C_TABLE, [Ptr{Cvoid}.(UInt[BORDER, length(functions)]); functions])
     end

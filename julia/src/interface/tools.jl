@@ -58,6 +58,12 @@ subspace_of(net::AbstractNet{T}, arrays) where {T} =
 const TOOLS = Dict{String,Function}(
     "facts" => (net, o, a) -> facts(),
     "traceback" => (net, o, a) -> last_trace(),
+    "jacobian" => (net, o, a) -> jacobian(net, finite(numbers(net, a[1]))),
+    "gauss_newton" => (net, o, a) -> gauss_newton(net, finite(numbers(net, a[1]))),
+    "hessian_blocks" => (net, o, a) -> hessian_blocks(net, finite(numbers(net, a[1]))),
+    "tangent_kernel" => (net, o, a) -> tangent_kernel(net, finite(numbers(net, a[1]))),
+    "data_terms" => (net, o, a) -> data_terms(net, finite(numbers(net, a[1]))),
+    "gauss_hermite" => (net, o, a) -> gauss_hermite_grid(Int(o["n_features"]), Int(o["order"])),
     "trajectory_distance" => (net, o, a) -> border_distance(o, a),
     "classify" => (net, o, a) -> begin
         c = classify(net, a[1]; gradient_tolerance=get(o, "gradient_tolerance", nothing))

@@ -154,7 +154,7 @@ function derivatives_workload(::Type{T}) where {T}
     outside(c_predict, net, x, wave(T, 2, 4), 4, zeros(T, 2, 4))
     for (what, fields) in ("jacobian" => [""], "gauss_newton" => [""], "hessian_blocks" => ["1", "2"], "tangent_kernel" => [""],
                            "data_terms" => ["1", "2"])
-        outside_read(outside_handle(c_compute, net, x, what), fields...)
+        outside_read(outside_tool(net, what, NamedTuple(), x), fields...)
     end
     other = outside_handle(c_with_data, net, 4, wave(T, 2, 4), 2, targets(T, 2, 4), C_NULL)
     outside(c_release, Int64[other], 1)
@@ -169,8 +169,8 @@ function losses_workload(::Type{T}) where {T}
         net = outside_net(T, layers, (loss="nll",), X, Y)
         x = outside_start(net)
         outside_derivatives(net, x)
-        outside_handle(c_compute, net, x, "gauss_newton")
-        outside_handle(c_compute, net, x, "jacobian")
+        outside_tool(net, "gauss_newton", NamedTuple(), x)
+        outside_tool(net, "jacobian", NamedTuple(), x)
         outside_solve(net, x, "train", (alg="auto", optim_solver="NewtonTrustRegion"))
     end
     for options in ((loss="mse", l2=0.1, maxnorm=0.5, merge=[[1, 1, 2, 0.1]]), (loss="mse", output_factor=0.5))
@@ -178,7 +178,7 @@ function losses_workload(::Type{T}) where {T}
         x = outside_start(net)
         outside_derivatives(net, x)
         outside_solve(net, x, "train", (alg="auto", optim_solver="NewtonTrustRegion"))
-        outside_handle(c_compute, net, x, "data_terms")
+        outside_tool(net, "data_terms", NamedTuple(), x)
     end
     net = outside_net(T, Any[[3, "tanh", true], [1, "identity", true]], 2)
     outside(c_predict, net, outside_start(net), X, 6, zeros(T, 1, 6))
@@ -312,7 +312,7 @@ function infinite_workload(::Type{T}) where {T}
         outside_solve(net, x, "train", (alg="auto", maxT=1, optim_solver="NewtonTrustRegion", maxiterations_optim=4))
         outside_tool(net, "classify", NamedTuple(), x)
     end
-    outside_read(outside_handle(c_gauss_hermite, 2, 5), "X", "w")
+    outside_read(outside_tool(0, "gauss_hermite", (n_features=2, order=5)), "X", "w")
     return nothing
 end
 
@@ -334,7 +334,7 @@ end
 "Errors are told over the border too."
 function refusals_workload()
     net, x = student(Float64)
-    for (f, arguments) in ((c_compute, (net, x, "nothing of that name")), (c_tool, (net, "none", "{}", C_NULL, C_NULL, 0)))
+    for (f, arguments) in ((c_tool, (net, "none", "{}", C_NULL, C_NULL, 0)), (c_tool, (net, "none", "{", C_NULL, C_NULL, 0)))
         try
             outside_handle(f, arguments...)
         catch
