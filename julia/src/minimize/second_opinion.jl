@@ -31,7 +31,7 @@ function confirm!(search::Search{T}, objective::Objective{T}, method::MinimizeMe
     while stop == Stop.roundoff && best.gnorm > 0 && !search.settled
         P <= DENSE_OPINION && finish_isolated!(best, objective) && return stop
         x, loss, gnorm = copy(best.x), best.loss, best.gnorm
-        for other in second_opinions(method, P)
+        for other in (second_opinions(method, P)..., method)      # begun anew it may see more, too
             stop = pursue!(search, objective, other, opinion_iterations(P))
             stop == Stop.running || stop == Stop.roundoff || return stop
             gets_on(best, loss, gnorm) && break
