@@ -402,3 +402,11 @@ def test_processes_start_while_images_come_and_go(copied: Path, cache: Path, ask
     library.unlink()
     with held(library) as there:
         assert not there
+
+
+def test_what_a_builder_left_that_was_killed_at_the_very_end_is_swept(cache: Path, image: Path) -> None:
+    builder(cache, image).communicate(timeout=120)
+    (cache / "images" / "staging-1-dead").mkdir()
+    out, _ = builder(cache, image).communicate(timeout=120)
+    assert "compiled here" not in out
+    assert not list((cache / "images").glob("staging-*"))

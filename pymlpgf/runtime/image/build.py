@@ -51,6 +51,10 @@ def build(julia: Julia, wish: Settings, report: Report, *, wait: bool = True) ->
     """
     store, key = Store(wish.cache), key_of(julia)
     if store.fault(store.place(key), key) is None:
+        if any(store.folder.glob("staging-*")):  # of a builder that was killed when all but this was done
+            with contextlib.suppress(OSError), _lock(store, False, report) as owned:
+                if owned:
+                    _sweep(store)
         return store.place(key)
     with _writing_to(store.folder), _lock(store, wait, report) as owned:
         if not owned:
