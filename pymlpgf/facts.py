@@ -32,8 +32,11 @@ MINIMIZE_DEFAULTS = _FACTS["minimize_options"]
 STOPS: dict[str, str] = _FACTS["stops"]
 
 
+_MATRICES = {name: int(solver["matrices"]) for name, solver in (FLOW_METHODS | MINIMIZERS).items()}
+for _name in list(_MATRICES):  # a provider's, where we have none of that name
+    _MATRICES.setdefault(_name.rpartition(".")[2], _MATRICES[_name])
+
+
 def matrices(solver: str) -> int:
-    """How many P × P matrices the solver of that name keeps; where we have none of that name, a provider's."""
-    known = {**FLOW_METHODS, **MINIMIZERS}
-    found = known.get(solver) or next((entry for name, entry in known.items() if name.endswith(f".{solver}")), None)
-    return 0 if found is None else int(found["matrices"])
+    """How many P × P matrices the solver of that name keeps."""
+    return _MATRICES.get(solver, 0)

@@ -122,7 +122,7 @@ class _GradientFlow(BaseEstimator):
         if self.early_stopping:
             result = flow(net, p, maxT=self._time(math.inf), dense=True, **self._flow_options())
             self._stop_early(result, layers, *_part(held, X, Y, weights))
-            self._keep(replace(result, sol=None), net, layers)  # the dense solution is the largest thing here
+            self._keep(result, net, layers)
             return
         result = train(
             net, p, maxT=self._time(1), optim_solver=self.optim_solver, maxtime_optim=self.maxtime_optim,
@@ -205,7 +205,7 @@ class _GradientFlow(BaseEstimator):
         return r2_score(Y, predicted, sample_weight=weights) if len(Y) > 1 else math.nan
 
     def _keep(self, result: TrainResult, net: Net, layers: Any) -> None:
-        self.result_ = result
+        self.result_ = replace(result, sol=None, problem={})  # neither the largest thing here nor the training data
         self.layers_ = layers
         self.coefs_ = [W.T.copy() for W in self.params_.weights]
         self.intercepts_ = [b.copy() for b in self.params_.biases if b is not None]
@@ -323,7 +323,7 @@ _PARAMETERS = """
         Those of the network on standardised data.
     result_ : TrainResult
         Of the last fit, on standardised data. A fit that runs out of time keeps its best point, and warns. With
-        ``early_stopping`` it is that of the whole flow, without ``sol``.
+        ``early_stopping`` it is that of the whole flow, without ``sol``. The training data are not in it.
     loss_, loss_curve_
         The loss on standardised data, with alpha's term, at ``params_``; at the flow's recorded points and ``params_``.
     input_scaler_ : StandardScaler

@@ -87,7 +87,7 @@ def test_notebook(page, tmp_path, monkeypatch):
 def test_julia_of_all_pages(tmp_path):
     """The README and each page in a module of its own, all in one process; the README's Python in test_packaging.py."""
     modules = []
-    for number, page in enumerate([ROOT / "README.md", *PAGES]):
+    for number, page in enumerate([ROOT / "README.md", *PAGES, ROOT / "julia/README.md"]):
         code = "\n".join(code for language, code, _ in blocks(page) if language == "julia")
         if code:
             modules.append(f"module Page{number}\n{code}\nend\n")

@@ -14,8 +14,8 @@ ROOMS = (
     "sklearn", "torch", "plot", "commands", "__main__",
 )  # fmt: skip
 RUNTIME = (
-    "report", "answers", "children", "settings", "manifest", "julia", "cpu", "environment", "debian", "image", "find",
-    "background", "hosts", "bridge",
+    "report", "lock", "answers", "children", "settings", "manifest", "julia", "cpu", "environment", "debian", "image",
+    "find", "background", "hosts", "bridge",
 )  # fmt: skip
 
 

@@ -412,3 +412,13 @@ def test_defaults_are_at_least_as_good_as_those_of_scikit_learn(load, scaled: bo
     assert difference.mean() >= -difference.std(ddof=1) / np.sqrt(5)
     if regression:
         assert np.mean(ours) > 0.3
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_fitted_estimator_holds_no_training_data(early_stopping):
+    X, y = load_diabetes(return_X_y=True)
+    model = GradientFlowRegressor((2,), early_stopping=early_stopping, random_state=0, maxT=1).fit(X, y)
+    assert model.result_.problem == {}
+    assert model.result_.sol is None
+    few = GradientFlowRegressor((2,), early_stopping=early_stopping, random_state=0, maxT=1).fit(X[:60], y[:60])
+    assert len(pickle.dumps(model)) - len(pickle.dumps(few)) < X.nbytes / 2  # trajectories differ by some points

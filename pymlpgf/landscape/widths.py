@@ -91,7 +91,7 @@ def shrink_net(net: Net, p: Any, i: int, layer: int = 0, into: int | None = None
 def _replaced(net: Net, layer: int, spec: Any, merge: Any) -> Net:
     layers = net.layers
     layers[layer] = spec
-    return net._like(layers, merge)
+    return net._like(layers, merge=merge)
 
 
 def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:

@@ -88,8 +88,8 @@ class InfiniteNet(Net):
         digest.update(self._teacher.params.flat.tobytes())
         return digest.hexdigest()
 
-    def _like(self, layers: Sequence[tuple[int, Activation, bool]], merge: Any) -> Net:
-        return InfiniteNet(self._teacher, self._student._like(layers, merge))
+    def _like(self, layers: Sequence[tuple[int, Activation, bool]] | None = None, **settings: Any) -> Net:
+        return InfiniteNet(self._teacher, self._student._like(layers, **settings))
 
     @property
     def teacher(self) -> TeacherNet:
@@ -154,6 +154,6 @@ def gauss_hermite_net(target: Callable[[np.ndarray], Any] | TeacherNet, net: Net
         raise InputError(f"order is {order!r}; a whole number from 1 to 1000 is needed")
     bridge = runtime.start()
     options: dict[str, object] = {"n_features": net.n_features, "order": int(order)}
-    X, w = bridge.tool(0, "gauss_hermite", options, [], lambda answer: bridge.fields(answer, ["X", "w"]))
+    X, w = bridge.tool(0, "gauss_hermite", options, [], lambda answer: bridge.fields(answer, ("X", "w")))
     X = X.astype(net.dtype)
     return net.on(X, target(X), (len(w) * w).astype(net.dtype))

@@ -160,7 +160,7 @@ class Net:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_bridge", "_handle")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_bridge", "_handle", "_labels")}
 
     def _fingerprint(self) -> str:
         """The same for nets with the same loss function."""
@@ -170,13 +170,23 @@ class Net:
             digest.update(b"none" if array is None else array.tobytes())
         return digest.hexdigest()
 
-    def _like(self, layers: Sequence[tuple[int, Activation, bool]], merge: Any) -> Net:
-        """The same data and settings with other layers."""
-        settings: dict[str, Any] = {**self._settings, "merge": merge, "dtype": self._dtype, "threads": self._threads}
+    @property
+    def _given(self) -> tuple[Any, Any, Any]:
+        """Input, target and weights as ``Net`` takes them; labels count from 0 there, and are made once."""
         if self._kept is None:
-            return Net(layers, n_features=self._n_features, **settings)
+            return None, None, None
         X, Y, w = self._kept
-        return Net(layers, X, Y - 1 if Y.ndim == 1 else Y, weights=w, **settings)
+        if Y.ndim == 1:
+            if "_labels" not in self.__dict__:
+                self._labels = Y - 1
+            Y = self._labels
+        return X, Y, w
+
+    def _like(self, layers: Sequence[tuple[int, Activation, bool]] | None = None, **settings: Any) -> Net:
+        """The same data and settings, but for these and with other layers."""
+        X, Y, w = self._given
+        given = {**self._settings, "dtype": self._dtype, "threads": self._threads, "weights": w, **settings}
+        return Net(layers or self._layers, X, Y, n_features=self._n_features, **given)
 
     def _data(self, X: Any, Y: Any, weights: Any, n_features: int | None) -> Any:
         samples = inputs(X, n_features, self._dtype)
@@ -327,14 +337,9 @@ class Net:
         for name in settings:
             if name not in known:
                 raise KeywordError(f"replace has no keyword {name!r}{nearest(name, known)}")
-        given = {**self._settings, "dtype": self._dtype, "threads": self._threads, **settings}
-        if self._kept is None:
-            if settings.get("weights") is not None:
-                raise InputError("weights are given, but this net has no data")
-            given.pop("weights", None)
-            return Net(self._layers, n_features=self._n_features, **given)
-        X, Y, w = self._kept
-        return Net(self._layers, X, Y - 1 if Y.ndim == 1 else Y, **{"weights": w, **given})
+        if self._kept is None and settings.get("weights") is not None:
+            raise InputError("weights are given, but this net has no data")
+        return self._like(**settings)
 
     @property
     def output_factor(self) -> float:

@@ -28,8 +28,8 @@ def describe(net: Net) -> dict[str, Any]:
     values["merge"] = [merge] if isinstance(merge, tuple) else merge
     if net._kept is None:
         return {**values, "n_features": net.n_features}
-    X, Y, w = net._kept
-    values.update(input=X, target=Y - 1 if Y.ndim == 1 else Y)
+    X, Y, w = net._given
+    values.update(input=X, target=Y)
     return values if w is None else {**values, "weights": w}
 
 

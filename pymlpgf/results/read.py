@@ -22,11 +22,11 @@ _MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
 _COUNTS = ["nfev", "njev", "nhev", "nhvp"]
 _POINTS = [f"trajectory.{name}" for name in ("t", "x", "loss", "gnorm", "observables")]
 _DENSE = ["dense.t", "dense.coefficients"]
-_PATHS = [
+_PATHS = (
     *_RUN,
     *(f"ode.{name}" for name in (*_FLOW, "nfev", "nhev", "nhvp", *_POINTS, *_DENSE, "stopped_by.advice")),
     *(f"optim.{name}" for name in (*_MINIMIZE, *_COUNTS, "stopped_by.advice")),
-]
+)
 
 
 def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: list[str] | None = None) -> TrainResult:

@@ -217,7 +217,7 @@ class TrainResult:
         Raises
         ------
         InputError
-            For a student on infinitely many inputs, data that are missing or others, or code that is not allowed.
+            For a result that does not hold its net, data that are missing or others, or code that is not allowed.
 
         Examples
         --------
@@ -228,7 +228,7 @@ class TrainResult:
         True
         """
         if not self.problem:
-            raise InputError("this result does not hold its net: students on infinitely many inputs are not kept")
+            raise InputError("this result does not hold its net, as those of an InfiniteNet or of an estimator")
         given = {"input": input, "target": target, "weights": weights}
         return rebuild(self.layers, self.problem, allow_code, given)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import sys
@@ -305,13 +306,13 @@ class Bridge:
 
     def field(self, handle: int, path: str) -> Any:
         """A copy of a field of a Julia object: an array, a number, a string or None."""
-        return self.fields(handle, [path])[0]
+        return self.fields(handle, (path,))[0]
 
-    def fields(self, handle: int, paths: list[str]) -> list[Any]:
+    def fields(self, handle: int, paths: tuple[str, ...]) -> list[Any]:
         """Several fields in one call, which takes a quarter of the time of as many calls."""
         self.enter()
         info = (i64 * (6 * len(paths)))()
-        self._check(self._call["fields"](handle, _wire(paths), ctypes.addressof(info)))
+        self._check(self._call["fields"](handle, _paths(paths), ctypes.addressof(info)))
         words, numbers = info[:], (f64 * len(info)).from_buffer(info)[:]
         found: list[Any] = []
         for at in range(0, len(words), 6):
@@ -338,6 +339,11 @@ def _copy(kind: int, ndim: int, columns: int, rows: int, depth: int, address: in
 def _wire(value: object) -> bytes:
     """What is no array crosses the border as JSON (julia/src/interface/json.jl)."""
     return json.dumps(value).encode()
+
+
+@functools.lru_cache(maxsize=256)
+def _paths(paths: tuple[str, ...]) -> bytes:
+    return _wire(paths)
 
 
 def _pointer(array: np.ndarray | None) -> int | None:

@@ -76,12 +76,12 @@ end
 Steps of gradient descent and its relatives: [`flow`](@ref) with a [`DiscreteMethod`](@ref). `maxT` ends it at the first
 step that reaches it.
 """
-function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::FlowLimits, monitor::Monitor,
-                 @nospecialize(event), @nospecialize(observables)) where {T}
+function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::FlowOptions, monitor::Monitor) where {T}
+    event = limits.event
     start!(monitor, limits.maxtime)
     d.batches === nothing || watch!(d.batches.net, monitor)
     state = descent_state(method, T, length(d.x))
-    recorder = Recorder(T, length(d.x), limits.save_everystep ? 0 : limits.samples)
+    recorder = Recorder(T, length(d.x), recorded(limits))
     watch = event === nothing ? nothing : EventWatch(event, T, length(d.x), 0)::EventWatch{T}
     reason = Stop.running
     try
@@ -125,7 +125,7 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
     end
     best = isfinite(d.best_loss) ? LowestPoint{T}(d.best, d.best_loss, d.best_gnorm) : nothing
     return FlowResult{T}(d.seen, d.loss, d.gnorm, d.t, reason, d.seen_step, 0, d.nfev, 0, elapsed(monitor),
-                         method_name(method)::String, observe(Trajectory(recorder), observables), nothing, 0, best)
+                         method_name(method)::String, observe(Trajectory(recorder), limits.observables), nothing, 0, best)
 end
 
 "Whether the event happened in the last step; between steps there is nothing to locate it on."
@@ -135,7 +135,7 @@ function occurs!(watch::EventWatch, d::Descent)
     return happened(watch, before, watch.before)
 end
 
-function descent_finished(d::Descent, limits::FlowLimits, monitor::Monitor)
+function descent_finished(d::Descent, limits::FlowOptions, monitor::Monitor)
     if d.seen_step == d.clock.step
         d.gnorm <= limits.min_gnorm && return Stop.min_gnorm
         limits.minloss > 0 && d.loss <= limits.minloss && return Stop.minloss

@@ -43,19 +43,6 @@ Base.show(io::IO, r::FlowResult) =
     print(io, "FlowResult(loss = ", r.loss, ", gnorm = ", r.gnorm, ", t = ", r.t, ", ", r.stopped_by,
           " after ", r.iterations, " steps of ", r.alg, ")")
 
-# When a run ends, as plain concrete fields: the loop compiles once.
-struct FlowLimits
-    maxT::Float64
-    maxtime::Float64
-    maxiterations::Int
-    min_gnorm::Float64
-    minloss::Float64
-    dt::Float64
-    save_everystep::Bool
-    samples::Int
-    dense::Bool
-end
-
 """
     flow(net, x0; monitor = Monitor(), options...) -> FlowResult
 
@@ -87,23 +74,20 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     check_setting("reltol", o.reltol, 0 <= o.reltol < Inf)
     all(τ -> 0 <= τ < Inf, o.tauinv) || throw(ArgumentError("tauinv must be finite and not negative."))
     o.dt === nothing || check_setting("dt", o.dt, 0 < o.dt < Inf)
-    most = o.maxiterations >= typemax(Int) ? typemax(Int) : floor(Int, o.maxiterations)
-    limits = FlowLimits(o.maxT, o.maxtime, most, o.min_gnorm, o.minloss, o.dt === nothing ? 0.0 : o.dt, o.save_everystep,
-                        max(2, o.n_samples_trajectory), o.dense)
     start = convert(Vector{T}, x0)
-    alg = flow_method(o.alg)
+    alg = flow_method(o.alg)::FlowMethod
     for (name, f) in o.observables         # one that fails does so before the work is done
         f(copy(start)) isa Real || throw(ArgumentError("the observable $name must return a real number."))
     end
     if alg isa DiscreteMethod
         o.dense && throw(ArgumentError("a discrete method has no dense output"))
         descent = Descent(net, alg, start, o.tauinv, o.batchsize, o.seed)
-        return watching(() -> descend(descent, alg, limits, monitor, o.event, o.observables)::FlowResult{T}, net, monitor)
+        return watching(() -> descend(descent, alg, o, monitor)::FlowResult{T}, net, monitor)
     end
     o.batchsize === nothing || throw(ArgumentError("batchsize is for discrete methods such as Adam; a flow sees all samples"))
     problem = FlowProblem(net, o.tauinv)
     state = FlowState(problem, max(o.abstol, Float64(max(floatmin(T), T(1e-30)))), max(o.reltol, 10 * Float64(eps(T))))
-    return watching(() -> integrate(problem, state, start, alg, limits, monitor, o.event, o.observables), net, monitor)
+    return watching(() -> integrate(problem, state, start, alg, o, monitor), net, monitor)
 end
 
 check_setting(name, @nospecialize(value), good) = good ? nothing : Base.invokelatest(refuse_setting, name, value)
@@ -115,10 +99,9 @@ const GOOD, NO_STEP, NOT_FINITE, TOO_WRONG, UPHILL, TOO_FAST = 0, 1, 2, 3, 4, 5
 
 "The loop, compiled once for a number type: method and net are reached by dynamic calls that do not allocate."
 function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
-                   @nospecialize(alg::FlowMethod), limits::FlowLimits, monitor::Monitor,
-                   @nospecialize(event), @nospecialize(observables)) where {T}
-    n = problem.n
-    start!(monitor, limits.maxtime)
+                   @nospecialize(alg::FlowMethod), options::FlowOptions, monitor::Monitor) where {T}
+    n, event = problem.n, options.event
+    start!(monitor, options.maxtime)
     auto = alg isa Auto
     kinks = problem.kinks
     stiff_alg = stiff_method(n, sample_count(problem.net)::Int)
@@ -131,7 +114,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     control = controller(cache)::Controller
     scale!(state.y, problem, x0)
     x = copy(x0)
-    recorder = Recorder(T, n, limits.save_everystep ? 0 : limits.samples)
+    recorder = Recorder(T, n, recorded(options))
     degree = interpolant_degree(cache)::Int
     auto && !(stiff_alg isa Rodas5P) && (degree = 5)
     dense = DenseRecorder{T}(Float64[0.0], degree, T[])
@@ -142,27 +125,26 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     indefinite = false
     wall = -WINDOW       # the accepted steps before the last trial that was not finite
     reason = Stop.running
-    state.t_end = limits.maxT
-    state.exact = limits.save_everystep || watch !== nothing || kinks !== nothing
-    state.goal_gnorm, state.goal_loss = limits.min_gnorm, limits.minloss
-    state.continuous = limits.dense || watch !== nothing || kinks !== nothing
+    state.t_end = options.maxT
+    state.exact = options.save_everystep || watch !== nothing || kinks !== nothing
+    state.goal_gnorm, state.goal_loss = options.min_gnorm, options.minloss
+    state.continuous = options.dense || watch !== nothing || kinks !== nothing
     try
-        value_and_gradient_at!(state.g, problem, state.y)
-        state.loss, state.gnorm = problem.value[], problem.gnorm
+        evaluate_point!(problem, state)
         record!(recorder, 0.0, x, state.loss, state.gnorm)
         state.loss_scale = max(state.loss, one(T))
         stagnation = Stagnation(state)
-        reason = flow_finished(state, limits, iterations, monitor)
+        reason = flow_finished(state, options, iterations, monitor)
         if !(isfinite(state.loss) && isfinite(state.gnorm))
             reason = Stop.diverged
         end
         if reason == Stop.running
             reason = poll!(monitor, :flow, 0, 0.0, Float64(state.loss), state.gnorm, x)
             watch !== nothing && holds_at_start!(watch, x, state.loss, state.gnorm) && (reason = Stop.event)
-            state.h = limits.dt > 0 ? limits.dt : initial_step!(problem, state, limits.maxT, control.order)
+            state.h = options.dt !== nothing ? options.dt : initial_step!(problem, state, options.maxT, control.order)
         end
         while reason == Stop.running
-            remaining = (limits.maxT - state.t) - state.t_low
+            remaining = (options.maxT - state.t) - state.t_low
             state.h >= 0.99 * remaining && (state.h = remaining)
             verdict = try_step!(cache, problem, state, failures)
             if verdict != GOOD
@@ -180,7 +162,7 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
                 end
                 state.h *= verdict == TOO_WRONG ? reject_factor(control, state.error) : verdict == NOT_FINITE ? 0.1 :
                            verdict == NO_STEP ? 0.6 : 0.3
-                reason == Stop.running && elapsed(monitor) >= limits.maxtime && (reason = Stop.maxtime)
+                reason == Stop.running && elapsed(monitor) >= options.maxtime && (reason = Stop.maxtime)
                 reason == Stop.running &&
                     (reason = poll!(monitor, :flow, iterations, state.t, Float64(state.loss), state.gnorm, x))
                 continue
@@ -191,20 +173,20 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             met = kinks !== nothing && kinks.frozen && meets_kinks!(kinks, cache, problem, state)::Bool
             last = state.h >= remaining
             cut = watch === nothing ? 0.0 :
-                  occurs!(watch, cache, problem, state, last ? limits.maxT : state.t + state.h)::Float64
-            if limits.dense
+                  occurs!(watch, cache, problem, state, last ? options.maxT : state.t + state.h)::Float64
+            if options.dense
                 cut > 0 ? record_cut_step!(dense, watch.step, n, cut) : record_step!(dense, cache, problem, state)
             end
             stiff = state.stiffness > 2.5 && !met ? stiff + 1 : max(stiff - 2, 0)
             step = state.h
             advance!(state)
-            last && !(0 < cut < 1) && (state.t = limits.maxT; state.t_low = 0.0)
+            last && !(0 < cut < 1) && (state.t = options.maxT; state.t_low = 0.0)
             met || accepted!(cache)
-            limits.dense && push!(dense.t, state.t)
+            options.dense && push!(dense.t, state.t)
             problem.scaled ? unscale_free!(x, problem, state.y) : copyto!(x, state.y)
             record!(recorder, state.t, x, state.loss, state.gnorm, state.modelled)
-            reason = cut > 0 ? Stop.event : flow_finished(state, limits, iterations, monitor)
-            stuck = reason == Stop.running && stagnates!(stagnation, state, limits.maxT, kinks !== nothing)
+            reason = cut > 0 ? Stop.event : flow_finished(state, options, iterations, monitor)
+            stuck = reason == Stop.running && stagnates!(stagnation, state, options.maxT, kinks !== nothing)
             if stuck && kinks !== nothing && !arrived(state)
                 restart!(stagnation, state)
             elseif stuck
@@ -221,10 +203,9 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
             if stuck && kinks.frozen
                 ignore_kinks!(kinks, problem, state)
                 restart!(cache)
-                state.h = initial_step!(problem, state, limits.maxT - state.t, control.order)
+                state.h = initial_step!(problem, state, options.maxT - state.t, control.order)
             elseif kinks !== nothing && review!(kinks, problem, x, step, whole)
-                value_and_gradient_at!(state.g, problem, state.y)
-                state.loss, state.gnorm = problem.value[], problem.gnorm
+                evaluate_point!(problem, state)
                 restart!(cache)
             end
             if explicit > 0                   # auto has left Tsit5, and may come back
@@ -259,8 +240,8 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
     end
     settle!(recorder, problem, state)
     return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected + rejections(cache)::Int, problem.nfev,
-                         problem.nhev, elapsed(monitor), alg_name, observe(Trajectory(recorder), observables),
-                         limits.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
+                         problem.nhev, elapsed(monitor), alg_name, observe(Trajectory(recorder), options.observables),
+                         options.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
 end
 
 "One trial step, good or why not; its error norm goes to `state.error`."
@@ -335,7 +316,7 @@ function escapes_too_fast(state::FlowState{T}) where {T}
     return false
 end
 
-function flow_finished(state::FlowState, limits::FlowLimits, iterations::Int, monitor::Monitor)
+function flow_finished(state::FlowState, limits::FlowOptions, iterations::Int, monitor::Monitor)
     state.gnorm <= limits.min_gnorm && return Stop.min_gnorm
     limits.minloss > 0 && state.loss <= limits.minloss && return Stop.minloss
     state.t >= limits.maxT && return Stop.maxT

@@ -171,20 +171,13 @@ function freeze!(kinks::Kinks{T}, x) where {T}
     return nothing
 end
 
-"Keep the pre-activations of the last forward pass as those at the `early` or the `late` end."
-function keep_early!(kinks::Kinks)
+"Keep the pre-activations of the last forward pass, and the weights, as those at the early or the late end of a piece."
+function keep!(kinks::Kinks, early::Bool)
     for block in kinks.net.blocks, k in block.kinks
-        copyto!(k.early, k.h)
+        copyto!(early ? k.early : k.late, k.h)
     end
-    copyto!(resize!(kinks.weight_early, length(kinks.active)), kinks.weight)
-    return nothing
-end
-
-function keep_late!(kinks::Kinks)
-    for block in kinks.net.blocks, k in block.kinks
-        copyto!(k.late, k.h)
-    end
-    copyto!(resize!(kinks.weight_late, length(kinks.active)), kinks.weight)
+    kept = early ? kinks.weight_early : kinks.weight_late
+    copyto!(resize!(kept, length(kinks.active)), kinks.weight)
     return nothing
 end
 
@@ -366,6 +359,14 @@ function review!(kinks::Kinks, problem, x, step::Float64, whole::Float64)
     return true
 end
 
+"As many vectors as that, of `n` numbers."
+function room!(vectors::Vector{Vector{T}}, count::Int, n::Int) where {T}
+    while length(vectors) < count
+        push!(vectors, zeros(T, n))
+    end
+    return vectors
+end
+
 function thaw!(kinks::Kinks)
     foreach(empty!, (kinks.active, kinks.slack, kinks.fellows))
     kinks.frozen = kinks.cut = false
@@ -383,7 +384,6 @@ function ignore_kinks!(kinks::Kinks, problem, state)
     w.steps, w.covered, w.wanted, w.trial = 0, 0.0, 0.0, false
     thaw!(kinks)
     problem.net = kinks.plain
-    value_and_gradient_at!(state.g, problem, state.y)
-    state.loss, state.gnorm = problem.value[], problem.gnorm
+    evaluate_point!(problem, state)
     return nothing
 end

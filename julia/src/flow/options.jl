@@ -46,3 +46,6 @@ Base.@kwdef struct FlowOptions
     batchsize::Union{Nothing,Int} = nothing
     seed::UInt64 = 0
 end
+
+"How many points a trajectory keeps at most; zero is all."
+recorded(options::FlowOptions) = options.save_everystep ? 0 : max(2, options.n_samples_trajectory)

@@ -228,6 +228,19 @@ function evaluate_trial!(problem::FlowProblem, state::FlowState)
     return nothing
 end
 
+"Loss and gradient at the current point, for what they are computed with has changed."
+function evaluate_point!(problem::FlowProblem, state::FlowState)
+    value_and_gradient_at!(state.g, problem, state.y)
+    state.loss, state.gnorm = problem.value[], problem.gnorm
+    return nothing
+end
+
+"The same at the trial point, which has moved."
+function reevaluate_trial!(problem::FlowProblem, state::FlowState)
+    state.evaluated = false
+    return evaluate_trial!(problem, state)
+end
+
 """
 Make the trial point the current one. The clock is a sum of two floats: on a plateau that lasts until t = 1e20
 the steps of the escape that follows are shorter than the spacing of floats there.

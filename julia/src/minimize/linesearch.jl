@@ -145,3 +145,23 @@ function descend!(ray::Ray{T}, objective::Objective{T}, x::Vector{T}, gradient::
     ray.alpha == best || probe!(ray, objective, x, best, zero(T))
     return lowest < ray.loss || supnorm(ray.trial_gradient) > supnorm(gradient)
 end
+
+"""
+    accept!(state) -> state
+
+The ray's trial becomes the point of a line-search method. `stalled` counts steps in a row without a decrease that can be
+resolved: at the end of quadratic convergence the last digit of the gradient goes up and down.
+"""
+function accept!(state)
+    ray = state.ray
+    T = typeof(state.loss)
+    gnorm = supnorm(ray.trial_gradient)
+    progress = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || gnorm < T(0.9) * state.lowest_gnorm
+    state.stalled = progress ? 0 : state.stalled + 1
+    state.x, ray.trial = ray.trial, state.x
+    state.gradient, ray.trial_gradient = ray.trial_gradient, state.gradient
+    state.loss, state.gnorm = ray.trial_loss, gnorm
+    state.lowest_loss = min(state.lowest_loss, state.loss)
+    state.lowest_gnorm = min(state.lowest_gnorm, gnorm)
+    return state
+end

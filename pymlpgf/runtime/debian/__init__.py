@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ...errors import ProvisioningError
 from .. import manifest
+from ..lock import locked, owner, sweep
 from ..report import Progress, Report, short
 from . import apt, packages, tree
 from .release import VERSION_TEXT, Installation, installation
@@ -53,7 +54,7 @@ def ensure(
         with _lock(cache, report):
             found = manifest.faults(place.prefix, hashes=thorough)  # another process may have done it
             if found:
-                _sweep(cache)
+                sweep(cache)
                 if os.path.lexists(place.prefix):
                     report(f"the private Julia in {short(place.prefix)} is damaged ({found[0]}); mending it")
                 _install(place, cache, source, report)
@@ -79,66 +80,20 @@ def check(cache: Path) -> list[str]:
 
 def lock_state(cache: Path) -> str:
     """ "free", or who holds the lock."""
-    import fcntl  # Unix only, and this module is imported everywhere
-
     try:
-        descriptor = os.open(cache / "lock", os.O_RDONLY)
+        number = owner(cache / "lock")
     except OSError:
         return "free (never taken)"
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return "free"
-    except OSError:
-        return f"held by process {_holder(descriptor)}"
-    finally:
-        os.close(descriptor)
+    return "free" if number is None else f"held by process {number or 'unknown'}"
 
 
-@contextlib.contextmanager
-def _lock(cache: Path, report: Report) -> Iterator[None]:
-    import fcntl
-
-    descriptor = os.open(cache / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        started, said = time.monotonic(), False
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                raise ProvisioningError(
-                    f"{cache} cannot be locked ({error.strerror}): set PYMLPGF_CACHE to a folder on a local disk"
-                ) from None
-            if not said:
-                report(f"waiting for another process (id {_holder(descriptor)}) that is installing Julia …")
-                said = True
-            if time.monotonic() - started > LOCK_PATIENCE:
-                raise ProvisioningError(
-                    f"another process has been installing Julia into {cache} for"
-                    f" {LOCK_PATIENCE / 60:.0f} minutes: end it, then try again"
-                )
-            time.sleep(0.1)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _holder(descriptor: int) -> str:
-    return os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-
-
-def _sweep(cache: Path) -> None:
-    """Remove what killed processes left: only the lock's holder has a living staging folder."""
-    for leftover in cache.glob("staging-*"):
-        for _ in range(50):  # a child of the killed process may still be writing: it ends in a moment
-            shutil.rmtree(leftover, ignore_errors=True)
-            if not leftover.exists():
-                break
-            time.sleep(0.1)
+def _lock(cache: Path, report: Report) -> contextlib.AbstractContextManager[bool]:
+    waiting = "waiting for another process (id {owner}) that is installing Julia …"
+    too_long = (
+        f"another process has been installing Julia into {cache} for {LOCK_PATIENCE / 60:.0f} minutes: end it, then "
+        "try again"
+    )
+    return locked(cache / "lock", LOCK_PATIENCE, waiting, too_long, report)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from ..answers import remember
 from ..children import run
 from ..environment import package, variables
 from ..julia import Julia
+from ..lock import locked, sweep
 from ..report import Report
 from ..settings import Settings
 from . import linker
@@ -54,7 +55,7 @@ def build(julia: Julia, wish: Settings, report: Report, *, wait: bool = True) ->
         if any(store.folder.glob("staging-*")):  # of a builder that was killed when all but this was done
             with contextlib.suppress(OSError), _lock(store, False, report) as owned:
                 if owned:
-                    _sweep(store)
+                    sweep(store.folder)
         return store.place(key)
     with _writing_to(store.folder), _lock(store, wait, report) as owned:
         if not owned:
@@ -73,7 +74,7 @@ def build(julia: Julia, wish: Settings, report: Report, *, wait: bool = True) ->
 
 def _build(julia: Julia, wish: Settings, store: Store, key: str, report: Report) -> None:
     started = time.monotonic()
-    _sweep(store)
+    sweep(store.folder)
     free = shutil.disk_usage(store.folder).free
     if free < DISK_NEEDED:
         raise ProvisioningError(
@@ -168,37 +169,8 @@ def _writing_to(folder: Path) -> Iterator[None]:
         raise ProvisioningError(f"no system image can be kept in {folder} ({error.strerror or error})") from error
 
 
-@contextlib.contextmanager
-def _lock(store: Store, wait: bool, report: Report) -> Iterator[bool]:
+def _lock(store: Store, wait: bool, report: Report) -> contextlib.AbstractContextManager[bool]:
     """Whether this process is the one that builds."""
-    import fcntl
-
-    descriptor = os.open(store.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        began, told = time.monotonic(), False
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                pass
-            if not wait:
-                yield False
-                return
-            if not told:
-                report("waiting for another process that builds the system image …")
-                told = True
-            if time.monotonic() - began > PATIENCE:
-                raise ProvisioningError(f"another process has been building an image for {PATIENCE / 60:.0f} minutes")
-            time.sleep(0.2)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield True
-    finally:
-        os.close(descriptor)
-
-
-def _sweep(store: Store) -> None:
-    """Remove what killed builders left: only the lock's holder has a living staging folder."""
-    for leftover in store.folder.glob("staging-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    waiting = "waiting for another process that builds the system image …"
+    too_long = f"another process has been building an image for {PATIENCE / 60:.0f} minutes"
+    return locked(store.folder / "lock", PATIENCE if wait else 0, waiting, too_long, report)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .. import manifest
 from ..answers import recall, remember
+from ..lock import owner
 
 __all__ = ["LIBRARY", "Store", "held"]
 
@@ -84,20 +85,10 @@ class Store:
 
     def builder(self) -> int | None:
         """The process that builds now, if there is one (0: it has not said)."""
-        import fcntl
-
         try:
-            descriptor = os.open(self.folder / "lock", os.O_RDONLY)
+            return owner(self.folder / "lock")
         except OSError:
             return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-        except OSError:
-            text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            return int(text) if text.isdecimal() else 0
-        finally:
-            os.close(descriptor)
 
     def prune(self, key: str) -> None:
         """Remove all but ``key`` and the newest others, except those that a process is loading; and old logs."""

@@ -58,15 +58,7 @@ function iterate!(state::NewtonState{T}, objective::Objective{T}, ::Newton) wher
         escape_direction!(state) && (found = descend!(ray, objective, state.x, state.gradient))
     end
     found && !worse(ray.trial_loss, state.lowest_loss) || return Stop.roundoff
-    trial_gnorm = supnorm(ray.trial_gradient)
-    # At the end of quadratic convergence the last digit of the gradient goes up and down.
-    progress = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || trial_gnorm < T(0.9) * state.lowest_gnorm
-    state.stalled = progress ? 0 : state.stalled + 1
-    state.x, ray.trial = ray.trial, state.x
-    state.gradient, ray.trial_gradient = ray.trial_gradient, state.gradient
-    state.loss, state.gnorm = ray.trial_loss, trial_gnorm
-    state.lowest_loss = min(state.lowest_loss, state.loss)
-    state.lowest_gnorm = min(state.lowest_gnorm, state.gnorm)
+    accept!(state)
     state.modelled = false
     return state.stalled >= NEWTON_STALLED ? Stop.roundoff : Stop.running
 end

@@ -81,14 +81,7 @@ function iterate!(state::KrylovState{T}, objective::Objective{T}, method::Newton
         return state.failures >= KRYLOV_FAILURES ? Stop.roundoff : Stop.running
     end
     state.failures = 0
-    trial_gnorm = supnorm(ray.trial_gradient)
-    progress = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || trial_gnorm < T(0.9) * state.lowest_gnorm
-    state.stalled = progress ? 0 : state.stalled + 1
-    state.x, ray.trial = ray.trial, state.x
-    state.gradient, ray.trial_gradient = ray.trial_gradient, state.gradient
-    state.loss, state.gnorm = ray.trial_loss, trial_gnorm
-    state.lowest_loss = min(state.lowest_loss, state.loss)
-    state.lowest_gnorm = min(state.lowest_gnorm, state.gnorm)
+    accept!(state)
     return state.stalled >= KRYLOV_STALLED ? Stop.roundoff : Stop.running
 end
 

@@ -57,10 +57,6 @@ function iterate!(state::QuasiNewtonState{T}, objective::Objective{T}, ::QuasiNe
         forget!(state)
         return Stop.running
     end
-    trial_gnorm = supnorm(ray.trial_gradient)
-    decreased = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) ||
-                trial_gnorm < T(0.9) * state.lowest_gnorm
-    state.stalled = decreased ? 0 : state.stalled + 1
     s, y = ray.direction, state.change
     for i in eachindex(s)
         y[i] = ray.trial_gradient[i] - state.gradient[i]
@@ -73,12 +69,7 @@ function iterate!(state::QuasiNewtonState{T}, objective::Objective{T}, ::QuasiNe
     else
         moved!(state.model)
     end
-    state.x, ray.trial = ray.trial, state.x
-    state.gradient, ray.trial_gradient = ray.trial_gradient, state.gradient
-    state.loss = ray.trial_loss
-    state.gnorm = trial_gnorm
-    state.lowest_loss = min(state.lowest_loss, state.loss)
-    state.lowest_gnorm = min(state.lowest_gnorm, trial_gnorm)
+    accept!(state)
     return state.stalled >= STALLED_ITERATIONS ? Stop.roundoff : Stop.running
 end
 
