@@ -51,6 +51,7 @@ include("flow/methods/exponential.jl")
 include("flow/methods/auto.jl")
 include("flow/options.jl")
 include("flow/flow.jl")
+include("flow/loop.jl")
 include("flow/distance.jl")
 
 include("discrete/method.jl")

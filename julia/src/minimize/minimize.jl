@@ -100,8 +100,9 @@ function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeM
         interruption.reason
     end
     finish!(search.trace, search.iteration, best.loss, best.gnorm)
-    return MinimizeResult{T}(best.x, best.loss, best.gnorm, stop::Stop.Reason, search.iteration, objective.nfev,
-                             objective.njev, objective.nhev, objective.nhvp, elapsed(monitor), name(method)::String, search.trace)
+    return MinimizeResult{T}(x=best.x, loss=best.loss, gnorm=best.gnorm, stopped_by=stop, iterations=search.iteration,
+                             nfev=objective.nfev, njev=objective.njev, nhev=objective.nhev, nhvp=objective.nhvp,
+                             time_run=elapsed(monitor), optim_solver=name(method)::String, trace=search.trace)
 end
 
 "The first point of a run is its best so far; false if there is nothing to begin with."
