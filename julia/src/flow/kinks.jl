@@ -35,15 +35,15 @@ end
 
 # What the last steps have cost, how far they led and how far they would have led without kinks; the rate of the other
 # way.
-mutable struct KinkWatch
-    steps::Int
-    covered::Float64
-    wanted::Float64
-    cost::Float64          # at their begin
-    rate::Float64
-    wait::Int              # stretches until the other way is tried
-    patience::Int          # the next `wait`
-    trial::Bool
+Base.@kwdef mutable struct KinkWatch
+    steps::Int = 0
+    covered::Float64 = 0
+    wanted::Float64 = 0
+    cost::Float64 = 0      # at their begin
+    rate::Float64 = 0
+    wait::Int = 0          # stretches until the other way is tried
+    patience::Int = 1      # the next `wait`
+    trial::Bool = false
     crowded::Float64       # the part of a step that is so little that the other way is tried
 end
 
@@ -65,47 +65,49 @@ Where the flow is, as seen from the kinks of `net`; `nothing` if there are none,
 - `met`: what reached a kink, or should leave it, in this step; `step`: the polynomial of the step, of the given degree
 - `frozen`: steps are made on one side of every kink; `passes`: forward passes spent on that; `watch`: whether it pays
 """
-mutable struct Kinks{T<:AbstractFloat}
+Base.@kwdef mutable struct Kinks{T<:AbstractFloat}
     plain::Net{T}
     net::Net{T}
     rows::Vector{Int}
-    active::Vector{Contact}
-    slack::Vector{T}
-    fellows::Vector{Fellow{T}}
-    judged::Vector{Contact}
-    normals::Vector{Vector{T}}
-    pull::Vector{T}
-    leeway::Vector{T}
-    leader::Vector{Int}
-    ratio::Vector{T}
-    recent::Vector{Contact}
-    doubts::Vector{Int}
-    weight::Vector{T}
-    weight_early::Vector{T}
-    weight_late::Vector{T}
-    strength::Vector{T}
-    share::Vector{T}
-    basis::Vector{Vector{T}}
-    triangle::Matrix{T}
-    known::Bool
-    met::Vector{Contact}
-    step::Vector{T}
-    degree::Int
-    cut::Bool                   # `step` has been cut at a kink
-    frozen::Bool
-    passes::Int
+    active::Vector{Contact} = Contact[]
+    slack::Vector{T} = T[]
+    fellows::Vector{Fellow{T}} = Fellow{T}[]
+    judged::Vector{Contact} = Contact[]
+    normals::Vector{Vector{T}} = Vector{T}[]
+    pull::Vector{T} = T[]
+    leeway::Vector{T} = T[]
+    leader::Vector{Int} = Int[]
+    ratio::Vector{T} = T[]
+    recent::Vector{Contact} = Contact[]
+    doubts::Vector{Int} = Int[]
+    weight::Vector{T} = T[]
+    weight_early::Vector{T} = T[]
+    weight_late::Vector{T} = T[]
+    strength::Vector{T} = T[]
+    share::Vector{T} = T[]
+    basis::Vector{Vector{T}} = Vector{T}[]
+    triangle::Matrix{T} = zeros(T, 0, 0)
+    known::Bool = false
+    met::Vector{Contact} = Contact[]
+    step::Vector{T} = T[]
+    degree::Int = 0
+    cut::Bool = false  # `step` has been cut at a kink
+    frozen::Bool = false
+    passes::Int = 0
     watch::KinkWatch
-    x::Vector{T}
-    y::Vector{T}
-    g::Vector{T}
-    normal::Vector{T}
-    above::Vector{T}            # derivatives by the units of a layer
-    below::Vector{T}
+    x::Vector{T} = zeros(T, net.n_params)
+    y::Vector{T} = zeros(T, net.n_params)
+    g::Vector{T} = zeros(T, net.n_params)
+    normal::Vector{T} = zeros(T, net.n_params)
+    above::Vector{T} = zeros(T, widest(net.layers))   # derivatives by the units of a layer
+    below::Vector{T} = zeros(T, widest(net.layers))
 end
 
 # With a million pre-activations each jumps the gradient by so little, and so many are met in every step, that error
 # control does better. (The matrices of `KinkSides` take 40 MB there.)
 const MOST_SIDES = 1_000_000
+
+widest(layers) = maximum(l -> max(l.width, l.fan_in), layers)
 
 Kinks(::AbstractNet) = nothing
 function Kinks(net::Net{T}) where {T}
@@ -123,12 +125,8 @@ function Kinks(net::Net{T}) where {T}
     copy = Net{T}(net.layers, sided, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
                   make_shares(T, net.layers, sided, length(net.shares)), nothing)
     rows = [min(BLOCK, net.n_samples - (b - 1) * BLOCK) for b in 1:length(sided)]
-    P, widest = net.n_params, maximum(l -> max(l.width, l.fan_in), net.layers)
-    z(n) = zeros(T, n)
-    watch = KinkWatch(0, 0.0, 0.0, 0.0, 0.0, 0, 1, false, count < MANY_SIDES ? STANDSTILL : CROWDED)
-    return Kinks{T}(net, copy, rows, Contact[], T[], Fellow{T}[], Contact[], Vector{T}[], T[], T[], Int[], T[],
-                    Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[], zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(P), z(P), z(P), z(P), z(widest),
-                    z(widest))
+    watch = KinkWatch(crowded=count < MANY_SIDES ? STANDSTILL : CROWDED)
+    return Kinks{T}(plain=net, net=copy, rows=rows, watch=watch)
 end
 
 # A user's function may not be defined everywhere, or jump itself: then nothing is known of its kinks.

@@ -49,30 +49,26 @@ full, drops those that are missed least: those that straight lines in log t betw
 logarithms of loss and gradient norm and in the parameters. So the points lie where something happens, whatever the clock
 reads at the end. With `samples == 0` it keeps every point.
 """
-mutable struct Recorder{T<:AbstractFloat}
+Base.@kwdef mutable struct Recorder{T<:AbstractFloat}
     n::Int
     samples::Int
-    count::Int
-    t::Vector{Float64}
-    x::Vector{T}
-    loss::Vector{T}
-    gnorm::Vector{Float64}
-    modelled::Vector{Bool}           # loss and gradient norm are those of a model, see `solve_newton!`
-    missed::Vector{Float64}          # how far lines are off, at most, on the way from the point before
-    lowest::Vector{T}                # loss so far
-    rough::Vector{Float64}           # how much log gnorm jumps between steps, around here
-    log_gnorms::Tuple{Float64,Float64}       # at the last two points that were recorded
-    before::Vector{Int}              # what `thin!` works in
-    after::Vector{Int}
-    cost::Vector{Float64}
+    capacity::Int = samples > 0 ? 2 * samples : 64                  # at first
+    count::Int = 0
+    t::Vector{Float64} = zeros(capacity)
+    x::Vector{T} = zeros(T, n * capacity)
+    loss::Vector{T} = zeros(T, capacity)
+    gnorm::Vector{Float64} = zeros(capacity)
+    modelled::Vector{Bool} = zeros(Bool, capacity)                  # loss and gradient norm are a model's, see `solve_newton!`
+    missed::Vector{Float64} = zeros(capacity)                       # how far lines are off, at most, since the point before
+    lowest::Vector{T} = zeros(T, capacity)                          # loss so far
+    rough::Vector{Float64} = zeros(capacity)                        # how much log gnorm jumps between steps, around here
+    log_gnorms::Tuple{Float64,Float64} = (NaN, NaN)                 # at the last two points that were recorded
+    before::Vector{Int} = zeros(Int, capacity)                      # what `thin!` works in
+    after::Vector{Int} = zeros(Int, capacity)
+    cost::Vector{Float64} = zeros(capacity)
 end
 
-function Recorder(::Type{T}, n::Int, samples::Int) where {T}
-    capacity = samples > 0 ? 2 * samples : 64
-    return Recorder{T}(n, samples, 0, zeros(capacity), zeros(T, n * capacity), zeros(T, capacity),
-                       zeros(capacity), zeros(Bool, capacity), zeros(capacity), zeros(T, capacity), zeros(capacity),
-                       (NaN, NaN), zeros(Int, capacity), zeros(Int, capacity), zeros(capacity))
-end
+Recorder(::Type{T}, n::Int, samples::Int) where {T} = Recorder{T}(n=n, samples=samples)
 
 function record!(r::Recorder, t, x, loss, gnorm, modelled::Bool=false)
     if r.count == length(r.t)
