@@ -171,7 +171,7 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
             raise InputError(f"gradient_tolerance is {gradient_tolerance!r}; a non-negative number is needed")
         options["gradient_tolerance"] = float(gradient_tolerance)
     refuse_square(net, "classify", "extreme_eigenvalues tells the lowest curvatures")
-    bridge = net._bridge
+    bridge = net._core.bridge
 
     def read(handle: int) -> Classification:
         def get(name: str) -> Any:
@@ -190,7 +190,7 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
             **{name: get(name) for name in numbers},
         )
 
-    return bridge.tool(net._handle, "classify", options, [x], read)
+    return net._core.tool("classify", options, [x], read)
 
 
 def _explanation(label: str, layer: int, units: list[int], count: int) -> Explanation:
@@ -200,9 +200,9 @@ def _explanation(label: str, layer: int, units: list[int], count: int) -> Explan
 
 def start(net: Net, p: Any) -> np.ndarray:
     """The finite parameters that ``p`` stands for."""
-    if not hasattr(net, "_bridge"):
+    if not isinstance(net, Net):
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
-    x = net._flat(getattr(p, "x", p))
+    x = net._core.flat(getattr(p, "x", p))
     if not np.isfinite(x).all():
         raise InputError("p contains NaN or infinite entries")
     return x

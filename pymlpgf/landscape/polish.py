@@ -105,7 +105,7 @@ def polish(
         if not low <= real_number(value) <= high:
             raise InputError(f"{name} is {value!r}; a number from {low} to {high} is needed")
     refuse_square(net, "polish", "minimize comes as near as its dtype can tell")
-    bridge = net._bridge
+    bridge = net._core.bridge
     options: dict[str, object] = {"maxtime_optim": float(maxtime), "maxiterations_optim": float(maxiterations)}
 
     def read(handle: int) -> Polished:
@@ -128,4 +128,4 @@ def polish(
         with ProgressLine(verbosity, progress_interval) as line:
             return bridge.solve(question, x.ctypes.data, "minimize", options, None, line.update, read)
 
-    return bridge.tool(net._handle, "polishing", {"digits": float(digits)}, [], run)
+    return net._core.tool("polishing", {"digits": float(digits)}, [], run)

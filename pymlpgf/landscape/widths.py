@@ -48,12 +48,13 @@ def grow_net(net: Net, p: Any, layer: int = 0, incoming: Any = None) -> tuple[Ne
     x, number = start(net, p), hidden_layer(net, layer)
     arrays = [x]
     if incoming is not None:
-        arrays.append(finite("incoming", incoming, (net._shapes[layer][0] + net._shapes[layer][2],)))
+        fan_in = net.layers[layer - 1][0] if layer else net.n_features
+        arrays.append(finite("incoming", incoming, (fan_in + net.layers[layer][2],)))
     y = ask(net, "grow", {"layer": number}, arrays)
     width, activation, bias = net.layers[layer]
     if isinstance(activation, tuple):
         activation = (*activation, activation[-1])
-    wide = _replaced(net, layer, (width + 1, activation, bias), net._settings["merge"])
+    wide = _replaced(net, layer, (width + 1, activation, bias), net._core.settings["merge"])
     return wide, wide.params(y.astype(net.dtype))
 
 
@@ -79,7 +80,7 @@ def shrink_net(net: Net, p: Any, i: int, layer: int = 0, into: int | None = None
     y = ask(net, "shrink", options, [x])
     if isinstance(activation, tuple):
         activation = activation[:i] + activation[i + 1 :]
-    merge = net._settings["merge"]
+    merge = net._core.settings["merge"]
     if merge is not None:
         entries = merge if isinstance(merge, list) else [merge]
         kept = [entry for entry in entries if entry[0] != layer or i not in entry[1:3]]
@@ -91,7 +92,7 @@ def shrink_net(net: Net, p: Any, i: int, layer: int = 0, into: int | None = None
 def _replaced(net: Net, layer: int, spec: Any, merge: Any) -> Net:
     layers = net.layers
     layers[layer] = spec
-    return net._like(layers, merge=merge)
+    return net._core.like(layers, merge=merge)
 
 
 def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:

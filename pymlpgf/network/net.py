@@ -8,13 +8,14 @@ import json
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .. import runtime
 from ..errors import InputError, KeywordError
 from ..facts import LOSSES
+from ..runtime.bridge import Bridge
 from ..validate.data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
 from ..validate.memory import refuse_matrices, refuse_square
 from ..validate.suggest import nearest, suggest_keywords
@@ -22,6 +23,8 @@ from .activations import Activation, check_layers, json_layers
 from .params import Params
 
 __all__ = ["Net", "TeacherNet"]
+
+R = TypeVar("R")
 
 INITS = ("glorot_normal", "glorot_uniform")
 
@@ -161,6 +164,11 @@ class Net:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_bridge", "_handle", "_labels")}
+
+    @property
+    def _core(self) -> Core:
+        """For the package's other rooms, which use nothing else of a net that is not public."""
+        return Core(self)
 
     def _fingerprint(self) -> str:
         """The same for nets with the same loss function."""
@@ -475,6 +483,54 @@ class Net:
         if not out.flags.c_contiguous or not out.flags.writeable:
             raise InputError("out must be C-contiguous and writeable")
         return out
+
+
+class Core:
+    """A net as Julia has it, and what it was made of."""
+
+    def __init__(self, net: Net) -> None:
+        self._net = net
+
+    @property
+    def bridge(self) -> Bridge:
+        """To Julia, which is started if need be."""
+        return self._net._bridge
+
+    @property
+    def handle(self) -> int:
+        """Of the net in Julia."""
+        return self._net._handle
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``Net`` was given beside layers, data, number type and threads."""
+        return self._net._settings
+
+    @property
+    def threads(self) -> int | None:
+        """As given."""
+        return self._net._threads
+
+    @property
+    def data(self) -> tuple[Any, Any, Any]:
+        """Input, target and weights as ``Net`` takes them; None where there are none."""
+        return self._net._given
+
+    def flat(self, p: Any, name: str = "p") -> np.ndarray:
+        """The parameters ``p``, whatever stands for them, as an array that Julia can read; ``name`` is for errors."""
+        return self._net._flat(p, name)
+
+    def tool(self, what: str, options: dict[str, object], arrays: list[np.ndarray], read: Callable[[int], R]) -> R:
+        """What ``read`` makes of the handle to the answer of a tool of julia/src/interface/tools.jl about this net."""
+        return self.bridge.tool(self.handle, what, options, arrays, read)
+
+    def like(self, layers: Sequence[tuple[int, Activation, bool]] | None = None, **settings: Any) -> Net:
+        """A net with the same data and settings, but for these and with other layers."""
+        return self._net._like(layers, **settings)
+
+    def fingerprint(self) -> str:
+        """The same for nets with the same loss function."""
+        return self._net._fingerprint()
 
 
 def _own(array: np.ndarray, given: Any) -> np.ndarray:

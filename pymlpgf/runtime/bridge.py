@@ -328,10 +328,12 @@ class Bridge:
 
 def _copy(kind: int, ndim: int, columns: int, rows: int, depth: int, address: int) -> Any:
     dtype = KINDS[kind]
-    memory = ctypes.string_at(address, columns * rows * depth * dtype.itemsize)
+    size = columns * rows * depth * dtype.itemsize
     if kind == 4:
-        return memory.decode()
-    array = np.frombuffer(memory, dtype)
+        return ctypes.string_at(address, size).decode()
+    if size == 0:
+        return np.empty((depth, rows, columns)[-ndim:] if ndim > 1 else 0, dtype)
+    array = np.frombuffer(memoryview((ctypes.c_char * size).from_address(address)), dtype)
     # column-major to row-major: the same memory
     return (array if ndim == 1 else array.reshape((depth, rows, columns)[-ndim:])).copy()
 

@@ -130,10 +130,10 @@ class Questions:
                     f"the observable {name!r} is {what!r}: {len(x)} parameters of dtype {self._net.dtype} are needed"
                 )
             self._nets.append(what)
-            return {"loss": what._handle}
+            return {"loss": what._core.handle}
         if isinstance(what, (tuple, list)) and len(what) == 2:
             self._nets.append(self._net.on(*what))
-            return {"data_loss": self._nets[-1]._handle}
+            return {"data_loss": self._nets[-1]._core.handle}
         if not callable(what):
             raise InputError(
                 f"the observable {name!r} is {what!r}; a function of x, a pair (input, target) or a net is needed"

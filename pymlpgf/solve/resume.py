@@ -71,7 +71,11 @@ def resume(
         net = saved.make_net(allow_code)
     elif net.layers != saved.layers or net.n_params != len(saved.x):
         raise InputError(f"net has the layers {net.layers}; the run of {os.fspath(path)} had {saved.layers}")
-    elif saved.net and isinstance(net, Net) and net._fingerprint() != saved.make_net(allow_code=True)._fingerprint():
+    elif (
+        saved.net
+        and isinstance(net, Net)
+        and net._core.fingerprint() != saved.make_net(allow_code=True)._core.fingerprint()
+    ):
         # with the very layers of the net that was given: no other code
         raise InputError(f"net has other data, loss or regularisers than the run of {os.fspath(path)}")
     functions = {"event": event, "schedule": schedule, "observables": observables}

@@ -291,7 +291,7 @@ def _solve(
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
     if isinstance(p, TrainResult):
         p = p.x
-    x = net._flat(p)
+    x = net._core.flat(p)
     if not np.isfinite(x).all():
         raise InputError("p contains NaN or infinite entries")
     constants = _tauinv(tauinv, net.n_params)
@@ -308,14 +308,14 @@ def _solve(
             refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, instead[kind], count)
     step = stepwise(callback, net)
     questions = Questions(net, x, **functions)
-    bridge = net._bridge
+    bridge = net._core.bridge
     writer = None
     if checkpoint is not None:
         functions["callback"] = callback
         writer = Checkpointer.of(checkpoint, checkpoint_interval, net, what, x, options, rates, functions)
     with ProgressLine(verbosity, interval) as line:
         result = bridge.solve(
-            net._handle, x.ctypes.data, what, {**options, **questions.options}, rates,
+            net._core.handle, x.ctypes.data, what, {**options, **questions.options}, rates,
             line.update if writer is None else writer.after(line),
             lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
         )  # fmt: skip

@@ -319,7 +319,7 @@ def _points(problem: Any, given: Any) -> list[Any]:
                 raise InputError(f"the seed {point} is not a whole number from 0 to 2**64 - 1")
             points.append(int(point))
         elif isinstance(problem, Net):
-            x = problem._flat(getattr(point, "x", point), f"entry {number} of seeds_or_params").copy()
+            x = problem._core.flat(getattr(point, "x", point), f"entry {number} of seeds_or_params").copy()
             if not np.isfinite(x).all():
                 raise InputError(f"entry {number} of seeds_or_params contains NaN or infinite entries")
             points.append(x)
@@ -350,7 +350,7 @@ def _pickled(task: Task) -> bytes:
 
 def _claim(directory: Path, problem: Any, options: dict[str, Any]) -> Path:
     """Mark ``directory`` as that of this sweep, or check that it is."""
-    identity = problem._fingerprint() if isinstance(problem, Net) else _name(problem)
+    identity = problem._core.fingerprint() if isinstance(problem, Net) else _name(problem)
     mine = {"schema": SCHEMA, "type": "pymlpgf.Sweep", "net": identity, "options": _plain(options)}
     path = directory / "sweep.json"
     if path.exists():
