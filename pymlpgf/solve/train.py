@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..facts import FLOW_DEFAULTS, FLOW_METHODS, MINIMIZE_DEFAULTS, MINIMIZERS, matrices
+from ..facts import FLOW_DEFAULTS, FLOW_METHODS, MINIMIZE_DEFAULTS, MINIMIZERS, matrices, tell
 from ..network.net import Net
 from ..results.read import read_result
 from ..results.result import TrainResult
@@ -30,12 +30,13 @@ OPTIM_SOLVERS = tuple(name for name, method in MINIMIZERS.items() if method["pro
 _F, _M = FLOW_DEFAULTS, MINIMIZE_DEFAULTS
 
 
+@tell
 @suggest_keywords
 def flow(
     net: Net,
     p: Any,
     *,
-    alg: str | DiscreteMethod = "auto",
+    alg: str | DiscreteMethod = _F["alg"],
     maxT: float = _F["maxT"],
     abstol: float = _F["abstol"],
     reltol: float = _F["reltol"],
@@ -68,13 +69,15 @@ def flow(
     p : array of shape (n_params,), Params or TrainResult
         Initial parameters; not changed. A result is continued from its best point ``x``; time and trajectory start
         again.
-    alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", or one of DifferentialEquations.jl
-        Explicit: Tsit5 (Tsitouras 2011) and RK4. Stiff, with the exact Hessian: Rodas5P (Steinebach 2023), TRBDF2, QNDF
-        (variable order 1 to 5, few Hessians) and Exprb53s3 (exponential, Luan and Ostermann 2014); TRBDF2 and QNDF
-        use Hessian-vector products for large nets. "auto": Exprb53s3 where P² ≤ 2N, else Tsit5 until
-        the flow becomes stiff, and then the stiff method that suits P and N.
-        Discrete: "GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam" or "AdamW" with the defaults of
-        ``pymlpgf.Adam`` and so on, or such an object; the docstrings of these say what t means.
+    alg : str, or an object such as ``pymlpgf.Adam()``
+        A method of integration:
+
+        {flow_methods}
+
+        or a discrete one, with the defaults of its class, whose docstring says what t means:
+
+        {discrete_methods}
+
         On the full host also OrdinaryDiffEq's and Sundials' algorithms by name, such as "KenCarp58", "CVODE_BDF" or
         "Vern9". "sciml.Rodas5P" is the method of OrdinaryDiffEq where pymlpgf has one of the same name.
     maxT : float
@@ -154,12 +157,13 @@ def flow(
     )  # fmt: skip
 
 
+@tell
 @suggest_keywords
 def minimize(
     net: Net,
     p: Any,
     *,
-    optim_solver: str = "NewtonTrustRegion",
+    optim_solver: str = _M["optim_solver"],
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     min_gnorm: float = _F["min_gnorm"],
@@ -178,8 +182,10 @@ def minimize(
     net : Net
     p : array of shape (n_params,), Params or TrainResult
         Where to start; not changed.
-    optim_solver : "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS", "LBFGS" or "NewtonKrylov"
-        The last two need memory for some vectors of length n_params only, the others for matrices.
+    optim_solver : str
+
+        {minimizers}
+
         On the full host also Optim.jl's and NLopt's, such as "ConjugateGradient", "optim.Newton" or "nlopt.SLSQP".
     maxtime_optim : float
         Seconds.
@@ -222,7 +228,7 @@ def train(
     net: Net,
     p: Any,
     *,
-    alg: str | DiscreteMethod = "auto",
+    alg: str | DiscreteMethod = _F["alg"],
     maxT: float = _F["maxT"],
     abstol: float = _F["abstol"],
     reltol: float = _F["reltol"],
@@ -239,7 +245,7 @@ def train(
     seed: int = 0,
     learning_rate: float | None = None,
     schedule: Any = None,
-    optim_solver: str = "NewtonTrustRegion",
+    optim_solver: str = _M["optim_solver"],
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     patience: float = _M["patience"],
@@ -301,11 +307,12 @@ def _solve(
     interval = _number("progress_interval", progress_interval, positive=True)
     if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
-    instead = {"alg": '"QNDF" needs none', "optim_solver": '"LBFGS" and "NewtonKrylov" need none'}
+    builtin = {"alg": FLOW_ALGORITHMS, "optim_solver": OPTIM_SOLVERS}
     for kind in ("alg", "optim_solver"):
         if count := matrices(str(options.get(kind))):
             size = (net.n_params, net.n_params)
-            refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, instead[kind], count)
+            without = [f'"{name}"' for name in builtin[kind] if not matrices(name)]
+            refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, f"{', '.join(without)} need none", count)
     step = stepwise(callback, net)
     questions = Questions(net, x, **functions)
     bridge = net._core.bridge
