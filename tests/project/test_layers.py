@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROOMS = (
     "version", "errors", "facts", "files", "validate", "runtime", "network", "results", "solve", "landscape", "sweeps",
     "sklearn", "torch", "plot", "commands", "__main__",
