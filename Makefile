@@ -49,8 +49,8 @@ test-without-image: lint types
 	PYMLPGF_IMAGE=off $(BIN)/python -m pytest $(WITHOUT_IMAGE)
 
 lint: $(VENV)/.test
-	$(BIN)/ruff check pymlpgf tests examples
-	$(BIN)/ruff format --check pymlpgf tests examples
+	$(BIN)/ruff check pymlpgf tests examples docs .ci
+	$(BIN)/ruff format --check pymlpgf tests examples docs/conf.py docs/figures .ci
 
 types: $(VENV)/.test
 	$(BIN)/mypy
