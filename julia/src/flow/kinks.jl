@@ -52,7 +52,8 @@ end
 
 Where the flow is, as seen from the kinks of `net`; `nothing` if there are none, or so many that they blur.
 
-- `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks
+- `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks; `whole`, `sided`: what the flow
+  is one of, the same unless it is constrained
 - `rows`: samples in each block
 - `active`: what slides, `slack` by how much its weight may leave [0, 1]; `fellows`: what stays at its kink because its
   normal depends on theirs; `recent` and `doubts`: what was met lately, and how often
@@ -68,6 +69,8 @@ Where the flow is, as seen from the kinks of `net`; `nothing` if there are none,
 mutable struct Kinks{T<:AbstractFloat}
     plain::Net{T}
     net::Net{T}
+    whole::AbstractNet{T}
+    sided::AbstractNet{T}
     rows::Vector{Int}
     active::Vector{Contact}
     slack::Vector{T}
@@ -99,6 +102,7 @@ mutable struct Kinks{T<:AbstractFloat}
     y::Vector{T}
     g::Vector{T}
     normal::Vector{T}
+    wide::Vector{T}             # a normal in all parameters
     above::Vector{T}            # derivatives by the units of a layer
     below::Vector{T}
 end
@@ -108,7 +112,10 @@ end
 const MOST_SIDES = 1_000_000
 
 Kinks(::AbstractNet) = nothing
-function Kinks(net::Net{T}) where {T}
+Kinks(net::Net) = Kinks(net, net)
+Kinks(net::Constrained) = innermost(net) isa Net ? Kinks(innermost(net), net) : nothing
+
+function Kinks(net::Net{T}, whole::AbstractNet{T}) where {T}
     found = Tuple{Int,Int,Int,T,T}[]
     for (l, layer) in enumerate(net.layers), columns in layer.columns
         positions, jumps = kinks_of(columns.activation)::Tuple{Vector{Float64},Vector{Float64}}
@@ -123,12 +130,12 @@ function Kinks(net::Net{T}) where {T}
     copy = Net{T}(net.layers, sided, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
                   make_shares(T, net.layers, sided, length(net.shares)), nothing)
     rows = [min(BLOCK, net.n_samples - (b - 1) * BLOCK) for b in 1:length(sided)]
-    P, widest = net.n_params, maximum(l -> max(l.width, l.fan_in), net.layers)
+    n, P, widest = n_params(whole), net.n_params, maximum(l -> max(l.width, l.fan_in), net.layers)
     z(n) = zeros(T, n)
     watch = KinkWatch(0, 0.0, 0.0, 0.0, 0.0, 0, 1, false, count < MANY_SIDES ? STANDSTILL : CROWDED)
-    return Kinks{T}(net, copy, rows, Contact[], T[], Fellow{T}[], Contact[], Vector{T}[], T[], T[], Int[], T[],
-                    Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[], zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(P), z(P), z(P), z(P), z(widest),
-                    z(widest))
+    return Kinks{T}(net, copy, whole, around(copy, whole), rows, Contact[], T[], Fellow{T}[], Contact[], Vector{T}[], T[], T[], Int[], T[],
+                    Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[], zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(n), z(n), z(n), z(n), z(P),
+                    z(widest), z(widest))
 end
 
 # A user's function may not be defined everywhere, or jump itself: then nothing is known of its kinks.
@@ -150,8 +157,9 @@ side!(kinks::Kinks, c::Contact, value) = @inbounds sides(kinks, c).side[c.row, c
 function forward_kinks!(kinks::Kinks, x)
     net = kinks.net
     kinks.passes += 1
+    θ = full(kinks.sided, x)
     for block in net.blocks
-        forward!(net.shares[1].workspace, net, x, block, 0)
+        forward!(net.shares[1].workspace, net, θ, block, 0)
     end
     return nothing
 end
@@ -304,7 +312,7 @@ function begin_kinks!(kinks::Kinks{T}, problem, x, degree::Int) where {T}
     watch!(kinks.net, kinks.plain.monitor)
     kinks.degree = degree
     resize!(kinks.step, problem.n * (degree + 1))
-    problem.net = kinks.net
+    problem.net = kinks.sided
     freeze!(kinks, x)
     return nothing
 end
@@ -355,7 +363,7 @@ function review!(kinks::Kinks, problem, x, step::Float64, whole::Float64)
         w.rate, w.trial = rate, true
     end
     kinks.frozen ? thaw!(kinks) : freeze!(kinks, x)
-    problem.net = kinks.frozen ? kinks.net : kinks.plain
+    problem.net = kinks.frozen ? kinks.sided : kinks.whole
     return true
 end
 
@@ -383,7 +391,7 @@ function ignore_kinks!(kinks::Kinks, problem, state)
     w.wait, w.patience = w.patience, min(4 * w.patience, MOST_PATIENCE)
     w.steps, w.covered, w.wanted, w.trial = 0, 0.0, 0.0, false
     thaw!(kinks)
-    problem.net = kinks.plain
+    problem.net = kinks.whole
     evaluate_point!(problem, state)
     return nothing
 end
