@@ -34,6 +34,7 @@ from .landscape.symmetry import (
 )
 from .landscape.widths import grow_net as grow_net, shrink_net as shrink_net, split_neuron as split_neuron
 from .network.activations import ACTIVATIONS as ACTIVATIONS, Poly as Poly
+from .network.constraints import ConstrainedNet as ConstrainedNet
 from .network.infinite import InfiniteNet as InfiniteNet, gauss_hermite_net as gauss_hermite_net
 from .network.net import Net as Net, TeacherNet as TeacherNet
 from .network.params import Params as Params

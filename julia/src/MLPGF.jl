@@ -21,12 +21,14 @@ include("network/losses.jl")
 include("network/regularisers.jl")
 include("network/net.jl")
 include("network/params.jl")
+include("network/constraint.jl")
 
 include("derivatives/products.jl")
 include("derivatives/gradient.jl")
 include("derivatives/hvp.jl")
 include("derivatives/hessian.jl")
 include("derivatives/single_hidden_layer.jl")
+include("derivatives/constrained.jl")
 
 include("linear_algebra/cholesky.jl")
 include("linear_algebra/shifted_solver.jl")
@@ -99,6 +101,7 @@ include("landscape/classify.jl")
 include("landscape/infinity.jl")
 include("landscape/along.jl")
 include("landscape/polish.jl")
+include("landscape/constrained.jl")
 
 include("interface/json.jl")
 include("interface/facts.jl")
@@ -119,5 +122,6 @@ export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, 
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
 export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
+export Constraint, Constrained
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

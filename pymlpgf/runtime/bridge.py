@@ -202,6 +202,14 @@ class Bridge:
         self, net: int, what: str, options: dict[str, object], arrays: list[np.ndarray], read: Callable[[int], R]
     ) -> R:
         """What ``read`` makes of the handle to the answer of a tool (julia/src/interface/tools.jl); 0 for no net."""
+        handle = self.answer(net, what, options, arrays)
+        try:
+            return read(handle)
+        finally:
+            self.release_later(handle)
+
+    def answer(self, net: int, what: str, options: dict[str, object], arrays: list[np.ndarray]) -> int:
+        """The handle to the answer of a tool, which the caller releases."""
         self.enter()
         vectors = [np.ascontiguousarray(array, np.float64).ravel() for array in arrays]
         pointers, lengths = (ptr * len(vectors))(*map(_pointer, vectors)), (i64 * len(vectors))(*map(len, vectors))
@@ -210,10 +218,7 @@ class Bridge:
             net, what.encode(), _wire(options), pointers, lengths, len(vectors), ctypes.addressof(handle)
         )
         self._check(status)
-        try:
-            return read(handle.value)
-        finally:
-            self.release_later(handle.value)
+        return handle.value
 
     def loss(self, net: int, x: int) -> float:
         """L at the parameters at address ``x``."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..facts import FLOW_DEFAULTS, FLOW_METHODS, MINIMIZE_DEFAULTS, MINIMIZERS, matrices, tell
+from ..network.constraints import constraint_of, nearest_point, parameters_of
 from ..network.net import Net
 from ..results.read import read_result
 from ..results.result import TrainResult
@@ -45,6 +46,9 @@ def flow(
     min_gnorm: float = _F["min_gnorm"],
     minloss: float = _F["minloss"],
     tauinv: Any = 1,
+    freeze: Any = None,
+    tie: Any = None,
+    constraint: Any = None,
     dt: float | None = None,
     dense: bool = _F["dense"],
     save_everystep: bool = _F["save_everystep"],
@@ -94,6 +98,11 @@ def flow(
         Stop when the loss is at most this, if positive.
     tauinv : float or array of shape (n_params,)
         Inverse time constants ≥ 0; zero freezes a parameter.
+    freeze, tie, constraint
+        Parameters that keep their values in ``p``, that are equal or opposite, or all of θ = B z + c: see
+        ``ConstrainedNet``. The run begins at the nearest point to ``p`` that obeys them. It is the flow
+        dz/dt = −tauinv ∘ Bᵀ∇L(θ) of the coordinates, ``gnorm`` is ‖Bᵀ∇L‖_∞; results and what functions see are θ.
+        Parameters that move together need the same ``tauinv``.
     dt : float, optional
         First step.
     dense : bool
@@ -153,7 +162,7 @@ def flow(
     options.update(_goals(min_gnorm, minloss))
     return _solve(
         "flow", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
-        event=event, schedule=schedule, observables=observables,
+        (freeze, tie, constraint), event=event, schedule=schedule, observables=observables,
     )  # fmt: skip
 
 
@@ -169,6 +178,9 @@ def minimize(
     min_gnorm: float = _F["min_gnorm"],
     minloss: float = _F["minloss"],
     patience: float = _M["patience"],
+    freeze: Any = None,
+    tie: Any = None,
+    constraint: Any = None,
     callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
@@ -196,6 +208,8 @@ def minimize(
         Stop when the loss is at most this, if positive.
     patience : float
         Stop after so many iterations without progress.
+    freeze, tie, constraint
+        As for ``flow``.
     callback, verbosity, progress_interval, checkpoint, checkpoint_interval
         As for ``flow``.
 
@@ -219,8 +233,9 @@ def minimize(
     options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience)
     options.update(_goals(min_gnorm, minloss))
     return _solve(
-        "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback
-    )
+        "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
+        (freeze, tie, constraint),
+    )  # fmt: skip
 
 
 @suggest_keywords
@@ -235,6 +250,9 @@ def train(
     maxtime_ode: float = _F["maxtime_ode"],
     maxiterations_ode: float = _F["maxiterations_ode"],
     tauinv: Any = 1,
+    freeze: Any = None,
+    tie: Any = None,
+    constraint: Any = None,
     dt: float | None = None,
     dense: bool = _F["dense"],
     save_everystep: bool = _F["save_everystep"],
@@ -276,7 +294,7 @@ def train(
     options.update(_goals(min_gnorm, minloss))
     return _solve(
         "train", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
-        event=event, schedule=schedule, observables=observables,
+        (freeze, tie, constraint), event=event, schedule=schedule, observables=observables,
     )  # fmt: skip
 
 
@@ -291,15 +309,19 @@ def _solve(
     checkpoint: Any = None,
     checkpoint_interval: float = 30,
     callback: Any = None,
+    constraint: tuple[Any, Any, Any] = (None, None, None),
     **functions: Any,
 ) -> TrainResult:
     if not isinstance(net, Net):
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
-    if isinstance(p, TrainResult):
-        p = p.x
-    x = net._core.flat(p)
+    x = parameters_of(net, p)
     if not np.isfinite(x).all():
         raise InputError("p contains NaN or infinite entries")
+    net, rule = constraint_of(net, *constraint)
+    if rule is not None:
+        options["constraint"] = rule
+    if "constraint" in options:
+        x = nearest_point(net, options["constraint"], x)
     constants = _tauinv(tauinv, net.n_params)
     rates = None if isinstance(constants, float) else constants
     if rates is None:

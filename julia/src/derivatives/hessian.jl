@@ -172,8 +172,8 @@ end
 The neural tangent kernel J Jᵀ on the net's data, (O N) × (O N), outputs of one sample next to each other (Jacot,
 Gabriel and Hongler, arXiv 1806.07572).
 """
-function tangent_kernel(net::Net, θ)
-    J = reshape(jacobian(net, θ), :, net.n_params)
+function tangent_kernel(net::AbstractNet, θ)
+    J = reshape(jacobian(net, θ), :, n_params(net))
     return J * J'
 end
 

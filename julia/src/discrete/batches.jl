@@ -4,11 +4,12 @@
 Batches of the samples of `net`, in a new random order each epoch (Fisher and Yates, from the last place down, by the
 generator of [`random_params`](@ref)); the last one of an epoch is smaller where `batchsize` does not divide the number of
 samples. `net` here is a network with the layers, loss and regularisers of the other, whose samples are overwritten:
-everything that nets can do is done to a batch.
+everything that nets can do is done to a batch. `whole` is `net` under the constraint of the descent, if there is one.
 """
 mutable struct Batches{T}
     source::Net{T}
     net::Net{T}
+    whole::AbstractNet{T}
     size::Int
     order::Vector{Int}
     position::Int           # samples of this epoch that have been used
@@ -20,7 +21,7 @@ function Batches(source::Net{T}, batchsize::Int, seed) where {T}
     shape = (zeros(T, n_features(source), batchsize), zeros(T, n_outputs(source), batchsize))
     net = with_data(source, shape...)
     N = source.n_samples
-    return Batches{T}(source, net, batchsize, collect(1:N), N, Xoshiro256(seed))
+    return Batches{T}(source, net, net, batchsize, collect(1:N), N, Xoshiro256(seed))
 end
 
 function shuffle!(order::Vector{Int}, rng::Xoshiro256)
@@ -48,7 +49,7 @@ function next!(batches::Batches)
     end
     net.n_samples = m
     batches.position += m
-    return net
+    return batches.whole
 end
 
 place(net::Net, i::Int) = (net.blocks[(i-1)÷BLOCK+1], (i - 1) % BLOCK + 1)
@@ -68,6 +69,11 @@ end
 "No batches where all samples, or infinitely many, are seen at once."
 make_batches(net::AbstractNet, batchsize, seed) = batchsize === nothing ? nothing :
     throw(ArgumentError("batchsize is $batchsize, but a $(typeof(net)) has no samples to choose from: leave it out"))
+function make_batches(net::Constrained, batchsize, seed)
+    batches = make_batches(net.net, batchsize, seed)
+    batches === nothing || (batches.whole = Constrained(batches.whole, net.constraint))
+    return batches
+end
 function make_batches(net::Net, batchsize, seed)
     batchsize === nothing && return nothing
     batchsize >= 1 || throw(ArgumentError("batchsize is $batchsize; at least 1 is needed"))

@@ -27,8 +27,6 @@ end
 
 function Descent(net::AbstractNet{T}, method::DiscreteMethod, x0::Vector{T}, tauinv, batchsize, seed) where {T}
     n = n_params(net)::Int
-    tauinv isa Real || length(tauinv) == n ||
-        throw(DimensionMismatch("tauinv has length $(length(tauinv)), the net has $n parameters."))
     rates = tauinv isa Real ? fill(T(tauinv), n) : Vector{T}(tauinv)
     return Descent{T}(net, make_batches(net, batchsize, seed), rates, Clock(method), copy(x0), zeros(T, n),
                       Ref(zero(T)), copy(x0), 0, 0.0, T(NaN), NaN, copy(x0), T(Inf), Inf, 0)
@@ -38,7 +36,7 @@ end
 function evaluate!(d::Descent)
     d.nfev += 1
     value_and_gradient_into!(d.value, d.g, d.net, d.x)
-    gnorm = free_maximum(d.g, d.rates)
+    gnorm = finite_maximum(d.g)
     isfinite(d.value[]) && isfinite(gnorm) || return false
     d.loss, d.gnorm, d.t, d.seen_step = d.value[], gnorm, d.clock.t, d.clock.step
     copyto!(d.seen, d.x)
@@ -64,7 +62,7 @@ function advance!(d::Descent, @nospecialize(method::DiscreteMethod), @nospeciali
     if d.batches !== nothing
         d.nfev += 1
         value_and_gradient_into!(d.value, d.g, next!(d.batches), d.x)
-        isfinite(d.value[]) && isfinite(free_maximum(d.g, d.rates)) || return false
+        isfinite(d.value[]) && isfinite(finite_maximum(d.g)) || return false
     end
     set_rate!(d.clock, method.schedule)
     step!(state, d.x, d.g, d.rates, d.clock)

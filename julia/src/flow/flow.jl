@@ -39,6 +39,11 @@ Base.@kwdef struct FlowResult{T<:AbstractFloat}
     best::Union{Nothing,LowestPoint{T}} = nothing
 end
 
+lifted(r::FlowResult, C::Constraint) =
+    changed(r; x=embed(C, r.x), trajectory=lifted(r.trajectory, C), dense=lifted(r.dense, C), best=lifted(r.best, C))
+lifted(::Nothing, ::Constraint) = nothing
+lifted(p::LowestPoint{T}, C::Constraint{T}) where {T} = LowestPoint{T}(embed(C, p.x), p.loss, p.gnorm)
+
 Base.show(io::IO, r::FlowResult) =
     print(io, "FlowResult(loss = ", r.loss, ", gnorm = ", r.gnorm, ", t = ", r.t, ", ", r.stopped_by,
           " after ", r.iterations, " steps of ", r.alg, ")")
@@ -79,6 +84,12 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     for (name, f) in o.observables         # one that fails does so before the work is done
         f(copy(start)) isa Real || throw(ArgumentError("the observable $name must return a real number."))
     end
+    constraint, rates = motion(o.constraint, o.tauinv, start)
+    constraint === nothing || return within(net, constraint, start, monitor) do inner, z
+        C = inner.constraint
+        flow(inner, z, changed(o; constraint=nothing, tauinv=rates, event=on_coordinates(o.event, C),
+                               observables=[name => z -> f(embed(C, z)) for (name, f) in o.observables]), monitor)
+    end
     if alg isa DiscreteMethod
         o.dense && throw(ArgumentError("a discrete method has no dense output"))
         descent = Descent(net, alg, start, o.tauinv, o.batchsize, o.seed)
@@ -88,6 +99,40 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     problem = FlowProblem(net, o.tauinv)
     state = FlowState(problem, max(o.abstol, Float64(max(floatmin(T), T(1e-30)))), max(o.reltol, 10 * Float64(eps(T))))
     return watching(() -> integrate(problem, state, start, alg, o, monitor), net, monitor)
+end
+
+"""
+    motion(constraint, tauinv, x) -> constraint or nothing, rates
+
+The constraint of a flow from `x` in which parameters whose inverse time constant is zero keep their values, and the inverse
+time constants of its coordinates; `nothing` where all parameters move freely.
+"""
+function motion(constraint, tauinv, x::Vector{T}) where {T}
+    tauinv isa Real || length(tauinv) == length(x) ||
+        throw(DimensionMismatch("tauinv has length $(length(tauinv)), the net has $(length(x)) parameters."))
+    constraint === nothing && all(τ -> T(τ) > 0, tauinv) && return nothing, tauinv
+    C = constraint === nothing ? unconstrained(T, length(x)) : Constraint{T}(constraint)
+    rates = T[tauinv isa Real ? tauinv : rate(C, j, tauinv) for j in 1:n_coordinates(C)]
+    free = findall(>(0), rates)
+    return hold(C, free, coordinates(C, x)), rates[free]
+end
+
+"The inverse time constant of a coordinate: that of all parameters that it drives."
+function rate(C::Constraint, j::Int, tauinv)
+    i = C.rows[first(column(C, j))]
+    for k in column(C, j)
+        tauinv[C.rows[k]] == tauinv[i] || throw(ArgumentError(
+            "tauinv is $(tauinv[i]) for parameter $i and $(tauinv[C.rows[k]]) for parameter $(C.rows[k]) (of 1 to " *
+            "$(n_params(C))), which the constraint moves together: give both the same"))
+    end
+    return tauinv[i]
+end
+
+"An event, which knows θ, as a function of z."
+function on_coordinates(event, C::Constraint{T}) where {T}
+    applicable(event, 0.0, C.c, zero(T), 0.0) && return (t, z, loss, gnorm) -> event(t, embed(C, z), loss, gnorm)
+    applicable(event, 0.0, C.c) && return (t, z) -> event(t, embed(C, z))
+    return event
 end
 
 check_setting(name, @nospecialize(value), good) = good ? nothing : Base.invokelatest(refuse_setting, name, value)

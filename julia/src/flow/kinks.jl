@@ -52,7 +52,8 @@ end
 
 Where the flow is, as seen from the kinks of `net`; `nothing` if there are none, or so many that they blur.
 
-- `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks
+- `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks; `whole`, `sided`: what the flow
+  is one of, the same unless it is constrained
 - `rows`: samples in each block
 - `active`: what slides, `slack` by how much its weight may leave [0, 1]; `fellows`: what stays at its kink because its
   normal depends on theirs; `recent` and `doubts`: what was met lately, and how often
@@ -68,6 +69,8 @@ Where the flow is, as seen from the kinks of `net`; `nothing` if there are none,
 Base.@kwdef mutable struct Kinks{T<:AbstractFloat}
     plain::Net{T}
     net::Net{T}
+    whole::AbstractNet{T}
+    sided::AbstractNet{T}
     rows::Vector{Int}
     active::Vector{Contact} = Contact[]
     slack::Vector{T} = T[]
@@ -95,10 +98,11 @@ Base.@kwdef mutable struct Kinks{T<:AbstractFloat}
     frozen::Bool = false
     passes::Int = 0
     watch::KinkWatch
-    x::Vector{T} = zeros(T, net.n_params)
-    y::Vector{T} = zeros(T, net.n_params)
-    g::Vector{T} = zeros(T, net.n_params)
-    normal::Vector{T} = zeros(T, net.n_params)
+    x::Vector{T} = zeros(T, n_params(whole))
+    y::Vector{T} = zeros(T, n_params(whole))
+    g::Vector{T} = zeros(T, n_params(whole))
+    normal::Vector{T} = zeros(T, n_params(whole))
+    wide::Vector{T} = zeros(T, net.n_params)          # a normal in all parameters
     above::Vector{T} = zeros(T, widest(net.layers))   # derivatives by the units of a layer
     below::Vector{T} = zeros(T, widest(net.layers))
 end
@@ -110,7 +114,10 @@ const MOST_SIDES = 1_000_000
 widest(layers) = maximum(l -> max(l.width, l.fan_in), layers)
 
 Kinks(::AbstractNet) = nothing
-function Kinks(net::Net{T}) where {T}
+Kinks(net::Net) = Kinks(net, net)
+Kinks(net::Constrained) = innermost(net) isa Net ? Kinks(innermost(net), net) : nothing
+
+function Kinks(net::Net{T}, whole::AbstractNet{T}) where {T}
     found = Tuple{Int,Int,Int,T,T}[]
     for (l, layer) in enumerate(net.layers), columns in layer.columns
         positions, jumps = kinks_of(columns.activation)::Tuple{Vector{Float64},Vector{Float64}}
@@ -126,7 +133,7 @@ function Kinks(net::Net{T}) where {T}
                   make_shares(T, net.layers, sided, length(net.shares)), nothing)
     rows = [min(BLOCK, net.n_samples - (b - 1) * BLOCK) for b in 1:length(sided)]
     watch = KinkWatch(crowded=count < MANY_SIDES ? STANDSTILL : CROWDED)
-    return Kinks{T}(plain=net, net=copy, rows=rows, watch=watch)
+    return Kinks{T}(plain=net, net=copy, whole=whole, sided=around(copy, whole), rows=rows, watch=watch)
 end
 
 # A user's function may not be defined everywhere, or jump itself: then nothing is known of its kinks.
@@ -148,8 +155,9 @@ side!(kinks::Kinks, c::Contact, value) = @inbounds sides(kinks, c).side[c.row, c
 function forward_kinks!(kinks::Kinks, x)
     net = kinks.net
     kinks.passes += 1
+    θ = full(kinks.sided, x)
     for block in net.blocks
-        forward!(net.shares[1].workspace, net, x, block, 0)
+        forward!(net.shares[1].workspace, net, θ, block, 0)
     end
     return nothing
 end
@@ -302,7 +310,7 @@ function begin_kinks!(kinks::Kinks{T}, problem, x, degree::Int) where {T}
     watch!(kinks.net, kinks.plain.monitor)
     kinks.degree = degree
     resize!(kinks.step, problem.n * (degree + 1))
-    problem.net = kinks.net
+    problem.net = kinks.sided
     freeze!(kinks, x)
     return nothing
 end
@@ -353,7 +361,7 @@ function review!(kinks::Kinks, problem, x, step::Float64, whole::Float64)
         w.rate, w.trial = rate, true
     end
     kinks.frozen ? thaw!(kinks) : freeze!(kinks, x)
-    problem.net = kinks.frozen ? kinks.net : kinks.plain
+    problem.net = kinks.frozen ? kinks.sided : kinks.whole
     return true
 end
 
@@ -381,7 +389,7 @@ function ignore_kinks!(kinks::Kinks, problem, state)
     w.wait, w.patience = w.patience, min(4 * w.patience, MOST_PATIENCE)
     w.steps, w.covered, w.wanted, w.trial = 0, 0.0, 0.0, false
     thaw!(kinks)
-    problem.net = kinks.plain
+    problem.net = kinks.whole
     evaluate_point!(problem, state)
     return nothing
 end

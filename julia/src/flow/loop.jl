@@ -186,7 +186,7 @@ function land!(run::Integration, met::Bool, last::Bool)
     last && !(0 < cut < 1) && (state.t = options.maxT; state.t_low = 0.0)
     met || accepted!(run.method)
     options.dense && push!(dense.t, state.t)
-    problem.scaled ? unscale_free!(run.x, problem, state.y) : copyto!(run.x, state.y)
+    problem.scaled ? unscale!(run.x, problem, state.y) : copyto!(run.x, state.y)
     record!(run.recorder, state.t, run.x, state.loss, state.gnorm, state.modelled)
     return cut
 end
@@ -339,13 +339,4 @@ function hopeless(problem::FlowProblem{T}, state::FlowState{T}, verdict::Int, fa
     end
     over || return Stop.running
     return verdict == NOT_FINITE || verdict == NO_STEP ? Stop.diverged : Stop.roundoff
-end
-
-# Frozen parameters keep the very numbers they came with.
-function unscale_free!(x, problem::FlowProblem, y)
-    root = problem.root
-    @inbounds for i in eachindex(y)
-        root[i] > 0 && (x[i] = root[i] * y[i])
-    end
-    return x
 end

@@ -14,6 +14,7 @@ The options of [`flow`](@ref), all of them with defaults:
 - `maxtime`: seconds; `maxiterations`: accepted steps
 - `min_gnorm`: stop when ‖∇L‖_∞ ≤ `min_gnorm`; `minloss`: stop when the loss is ≤ `minloss`, if that is positive
 - `tauinv`: a number or P numbers ≥ 0; zero freezes a parameter (its gradient does not count for `min_gnorm`)
+- `constraint`: a [`Constraint`](@ref) that the parameters obey, from the nearest point to the start that does
 - `dt`: first step, chosen from the data by default
 - `dense`: keep the whole flow as a [`DenseOutput`](@ref)
 - `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many: those that straight lines in
@@ -37,6 +38,7 @@ Base.@kwdef struct FlowOptions
     min_gnorm::Float64 = 0.0
     minloss::Float64 = 0.0
     tauinv::Any = 1.0
+    constraint::Union{Nothing,Constraint} = nothing
     dt::Union{Nothing,Float64} = nothing
     dense::Bool = false
     save_everystep::Bool = false
@@ -45,6 +47,14 @@ Base.@kwdef struct FlowOptions
     observables::Any = ()
     batchsize::Union{Nothing,Int} = nothing
     seed::UInt64 = 0
+end
+
+"The same options, or result, but for these fields."
+function changed(old::O; new...) where {O}
+    new = values(new)
+    fields = Any[convert(fieldtype(O, name), get(new, name, getfield(old, name))) for name in fieldnames(O)]
+    # The constructor would be compiled for every combination of types that these have.
+    return ccall(:jl_new_structv, Any, (Any, Ptr{Any}, UInt32), O, fields, length(fields))::O
 end
 
 "How many points a trajectory keeps at most; zero is all."

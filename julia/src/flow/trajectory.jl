@@ -32,6 +32,14 @@ function observe_each(r::Trajectory, observables)
     return Trajectory(r.t, r.x, r.loss, r.gnorm, names, reshape(values, length(names), length(r)))
 end
 
+function lifted(r::Trajectory{T}, C::Constraint{T}) where {T}
+    x = zeros(T, n_params(C), length(r))
+    for m in 1:length(r)
+        x[:, m] = embed(C, r.x[:, m])
+    end
+    return Trajectory(r.t, x, r.loss, r.gnorm, r.names, r.observables)
+end
+
 function Base.getindex(trajectory::Trajectory, name)
     k = findfirst(isequal(string(name)), trajectory.names)
     k === nothing && throw(ArgumentError("no observable $name was recorded; there are: $(join(trajectory.names, ", "))"))
@@ -210,6 +218,16 @@ struct DenseOutput{T<:AbstractFloat}
     x0::Vector{T}
 end
 
+function lifted(sol::DenseOutput{T}, C::Constraint{T}) where {T}
+    _, m, steps = size(sol.coefficients)
+    coefficients = zeros(T, n_params(C), m, steps)
+    for k in 1:steps, d in 1:m
+        v = sol.coefficients[:, d, k]
+        coefficients[:, d, k] = d == 1 ? embed(C, v) : image(C, v)
+    end
+    return DenseOutput{T}(sol.t, coefficients, embed(C, sol.x0))
+end
+
 Base.show(io::IO, sol::DenseOutput) =
     print(io, "DenseOutput of ", length(sol.t) - 1, " steps on [", sol.t[1], ", ", sol.t[end], "]")
 
@@ -266,7 +284,7 @@ function interpolate_step!(c::Vector{T}, offset::Int, degree::Int, @nospecialize
     end
     problem.scaled || return nothing
     for m in 0:own, i in 1:n
-        root[i] > 0 && (c[offset+m*n+i] *= root[i])
+        c[offset+m*n+i] *= root[i]
     end
     return nothing
 end

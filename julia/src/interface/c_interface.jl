@@ -158,7 +158,7 @@ c_with_data(net::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid}, w::Ptr
     other = Base.invokelatest(border_with_data, net_of(net), N, X, O, Y, w)
     unsafe_store!(out, keep!(other))
 end
-function border_with_data(net::Net{T}, N, X, O, Y, w) where {T}
+function border_with_data(net::AbstractNet{T}, N, X, O, Y, w) where {T}
     input, target, weights = border_data(T, n_features(net), N, X, O, Y, w)
     return with_data(net, input, target; weights=weights)
 end

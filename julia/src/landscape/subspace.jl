@@ -108,7 +108,7 @@ function subspace_minloss(net::AbstractNet, s::LinearSubspace, a, start, options
     r = Restricted(net, s, a)
     z0 = start === nothing ? zeros(eltype(s.origin), n_params(r)) : s.complement' * (start - r.origin)
     m = minimize(r, z0, options, monitor)
-    return with_point(m, copy(embed!(r, m.x)))
+    return changed(m; x=copy(embed!(r, m.x)))
 end
 
 """

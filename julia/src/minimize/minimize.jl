@@ -65,6 +65,9 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
         check_setting(name, getfield(o, name), getfield(o, name) >= 0)
     end
     o.patience >= 1 || throw(ArgumentError("patience = $(o.patience): must be at least 1."))
+    o.constraint === nothing || return within(net, o.constraint, x0, monitor) do inner, z
+        minimize(inner, z, changed(o; constraint=nothing), monitor)
+    end
     limits = Limits{T}(o.maxtime, o.maxiterations, T(o.min_gnorm), T(o.minloss), o.patience)
     method = minimize_method(o.optim_solver)
     return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)

@@ -112,9 +112,7 @@ Base.@kwdef struct MinimizeResult{T<:AbstractFloat}
     trace::MinimizeTrace
 end
 
-"The same result, for the point `x` of another space."
-with_point(r::MinimizeResult{T}, x::Vector{T}) where {T} =
-    MinimizeResult{T}(; (f => f === :x ? x : getfield(r, f) for f in fieldnames(MinimizeResult))...)
+lifted(r::MinimizeResult, C::Constraint) = changed(r; x=embed(C, r.x))
 
 function Base.show(io::IO, r::MinimizeResult)
     print(io, "MinimizeResult(", r.optim_solver, ": loss = ", Float64(r.loss),
