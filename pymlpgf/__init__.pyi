@@ -8,6 +8,7 @@ from .errors import (
     RuntimeUnavailable as RuntimeUnavailable,
     ThreadError as ThreadError,
 )
+from .landscape.catalogue import Catalogue as Catalogue, minima_catalogue as minima_catalogue
 from .landscape.classify import Classification as Classification, Explanation as Explanation, classify as classify
 from .landscape.distance import TrajectoryDistance as TrajectoryDistance, trajectory_distance as trajectory_distance
 from .landscape.polish import Polished as Polished, polish as polish

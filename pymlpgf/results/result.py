@@ -135,6 +135,8 @@ class TrainResult:
         What the network's outputs are multiplied by.
     seed : int or None
         Of the initial parameters, in a sweep.
+    settings : dict
+        What tells this run from others of its sweep, such as {"width": 4, "seed": 0}.
     versions : dict
     problem : dict
         The net's settings and data, from which ``net()`` makes it again.
@@ -174,6 +176,7 @@ class TrainResult:
     batchsize: int | None = None
     batch_seed: int | None = None
     output_factor: float = 1.0
+    settings: dict[str, Any] = field(default_factory=dict)
     problem: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
