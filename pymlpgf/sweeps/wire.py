@@ -13,8 +13,10 @@ import numpy as np
 from ..errors import InputError
 from ..files import write_atomically
 from ..network.activations import Poly
+from ..network.net import TeacherNet
 from ..network.params import Params
 from ..solve.discrete import DISCRETE_METHODS, CosineDecay, DiscreteMethod, ExponentialDecay
+from ..solve.recordings import RECORDINGS, Recording
 
 __all__ = ["keeper", "name_of", "unwire", "wire"]
 
@@ -27,7 +29,7 @@ def wire(value: Any, keep: Callable[[np.ndarray], str] | None = None) -> Any:
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (DiscreteMethod, ExponentialDecay, CosineDecay)):
+    if isinstance(value, (DiscreteMethod, ExponentialDecay, CosineDecay, Recording)):
         fields = {field.name: wire(getattr(value, field.name), keep) for field in dataclasses.fields(value)}
         return {"method": type(value).__name__, "with": fields}
     if isinstance(value, (np.ndarray, Params)):
@@ -38,6 +40,8 @@ def wire(value: Any, keep: Callable[[np.ndarray], str] | None = None) -> Any:
         return {"dictionary": {str(name): wire(entry, keep) for name, entry in value.items()}}
     if isinstance(value, Poly):
         return {"poly": list(value.coefficients)}
+    if isinstance(value, TeacherNet):
+        return {"net": f"{value.net._fingerprint()} {_digest(value.params.flat)}"}
     if hasattr(value, "_fingerprint"):
         return {"net": value._fingerprint()}
     return {"function": name_of(value)} if callable(value) else {"object": repr(value)}
@@ -53,7 +57,7 @@ def unwire(value: Any, folder: Path) -> Any:
         fields = {name: unwire(entry, folder) for name, entry in value["with"].items()}
         if isinstance(fields.get("betas"), list):
             fields["betas"] = tuple(fields["betas"])
-        return {**DISCRETE_METHODS, **SCHEDULES}[value["method"]](**fields)
+        return {**DISCRETE_METHODS, **SCHEDULES, **RECORDINGS}[value["method"]](**fields)
     if "array" in value:
         return np.load(folder / f"array-{value['array']}.npy", allow_pickle=False)
     if "poly" in value:

@@ -124,8 +124,10 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
         recorder.count == 0 && record!(recorder, 0.0, d.x, d.loss, d.gnorm)
     end
     best = isfinite(d.best_loss) ? LowestPoint{T}(d.best, d.best_loss, d.best_gnorm) : nothing
-    return FlowResult{T}(d.seen, d.loss, d.gnorm, d.t, reason, d.seen_step, 0, d.nfev, 0, elapsed(monitor),
-                         method_name(method)::String, observe(Trajectory(recorder), limits.observables), nothing, 0, best)
+    time_run = elapsed(monitor)
+    trajectory = observe(Trajectory(recorder), limits.observables, monitor, reason)
+    return FlowResult{T}(d.seen, d.loss, d.gnorm, d.t, reason, d.seen_step, 0, d.nfev, 0, time_run,
+                         method_name(method)::String, trajectory, nothing, 0, best)
 end
 
 "Whether the event happened in the last step; between steps there is nothing to locate it on."

@@ -77,7 +77,8 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     start = convert(Vector{T}, x0)
     alg = flow_method(o.alg)::FlowMethod
     for (name, f) in o.observables         # one that fails does so before the work is done
-        f(copy(start)) isa Real || throw(ArgumentError("the observable $name must return a real number."))
+        f(copy(start)) isa Union{Real,Vector{<:Real}} ||
+            throw(ArgumentError("the observable $name must return a real number, or a vector of them."))
     end
     if alg isa DiscreteMethod
         o.dense && throw(ArgumentError("a discrete method has no dense output"))
@@ -239,8 +240,10 @@ function integrate(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T},
         recorder.count == 0 && record!(recorder, 0.0, x, state.loss, state.gnorm)
     end
     settle!(recorder, problem, state)
-    return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected + rejections(cache)::Int, problem.nfev,
-                         problem.nhev, elapsed(monitor), alg_name, observe(Trajectory(recorder), options.observables),
+    time_run = elapsed(monitor)
+    trajectory = observe(Trajectory(recorder), options.observables, monitor, reason)
+    return FlowResult{T}(x, state.loss, state.gnorm, state.t, reason, iterations, rejected + rejections(cache)::Int,
+                         problem.nfev, problem.nhev, time_run, alg_name, trajectory,
                          options.dense ? DenseOutput(dense, x0) : nothing, problem.nhvp, nothing)
 end
 
