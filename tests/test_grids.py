@@ -92,6 +92,37 @@ def test_what_a_function_takes_is_its_own():
     np.testing.assert_array_equal(both.runs[0].result.init, net.random_params(seed=0).flat)
 
 
+def test_catalogues_of_a_sweep(tmp_path):
+    grid = {"width": [1, 2], "seed": range(3)}
+    limits = {"maxT": 10, "maxiterations_optim": 300}
+    sweep = mg.sweep(student, grid=grid, executor=Here(), directory=tmp_path, **limits)
+    found = sweep.catalogue(width=2)
+    expected = mg.minima_catalogue(student(2), [run.result for run in sweep.select(width=2)])
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.loss, expected.loss)
+    np.testing.assert_array_equal(mg.Sweep.load(tmp_path).catalogue(width=2).loss, found.loss)
+    with pytest.raises(InputError, match="different nets or data"):
+        sweep.catalogue()
+    teacher = mg.TeacherNet(layers=[(1, "tanh", False), (1, "identity", False)], params=[1.0, 1.0, 1.0], n_features=2)
+    infinite = mg.InfiniteNet(teacher, [(1, "tanh", False), (1, "identity", False)])
+    sweep = mg.sweep(infinite, range(2), Here(), tmp_path / "infinite", maxT=10, maxiterations_optim=100)
+    assert len(sweep.catalogue()) == 1
+    with pytest.raises(InputError, match="do not hold it"):
+        mg.Sweep.load(tmp_path / "infinite").catalogue()
+    assert mg.Sweep.load(tmp_path / "infinite").catalogue(infinite).count.tolist() == [2]
+
+
+def test_a_folder_is_read_without_julia(tmp_path, run_python):
+    list(mg.sweep(student(1), [0, 1], Here(), tmp_path, maxT=1, maxiterations_optim=0))
+    out = run_python(
+        f"""
+        loaded = mg.Sweep.load({str(tmp_path)!r})
+        print([run.result.seed for run in loaded.runs], loaded.missing, runtime.info()["started"])
+        """
+    )
+    assert out == "[0, 1] [] False\n"
+
+
 def test_names_of_files_are_safe_and_different(tmp_path):
     activations = ["x -> x / (1 + x^2)", "x -> x / (2 + x^2)", mg.Poly(0, 1, 0.5), ("tanh", "relu")]
     sweep = mg.sweep(
@@ -150,7 +181,7 @@ def test_minimisations_go_on_to_the_same_minimum(tmp_path):
     assert len(first.unconverged) == 3
     # Without the net: the folder holds it, its data and the options.
     moved = shutil.move(tmp_path, f"{tmp_path}-moved")
-    last = mg.sweep(directory=moved, executor=Here(), continue_unconverged=True, maxiterations_optim=1000)
+    last = mg.sweep(directory=moved, max_workers=1, continue_unconverged=True, maxiterations_optim=1000)
     for run, before in zip(last.runs, first.runs, strict=True):
         whole = mg.train(net, net.random_params(seed=run.seed), **flow)
         assert run.result.converged
@@ -317,3 +348,10 @@ def test_folders_of_other_sweeps(tmp_path):
         mg.sweep(directory=tmp_path / "watched")
     assert mg.sweep(directory=tmp_path / "watched", event=at_three).runs[0].resumed
     assert json.loads((tmp_path / "sweep.json").read_text())["type"] == "pymlpgf.Sweep"
+
+
+def test_the_documentation_shows_the_files_of_the_example():
+    page = (ROOT / "docs" / "howto" / "sweeps.md").read_text("utf-8")
+    script = (ROOT / "examples" / "slurm" / "students.py").read_text("utf-8").split('"""\n\n', 1)[1]
+    for code in (script, (ROOT / "examples" / "slurm" / "students.sbatch").read_text("utf-8")):
+        assert f"```text\n{code.strip()}\n```" in page

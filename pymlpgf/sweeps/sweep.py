@@ -72,9 +72,9 @@ class Sweep:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Sweep:
-        """The runs that a directory holds, without any work: those that are missing stay missing."""
+        """The runs that a directory holds, without any work and without Julia: those that are missing stay missing."""
         folder = Path(directory)
-        task = Task(whole_net(folder), {}, None)
+        task = Task(None, {}, None)
         return cls(task, dict(enumerate(points_in(folder))), None, folder, 1, 0, read_only=True)
 
     def _start(self, executor: Executor | None, workers: int) -> Iterator[Run]:
@@ -235,7 +235,7 @@ class Sweep:
     def table(self) -> list[dict[str, Any]]:
         """One dictionary a run, with the same keys, for ``pandas.DataFrame``: settings, then numbers and strings.
 
-        What a result says under the name of a setting, such as ``alg``, has "result_" before its name.
+        What a result says under the name of a setting, such as ``alg``, is called ``result_alg`` and so on.
         """
         names = (
             "loss", "gnorm", "data_loss", "converged", "ode_stopped_by", "ode_t", "ode_iterations", "ode_loss",
@@ -257,13 +257,11 @@ class Sweep:
     def distinct_minima(self, net: Net | None = None, tolerance: float = 1e-4) -> DistinctMinima:
         """Which runs found the same minimum (see ``pymlpgf.distinct_minima``); counted are those without an error.
 
-        A sweep over a factory needs a ``net`` for the shape and the loss.
+        All runs must have the same layers and data. The net is that of the results, unless they do not hold it (those
+        of an ``InfiniteNet``).
         """
-        if net is None:
-            if not isinstance(self._problem, Net):
-                raise InputError("net is needed, since this sweep made one for each run")
-            net = self._problem
-        return distinct_minima(net, [run.result for run in self._successes()], tolerance)
+        results = [run.result for run in self._successes() if run.result is not None]
+        return distinct_minima(self._one_net(results) if net is None else net, results, tolerance)
 
     def catalogue(
         self, net: Net | None = None, *, tolerance: float = 1e-4, confidence: float = 0.95, **settings: Any
@@ -275,19 +273,24 @@ class Sweep:
         """
         results = [run.result for run in self._successes(**settings) if run.result is not None]
         if net is None:
-            net = self._problem if isinstance(self._problem, Net) else _common_net(results)
+            net = self._one_net(results)
         return minima_catalogue(net, results, tolerance=tolerance, confidence=confidence)
 
+    def _one_net(self, results: list[TrainResult]) -> Net:
+        """The net that all of these are results of."""
+        if isinstance(self._problem, Net):
+            return self._problem
+        first = results[0]
+        for result in results:
+            if result.layers != first.layers or not _same(result.problem, first.problem):
+                raise InputError("these runs have different nets or data: choose by their settings, such as width=4")
+        if not first.problem:
+            raise InputError("net is needed: the results of this sweep do not hold it")
+        return first.net()
 
-def _common_net(results: list[TrainResult]) -> Net:
-    first = results[0]
-    for result in results:
-        same = result.layers == first.layers and result.problem.keys() == first.problem.keys()
-        if not same or any(not np.array_equal(v, first.problem[name]) for name, v in result.problem.items()):
-            raise InputError("these runs have different nets or data: choose some by their settings, such as width=4")
-    if not first.problem:
-        raise InputError("net is needed: the results of this sweep do not hold it")
-    return first.net()
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(v is b[name] or np.array_equal(v, b[name]) for name, v in a.items())
 
 
 def sweep(
