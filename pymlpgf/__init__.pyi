@@ -8,8 +8,21 @@ from .errors import (
     RuntimeUnavailable as RuntimeUnavailable,
     ThreadError as ThreadError,
 )
+from .landscape.catalogue import Catalogue as Catalogue, minima_catalogue as minima_catalogue
 from .landscape.classify import Classification as Classification, Explanation as Explanation, classify as classify
 from .landscape.distance import TrajectoryDistance as TrajectoryDistance, trajectory_distance as trajectory_distance
+from .landscape.neurons import (
+    Likeness as Likeness,
+    NeuronClusters as NeuronClusters,
+    NeuronPair as NeuronPair,
+    NeuronsAlong as NeuronsAlong,
+    cluster_neurons as cluster_neurons,
+    compare_neurons as compare_neurons,
+    merge_neurons as merge_neurons,
+    neuron_groups as neuron_groups,
+    neuron_pairs as neuron_pairs,
+    neurons_along as neurons_along,
+)
 from .landscape.polish import Polished as Polished, polish as polish
 from .landscape.saddles import (
     SaddlePassage as SaddlePassage,
@@ -54,6 +67,14 @@ from .solve.discrete import (
     Momentum as Momentum,
     Nesterov as Nesterov,
     RMSprop as RMSprop,
+)
+from .solve.recordings import (
+    Eigenvalues as Eigenvalues,
+    ParameterNorm as ParameterNorm,
+    Projections as Projections,
+    Recording as Recording,
+    UnitCosines as UnitCosines,
+    UnitNorms as UnitNorms,
 )
 from .solve.resume import resume as resume
 from .solve.train import flow as flow, minimize as minimize, train as train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -15,10 +16,15 @@ from .network.params import Params
 from .results.result import TrainResult, Trajectory
 
 if TYPE_CHECKING:
+    from .landscape.catalogue import Catalogue
+    from .landscape.neurons import NeuronsAlong
     from .landscape.subspace import LinearSubspace
 
-__all__ = ["neurons", "plane", "run", "spectrum", "trajectories", "work_precision"]
+__all__ = [
+    "catalogue", "network", "neurons", "neurons_along", "plane", "run", "spectrum", "trajectories", "work_precision",
+]  # fmt: skip
 
+KINDS = ("minimum", "saddle", "degenerate", "escaping", "not a fixed point")  # as ``classify`` calls them
 CLOCK = 1e100  # at a minimum a flow's time runs on towards the largest number, which no axis can show
 
 
@@ -109,6 +115,87 @@ def neurons(
     ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set(xlabel="weight of input 0", ylabel="weight of input 1")
     ax.set_aspect("equal", adjustable="datalim")
+    ax.legend()
+    return drawn
+
+
+def network(params: Params, ax: Axes | None = None, *, labels: Sequence[str] | None = None) -> list[Any]:
+    """The network as a graph: a column of units for each layer, the inputs first, and a line for each weight.
+
+    A line's width is proportional to the size of its weight, relative to the largest of its layer; its colour shows the
+    sign, as does the colour of a unit that of its bias.
+
+    Parameters
+    ----------
+    params : Params
+    ax : matplotlib Axes, optional
+    labels : sequence of str, optional
+        Names of the inputs, in place of their numbers.
+
+    Returns
+    -------
+    list of matplotlib artists
+        The lines of each layer, then the units of each layer.
+    """
+    if not isinstance(params, Params):
+        raise InputError(f"params is {type(params).__name__}; Params are needed, such as net.params(x)")
+    widths = [params.layers[0][0], *(width for _, width, _ in params.layers)]
+    if labels is not None and len(labels) != widths[0]:
+        raise InputError(f"{len(labels)} labels are given for {widths[0]} inputs")
+    ax = _axes(ax)
+    places = [np.column_stack([np.full(w, column), (w - 1) / 2 - np.arange(w)]) for column, w in enumerate(widths)]
+    drawn: list[Any] = []
+    for column, W in enumerate(params.weights):
+        lines = [[places[column][i], places[column + 1][j]] for j, i in np.ndindex(W.shape)]
+        colours = ["C0" if w >= 0 else "C3" for w in W.ravel()]
+        size = 4 * np.abs(W.ravel()) / max(np.abs(W).max(), 1e-300)
+        drawn.append(ax.add_collection(LineCollection(lines, colors=colours, linewidths=list(size), zorder=1)))
+    for column, place in enumerate(places):
+        bias = None if column == 0 else params.biases[column - 1]
+        fill = ["white"] * len(place) if bias is None else ["C0" if b >= 0 else "C3" for b in bias]
+        drawn.append(ax.scatter(place[:, 0], place[:, 1], 160, fill, edgecolors="black", zorder=2))
+    for number, (x, y) in enumerate(places[0]):
+        text = f"input {number}" if labels is None else labels[number]
+        ax.annotate(text, (x, y), (-12, 0), textcoords="offset points", ha="right", va="center")
+    ax.set_axis_off()
+    ax.margins(0.2, 0.1)
+    return drawn
+
+
+def neurons_along(along: NeuronsAlong, ax: Axes | None = None, *, outgoing: bool = False) -> list[Any]:
+    """Norms of the units along a trajectory, from ``pymlpgf.neurons_along``, over t + 1; both axes are logarithmic."""
+    ax = _axes(ax)
+    norms = along.outgoing if outgoing else along.incoming
+    shown = along.t < CLOCK
+    drawn: list[Any] = []
+    for unit, values in enumerate(norms[shown].T):
+        drawn += ax.plot(along.t[shown] + 1, np.where(values > 0, values, np.nan), label=f"unit {unit}")
+    ax.set(xscale="log", yscale="log", xlabel="time t + 1")
+    ax.set_ylabel(f"norm of {'outgoing' if outgoing else 'incoming'} weights")
+    ax.legend()
+    return drawn
+
+
+def catalogue(found: Catalogue, ax: Axes | None = None) -> list[Any]:
+    """How often each point of a catalogue was reached, with its interval, against its loss; a colour for each kind.
+
+    Points far above the lowest one are told apart better after ``ax.set_xscale("log")``.
+    """
+    ax = _axes(ax)
+    frequency = found.count / found.n_runs
+    drawn: list[Any] = []
+    for number, kind in enumerate(KINDS):
+        own = np.flatnonzero([other == kind for other in found.kind])
+        if not len(own):
+            continue
+        # exact intervals hold the frequency up to rounding
+        below, above = np.maximum(frequency - found.low, 0)[own], np.maximum(found.high - frequency, 0)[own]
+        label = f"{kind} ({len(own)})"
+        drawn.append(
+            ax.errorbar(found.loss[own], frequency[own], [below, above], fmt="osD^v"[number], color=f"C{number}",
+                        capsize=2, alpha=0.8, label=label)
+        )  # fmt: skip
+    ax.set(xlabel="loss", ylabel=f"frequency in {found.n_runs} runs", ylim=(0, 1))
     ax.legend()
     return drawn
 

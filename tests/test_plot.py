@@ -109,3 +109,44 @@ def test_work_precision() -> None:
 def test_what_has_no_trajectory_is_refused() -> None:
     with pytest.raises(mg.InputError, match="a trajectory, or a result with one"):
         plot.run(None)
+
+
+def test_network() -> None:
+    p = mg.Params.from_layers([([[1.0, -2.0], [0.5, 0.0], [0.0, 4.0]], [1.0, -1.0, 0.0]), ([[3.0, -1.5, 0.0]], None)])
+    first, second, inputs, hidden, outputs = plot.network(p, labels=["a", "b"])
+    np.testing.assert_allclose(first.get_linewidths(), [1, 2, 0.5, 0, 0, 4])
+    np.testing.assert_allclose(second.get_linewidths(), [4, 2, 0])
+    red, blue = mpl.colors.to_rgba("C3"), mpl.colors.to_rgba("C0")
+    assert [tuple(colour) for colour in second.get_colors()] == [blue, red, blue]
+    assert [tuple(colour) for colour in hidden.get_facecolors()] == [blue, red, blue]
+    assert [len(units.get_offsets()) for units in (inputs, hidden, outputs)] == [2, 3, 1]
+    start, end = first.get_segments()[1]  # the weight from input 1 to unit 0
+    np.testing.assert_array_equal([start, end], [inputs.get_offsets()[1], hidden.get_offsets()[0]])
+    assert [text.get_text() for text in first.axes.texts] == ["a", "b"]
+    with pytest.raises(mg.InputError, match="1 labels are given for 2 inputs"):
+        plot.network(p, labels=["a"])
+    with pytest.raises(mg.InputError, match="params is list"):
+        plot.network([1.0])
+
+
+def test_neurons_along(solved) -> None:
+    net, _, res = solved
+    along = mg.neurons_along(net, res)
+    lines = plot.neurons_along(along, outgoing=True)
+    assert len(lines) == 3
+    np.testing.assert_array_equal(lines[2].get_xydata(), np.c_[along.t + 1, along.outgoing[:, 2]])
+
+
+def test_catalogue(solved) -> None:
+    net = solved[0]
+    results = [mg.train(net, net.random_params(seed), maxT=10, maxiterations_optim=200) for seed in range(4)]
+    found = mg.minima_catalogue(net, results)
+    bars = plot.catalogue(found)
+    assert [bar.get_label() for bar in bars] == [
+        f"{kind} ({found.kind.count(kind)})" for kind in plot.KINDS if kind in found.kind
+    ]
+    own = [kind == bars[0].get_label().rpartition(" ")[0] for kind in found.kind]
+    points, _, (lines,) = bars[0].lines
+    np.testing.assert_allclose(points.get_xydata(), np.c_[found.loss, found.count / 4][own])
+    ends = np.array([segment[:, 1] for segment in lines.get_segments()])
+    np.testing.assert_allclose(ends, np.c_[found.low, found.high][own], atol=1e-12)

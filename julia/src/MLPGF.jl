@@ -33,6 +33,7 @@ include("derivatives/constrained.jl")
 include("linear_algebra/cholesky.jl")
 include("linear_algebra/shifted_solver.jl")
 include("linear_algebra/eigen.jl")
+include("linear_algebra/lanczos.jl")
 
 include("flow/kinks.jl")
 include("flow/problem.jl")
@@ -95,6 +96,7 @@ include("infinite/gauss_hermite.jl")
 
 include("landscape/growth.jl")
 include("landscape/symmetry.jl")
+include("landscape/neurons.jl")
 include("landscape/subspace.jl")
 include("landscape/invariances.jl")
 include("landscape/classify.jl")
@@ -102,6 +104,7 @@ include("landscape/infinity.jl")
 include("landscape/along.jl")
 include("landscape/polish.jl")
 include("landscape/constrained.jl")
+include("landscape/recordings.jl")
 
 include("interface/json.jl")
 include("interface/facts.jl")
@@ -120,7 +123,8 @@ export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDec
 export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, softmax, Poly, activation
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
-export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages
+export cosine_similarity, match_neurons, compare_neurons, cluster_neurons, merge_neurons, neurons_along,
+    binomial_interval, recorded_eigenvalues, recorded_unit_norms, distinct_minima, spectrum_along, escape_saddle, saddle_passages
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export Constraint, Constrained
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel

@@ -14,7 +14,7 @@ from .checkpoint import Checkpoint
 from .problem import attach_data
 from .result import SCHEMA, DenseSolution, TrainResult, Trajectory
 
-__all__ = ["load"]
+__all__ = ["load", "read"]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -22,6 +22,11 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Needs no Julia and runs no code from the file.
     """
+    return read(path)
+
+
+def read(path: str | os.PathLike[str], known: dict[str, dict[str, Any]] | None = None) -> Any:
+    """What ``load`` returns; results that are read with the same ``known`` share their data."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -44,7 +49,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
     problem = header.get("problem", {})
     problem.update({key[len("problem.") :]: arrays.pop(key) for key in list(arrays) if key.startswith("problem.")})
-    header["problem"] = attach_data(problem, path)
+    header["problem"] = attach_data(problem, path, known)
     for name, part in (("trajectory", Trajectory), ("sol", DenseSolution)):
         prefix = name + "."
         values = {key[len(prefix) :]: arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}

@@ -80,16 +80,26 @@ def data_file(values: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def attach_data(values: dict[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The description with its data, if they are in a file beside the result's."""
+def attach_data(
+    values: dict[str, Any], path: str | os.PathLike[str], known: dict[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The description with its data, if they are in a file beside the result's.
+
+    What has been read is kept in ``known``, so that many results share their arrays.
+    """
     if "data" not in values:
         return values
-    beside = Path(path).with_name(f"data-{values['data'][:20]}.npz")
-    try:
-        with np.load(beside, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name in DATA}
-    except (OSError, ValueError):
-        return values
-    whole = {**values, **arrays}
-    del whole["data"]
-    return whole if _digest(whole) == values["data"] else values
+    digest = values["data"]
+    arrays = None if known is None else known.get(digest)
+    if arrays is None:
+        beside = Path(path).with_name(f"data-{digest[:20]}.npz")
+        try:
+            with np.load(beside, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files if name in DATA}
+        except (OSError, ValueError):
+            return values
+        if _digest(arrays) != digest:
+            return values
+        if known is not None:
+            known[digest] = arrays
+    return {name: value for name, value in {**values, **arrays}.items() if name != "data"}

@@ -33,7 +33,7 @@ class Trajectory:
     """Recorded points of a flow: times ``t`` (M,), parameters ``x`` (M, P), ``loss`` (M,), ``gnorm`` = ‖∇L‖_∞ (M,).
 
     ``trajectory["name"]`` (M,) is the observable of that name, the row of ``observables`` (K, M) at its place in
-    ``names`` (K,).
+    ``names`` (K,); or (M, k) if it has k values, whose names are "name[0]" to "name[k−1]".
     """
 
     t: np.ndarray
@@ -45,6 +45,9 @@ class Trajectory:
 
     def __getitem__(self, name: str) -> np.ndarray:
         names = self.names.tolist()
+        several = [row for row, other in enumerate(names) if other.startswith(f"{name}[")]
+        if several and name not in names:
+            return self.observables[several].T.copy()
         if name not in names:
             raise InputError(f"no observable {name!r} was recorded{nearest(str(name), names)}")
         return self.observables[names.index(name)]
@@ -135,6 +138,8 @@ class TrainResult:
         What the network's outputs are multiplied by.
     seed : int or None
         Of the initial parameters, in a sweep.
+    settings : dict
+        What tells this run from others of its sweep, such as {"width": 4, "seed": 0}.
     versions : dict
     problem : dict
         The net's settings and data, from which ``net()`` makes it again.
@@ -174,6 +179,7 @@ class TrainResult:
     batchsize: int | None = None
     batch_seed: int | None = None
     output_factor: float = 1.0
+    settings: dict[str, Any] = field(default_factory=dict)
     problem: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property

@@ -99,6 +99,8 @@ class Bridge:
         self._here.owns_julia = True
         self._forked = False
         self._busy = False
+        self._running = 0  # the net that a solver works on, and one like it that its callbacks ask
+        self._twin = 0
         self._border = Border()
         self._keeper = SegvKeeper() if threads > 1 and os.name == "posix" else None
         self._dead: deque[int] = deque()
@@ -123,12 +125,25 @@ class Bridge:
                 "Julia was started in another thread and can be called from that one alone: call from there, start "
                 "it here by pymlpgf.init() before any other use, or use one process per worker"
             )
-        if self._busy:
-            raise ThreadError("pymlpgf was called from a callback while a solver runs: wait until the solver returns")
+        if self._busy and not (self._border.solving is not None and self._border.solving.asking):
+            raise ThreadError(
+                "pymlpgf was called while a solver runs, not from a function given to it: wait for its end"
+            )
         if self._keeper is not None:
             self._keeper.check()
         if self._dead:
             self._drain()
+
+    def _idle(self, net: int) -> int:
+        """``net``, or, while a solver works in its buffers, one with the same loss and buffers of its own."""
+        if not self._busy or net != self._running:
+            return net
+        if not self._twin:
+            handle = i64()
+            status = self._call["tool"](net, b"twin", b"{}", None, None, 0, ctypes.addressof(handle))
+            self._check(status)
+            self._twin = handle.value
+        return self._twin
 
     def _drain(self) -> None:
         handles = []
@@ -185,6 +200,7 @@ class Bridge:
     def with_data(self, net: int, data: Data) -> int:
         """A handle to the same network, loss and regularisers on other data."""
         self.enter()
+        net = self._idle(net)
         handle = i64()
         X, Y, w = data
         address = ctypes.addressof(handle)
@@ -211,6 +227,7 @@ class Bridge:
     def answer(self, net: int, what: str, options: dict[str, object], arrays: list[np.ndarray]) -> int:
         """The handle to the answer of a tool, which the caller releases."""
         self.enter()
+        net = self._idle(net)
         vectors = [np.ascontiguousarray(array, np.float64).ravel() for array in arrays]
         pointers, lengths = (ptr * len(vectors))(*map(_pointer, vectors)), (i64 * len(vectors))(*map(len, vectors))
         handle = i64()
@@ -223,29 +240,33 @@ class Bridge:
     def loss(self, net: int, x: int) -> float:
         """L at the parameters at address ``x``."""
         self.enter()
+        if self._busy:
+            net = self._idle(net)
         self._check(self._loss(net, x, self._value_address))
         return self._value.value
 
     def gradient(self, net: int, x: int, g: int) -> float:
         """Write the gradient to address ``g``; returns the loss."""
         self.enter()
+        if self._busy:
+            net = self._idle(net)
         self._check(self._gradient(net, x, g, self._value_address))
         return self._value.value
 
     def hessian(self, net: int, x: int, H: int) -> None:
         """Write the Hessian to address ``H``."""
         self.enter()
-        self._check(self._call["hessian"](net, x, H))
+        self._check(self._call["hessian"](self._idle(net), x, H))
 
     def hvp(self, net: int, x: int, v: int, y: int) -> None:
         """Write the Hessian-vector product to address ``y``."""
         self.enter()
-        self._check(self._call["hvp"](net, x, v, y))
+        self._check(self._call["hvp"](self._idle(net), x, v, y))
 
     def predict(self, net: int, x: int, X: int | None, n: int, out: int) -> None:
         """Write the outputs for ``n`` samples at ``X`` (None: the net's own) to address ``out``."""
         self.enter()
-        self._check(self._call["predict"](net, x, X, n, out))
+        self._check(self._call["predict"](self._idle(net), x, X, n, out))
 
     def random_params(self, net: int, seed: int, init: str, out: int) -> None:
         """Write initial parameters to address ``out``."""
@@ -274,13 +295,15 @@ class Bridge:
         functions' then carries what was found until then as ``error.result``.
         """
         self.enter()
+        if self._busy:
+            raise ThreadError("a function given to a solver cannot run another solver: wait until this one returns")
         handle = i64()
         address = None if tauinv is None else tauinv.ctypes.data
         everystep = {"everystep": True} if callback is not None else {}
         solving = self._border.solving = Solving(report, callback, ask, self._keeper)
         failure = solving.failure
         try:
-            self._busy = True
+            self._busy, self._running = True, net
             with solving.interruptible as interruptible, self._border:
                 status = self._call["solve"](
                     net,
@@ -306,8 +329,10 @@ class Bridge:
                 return result
         finally:
             self._busy = False
-            if handle.value:
-                self.release_later(handle.value)
+            for used in (handle.value, self._twin):
+                if used:
+                    self.release_later(used)
+            self._twin = 0
 
     def field(self, handle: int, path: str) -> Any:
         """A copy of a field of a Julia object: an array, a number, a string or None."""
@@ -367,6 +392,7 @@ class Solving:
     def __init__(self, report: Report, callback: Callback | None, ask: Ask | None, keeper: SegvKeeper | None) -> None:
         self._report, self._callback, self._ask, self._keeper = report, callback, ask, keeper
         self._last = ("", 0)
+        self.asking = False  # whether a function of the user's is being called, which may ask nets in its turn
         self.failure: list[BaseException] = []
         self.users: list[BaseException] = []
         self.interruptible = Interruptible()
@@ -398,11 +424,14 @@ class Solving:
         return float("nan")
 
     def _users_own(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self.asking = True
         try:
             return function(*arguments)
         except Exception as error:
             self.users.append(error)
             raise
+        finally:
+            self.asking = False
 
 
 class Border:

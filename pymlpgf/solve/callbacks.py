@@ -5,15 +5,14 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..network.net import Net
 from ..validate.data import real_number
-
-if TYPE_CHECKING:
-    from ..network.net import Net
+from .recordings import Recording
 
 __all__ = ["IntermediateResult", "Questions", "stepwise"]
 
@@ -73,7 +72,7 @@ class Questions:
     event : function of (t, x), optional
     schedule : function of the step's number, optional
     observables : dict, optional
-        name -> function of x, pair (input, target), or another net.
+        name -> function of x, pair (input, target), another net, or a ``Recording``.
     """
 
     def __init__(
@@ -84,6 +83,8 @@ class Questions:
         self.options: dict[str, object] = {}
         self.names: list[str] = []
         self._nets: list[Any] = []  # kept alive during the solve
+        self._recordings: list[dict[str, Any]] = []
+        self._arrays: list[np.ndarray] = []
         if event is not None:
             self._add_event(event, x)
         if schedule is not None:
@@ -98,6 +99,15 @@ class Questions:
 
     def __bool__(self) -> bool:
         return bool(self._functions)
+
+    def with_recordings(self, run: Callable[[dict[str, object]], Any]) -> Any:
+        """``run(options)``, with what is recorded in Julia made before and released afterwards."""
+        if not self._recordings:
+            return run(self.options)
+        return self._net._core.tool(
+            "recordings", {"recordings": self._recordings}, self._arrays,
+            lambda handle: run({**self.options, "recordings": handle}),
+        )  # fmt: skip
 
     def _add_event(self, event: Any, x: np.ndarray) -> None:
         if not callable(event):
@@ -120,11 +130,16 @@ class Questions:
             if not isinstance(name, str) or not name:
                 raise InputError(f"observables has the name {name!r}; a text is needed")
             words.append(self._observable(position, name, what, x))
-            self.names.append(name)
+            self.names += what._names(name, self._net) if isinstance(what, Recording) else [name]
         self.options["observables"] = words
 
     def _observable(self, position: int, name: str, what: Any, x: np.ndarray) -> str | dict[str, int]:
-        if hasattr(what, "_handle") and hasattr(what, "n_params"):
+        if isinstance(what, Recording):
+            spec, arrays, _ = what._spec(self._net)
+            self._recordings.append(spec)
+            self._arrays += arrays
+            return {"recording": len(self._recordings)}
+        if isinstance(what, Net):
             if what.n_params != len(x) or what.dtype != self._net.dtype:
                 raise InputError(
                     f"the observable {name!r} is {what!r}: {len(x)} parameters of dtype {self._net.dtype} are needed"
@@ -136,7 +151,8 @@ class Questions:
             return {"data_loss": self._nets[-1]._core.handle}
         if not callable(what):
             raise InputError(
-                f"the observable {name!r} is {what!r}; a function of x, a pair (input, target) or a net is needed"
+                f"the observable {name!r} is {what!r}; a function of x, a pair (input, target), a net, or a recording "
+                "such as Eigenvalues() is needed"
             )
         title = f"the observable {name!r}"
         number(title, what(x.copy()))

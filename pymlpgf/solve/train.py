@@ -115,8 +115,9 @@ def flow(
         t = 0 if it is true or zero there. It is evaluated after every step and, in a flow, at three points within the
         step; the time is then found on the interpolant. A discrete method ends after the step.
     observables : dict, optional
-        What else to record along the trajectory, ``res.trajectory["name"]``: a function of x that returns a number, a
-        pair (input, target) whose data loss is meant (evaluated in Julia, by a net made once), or a net whose loss is.
+        What else to record along the trajectory, ``res.trajectory["name"]``: a function of x that returns a number; a
+        pair (input, target) whose data loss is meant (evaluated in Julia, by a net made once), or a net whose loss is;
+        or ``Eigenvalues``, ``ParameterNorm``, ``Projections``, ``UnitNorms`` or ``UnitCosines``, computed in Julia.
     batchsize : int, optional
         Samples a step of a discrete method, in an order drawn anew each epoch; all of them by default. With batches,
         loss and gradient norm of all samples are computed, and points recorded, about once an epoch.
@@ -127,8 +128,8 @@ def flow(
     callback : function, optional
         Called after every step with one argument, an ``IntermediateResult`` (x, loss, gnorm, t, phase, iteration).
         It ends the run by raising StopIteration. Another exception ends it too and is raised when the solver has
-        returned, what was found until then in its attribute ``result``. Like the other functions here it
-        cannot call a net.
+        returned, what was found until then in its attribute ``result``. Like the other functions here it may ask any
+        net for outputs, losses and derivatives, the running one too, but cannot run another solver.
     verbosity : 0, 1 or 2
         No progress line, one on terminals and in notebooks after a second, or always.
     progress_interval : float
@@ -343,11 +344,15 @@ def _solve(
         functions["callback"] = callback
         writer = Checkpointer.of(checkpoint, checkpoint_interval, net, what, x, options, rates, functions)
     with ProgressLine(verbosity, interval) as line:
-        result = bridge.solve(
-            net._core.handle, x.ctypes.data, what, {**options, **questions.options}, rates,
-            line.update if writer is None else writer.after(line),
-            lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
-        )  # fmt: skip
+        report = line.update if writer is None else writer.after(line)
+
+        def run(asked: dict[str, object]) -> TrainResult:
+            return bridge.solve(
+                net._core.handle, x.ctypes.data, what, {**options, **asked}, rates, report,
+                lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
+            )  # fmt: skip
+
+        result = questions.with_recordings(run)
     if "batchsize" in options:
         result = replace(result, batchsize=options["batchsize"], batch_seed=options["seed"])
     return result if writer is None else writer.finish(result)

@@ -18,10 +18,11 @@ from typing import Any
 from .. import runtime
 from ..errors import MLPGFError
 from .run import Run, remember, run_one
+from .settings import seed_of, settings_of
 
 __all__ = ["run_in_processes"]
 
-Job = tuple[int, str, Any]  # index, file name, seed or parameters
+Job = tuple[int, str, Any]  # index, file name, seed, parameters or settings
 DEATHS = 2  # of its process, when it ran alone, make a run a failure
 
 
@@ -136,4 +137,4 @@ def run_in_processes(pickled: bytes, jobs: list[Job], workers: int) -> Iterator[
 
 
 def _failure(job: Job, why: str) -> Run:
-    return Run(job[0], job[2] if isinstance(job[2], int) else None, None, why)
+    return Run(job[0], seed_of(job[2]), None, why, settings=settings_of(job[2]))

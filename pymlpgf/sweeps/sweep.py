@@ -1,17 +1,14 @@
-"""Many runs: from many initial points, in many processes, streamed as they finish and resumed where they stopped."""
+"""Many runs: over initial points and settings, in many processes, streamed as they finish, resumed and continued."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import inspect
-import json
 import os
 import pickle
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from pathlib import Path
 from typing import Any
@@ -19,21 +16,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, KeywordError
-from ..files import write_atomically
+from ..landscape.catalogue import Catalogue, minima_catalogue
 from ..landscape.symmetry import DistinctMinima, distinct_minima
 from ..network.net import Net
-from ..network.params import Params
-from ..results.load import load
-from ..results.problem import data_file, describe
+from ..results.load import read
+from ..results.problem import attach_data, data_file, describe
 from ..results.result import TrainResult
+from ..solve.go_on import LIMITS
 from ..solve.progress import Line
-from ..solve.train import train
 from ..validate.suggest import nearest
-from .run import Run, Task, run_one
+from .folder import claim, options_in, points_in, remember_points, whole_net
+from .run import OPTIONS, Run, Task, run_one, save
+from .settings import file_name, points_of_grid, points_of_seeds, seed_of, settings_of, split
 
 __all__ = ["Sweep", "sweep"]
-
-SCHEMA = 1
 
 
 class SweepLine(Line):
@@ -61,64 +57,75 @@ class Sweep:
     """
 
     def __init__(
-        self, task: Task, points: list[Any], executor: Executor | None, directory: Path | None, workers: int,
-        verbosity: int,
+        self, task: Task, points: dict[int, Any], executor: Executor | None, directory: Path | None, workers: int,
+        verbosity: int, read_only: bool = False,
     ) -> None:  # fmt: skip
         self._points, self._directory = points, directory
-        self._names = [_file_name(point) for point in points]
-        self._problem = task.problem
+        self._names = {index: file_name(point) for index, point in points.items()}
+        self._task, self._problem = task, task.problem
         self._finished: list[Run] = []
+        self._known: dict[str, dict[str, Any]] = {}  # data that results share
         self._line = SweepLine(verbosity, len(points))
-        self._begin = functools.partial(self._start, task, executor, workers)
+        self._read_only = read_only
+        self._begin = functools.partial(self._start, executor, workers)
         self._work: Iterator[Run] | None = self._begin()
 
-    def _start(self, task: Task, executor: Executor | None, workers: int) -> Iterator[Run]:
-        todo = []
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Sweep:
+        """The runs that a directory holds, without any work and without Julia: those that are missing stay missing."""
+        folder = Path(directory)
+        task = Task(None, {}, None)
+        return cls(task, dict(enumerate(points_in(folder))), None, folder, 1, 0, read_only=True)
+
+    def _start(self, executor: Executor | None, workers: int) -> Iterator[Run]:
+        todo: dict[int, TrainResult | None] = {}
         finished = {run.index for run in self._finished}
-        for index, (point, name) in enumerate(zip(self._points, self._names, strict=True)):
+        for index, point in self._points.items():
             if index in finished:
                 continue
-            result = self._found(name)
-            if result is None:
-                todo.append(index)
+            result = self._found(self._names[index])
+            if result is None or self._task.limited(result, point):
+                # a worker that has the directory reads the result itself
+                todo[index] = None if executor is None else result
             else:
-                yield Run(index, point if isinstance(point, int) else None, result, resumed=True)
-        if not todo:
+                yield Run(index, seed_of(point), result, resumed=True, settings=settings_of(point))
+        if self._read_only or not todo:
             return
         if self._directory is not None and isinstance(self._problem, Net) and "input" in describe(self._problem):
             data_file(describe(self._problem), self._directory)
         if executor is None:
             from .pool import run_in_processes
 
-            task = dataclasses.replace(task, directory=self._directory)
+            task = dataclasses.replace(self._task, directory=self._directory)
             jobs = [(index, self._names[index], self._points[index]) for index in todo]
             yield from run_in_processes(_pickled(task), jobs, min(workers, len(jobs)))
         else:
-            yield from self._run_elsewhere(executor, _pickled(task), todo)
+            yield from self._run_elsewhere(executor, _pickled(self._task), todo)
 
     def _found(self, name: str) -> TrainResult | None:
         if self._directory is None:
             return None
         try:
-            return load(self._directory / name)
+            return read(self._directory / name, self._known)
         except InputError:  # not there, or damaged
             return None
 
-    def _run_elsewhere(self, executor: Executor, pickled: bytes, todo: list[int]) -> Iterator[Run]:
+    def _run_elsewhere(self, executor: Executor, pickled: bytes, todo: dict[int, TrainResult | None]) -> Iterator[Run]:
         key = hashlib.sha256(pickled).hexdigest()
         flying: dict[Future[Run], int] = {}
         try:
-            for i in todo:
-                flying[executor.submit(run_one, key, pickled, i, self._names[i], self._points[i])] = i
+            for i, before in todo.items():
+                flying[executor.submit(run_one, key, pickled, i, self._names[i], self._points[i], before)] = i
             for future in as_completed(flying):
                 index = flying[future]
                 try:
                     run = future.result()
                 except Exception as error:  # the executor's own: a worker that died, a task that cannot be sent
-                    seed = self._points[index] if isinstance(self._points[index], int) else None
-                    run = Run(index, seed, None, f"{type(error).__name__}: {error}", traceback.format_exc())
-                if run.result is not None and self._directory is not None:
-                    run.result.save(self._directory / self._names[index])
+                    why, point = f"{type(error).__name__}: {error}", self._points[index]
+                    run = Run(index, seed_of(point), None, why, traceback.format_exc(), settings=settings_of(point))
+                result = self._whole(run).result
+                if result is not None and self._directory is not None:
+                    save(result, self._directory, self._names[index])
                 yield run
         finally:
             for future in flying:
@@ -131,10 +138,16 @@ class Sweep:
             position += 1
 
     def _whole(self, run: Run) -> Run:
-        """The run with the data that all runs share."""
-        if run.result is None or not isinstance(self._problem, Net):
+        """The run with the data that its net had, and that many share."""
+        if run.result is None:
             return run
-        return dataclasses.replace(run, result=dataclasses.replace(run.result, problem=describe(self._problem)))
+        if isinstance(self._problem, Net):
+            problem = describe(self._problem)
+        elif self._directory is not None:
+            problem = attach_data(run.result.problem, self._directory / self._names[run.index], self._known)
+        else:
+            return run
+        return dataclasses.replace(run, result=dataclasses.replace(run.result, problem=problem))
 
     def _advance(self) -> bool:
         """Wait for the next run; false when there is none."""
@@ -148,7 +161,7 @@ class Sweep:
             self._work = self._begin()
             self._line.end()
             raise
-        if run is None and len(self._finished) < len(self):  # a second Ctrl-C came in between
+        if run is None and len(self._finished) < len(self) and not self._read_only:  # a second Ctrl-C came in between
             self._work = self._begin()
             return self._advance()
         if run is None:
@@ -179,7 +192,7 @@ class Sweep:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, in the order of the seeds or parameters; waits for them."""
+        """All runs, in the order of the seeds, parameters or grid points; waits for them."""
         return sorted(self, key=lambda run: run.index)
 
     @property
@@ -188,31 +201,52 @@ class Sweep:
         return [run for run in self.runs if run.result is None]
 
     @property
+    def unconverged(self) -> list[Run]:
+        """The runs that ended neither at a fixed point nor at a goal; waits for all."""
+        return [run for run in self.runs if run.result is not None and not run.result.success]
+
+    @property
+    def missing(self) -> list[dict[str, Any]]:
+        """The settings of runs without a result; waits for all, but for a sweep that was loaded."""
+        there = {run.index for run in self if run.result is not None}
+        return [settings_of(point) for index, point in self._points.items() if index not in there]
+
+    @property
     def best(self) -> Run:
         """The run with the lowest loss; waits for all."""
         return min(self._successes(), key=lambda run: run.result.loss if run.result else np.inf)
 
-    def _successes(self) -> list[Run]:
-        successes = [run for run in self.runs if run.result is not None]
+    def select(self, **settings: Any) -> list[Run]:
+        """The runs with these settings, such as ``width=4``; waits for all."""
+        names = {name for point in self._points.values() for name in settings_of(point)}
+        for name in settings:
+            if name not in names:
+                raise KeywordError(f"no run has the setting {name!r}{nearest(name, names)}")
+        return [run for run in self.runs if all(run.settings[name] == value for name, value in settings.items())]
+
+    def _successes(self, **settings: Any) -> list[Run]:
+        runs = self.select(**settings)
+        successes = [run for run in runs if run.result is not None]
         if not successes:
-            raise InputError("every run failed; the first one with " + str(self.runs[0].error))
+            first = f"; the first one with {runs[0].error}" if runs else ", for there is none with a result"
+            raise InputError(f"every run failed{first}")
         return successes
 
     def table(self) -> list[dict[str, Any]]:
-        """One dictionary of numbers and strings for each run, with the same keys, for ``pandas.DataFrame``."""
+        """One dictionary a run, with the same keys, for ``pandas.DataFrame``: settings, then numbers and strings.
+
+        What a result says under the name of a setting, such as ``alg``, is called ``result_alg`` and so on.
+        """
         names = (
             "loss", "gnorm", "data_loss", "converged", "ode_stopped_by", "ode_t", "ode_iterations", "ode_loss",
             "optim_stopped_by", "optim_iterations", "nfev", "njev", "nhev", "nhvp", "total_time", "alg", "optim_solver",
         )  # fmt: skip
-        return [
-            {
-                "index": run.index,
-                "seed": run.seed,
-                **{name: getattr(run.result, name, None) for name in names},
-                "error": run.error,
-            }
-            for run in self.runs
-        ]
+        rows = []
+        for run in self.runs:
+            row = {"index": run.index, "seed": run.seed, **run.settings}
+            row.update({f"result_{n}" if n in run.settings else n: getattr(run.result, n, None) for n in names})
+            rows.append({**row, "error": run.error})
+        return rows
 
     def to_frame(self) -> Any:
         """``table`` as a pandas DataFrame."""
@@ -223,31 +257,62 @@ class Sweep:
     def distinct_minima(self, net: Net | None = None, tolerance: float = 1e-4) -> DistinctMinima:
         """Which runs found the same minimum (see ``pymlpgf.distinct_minima``); counted are those without an error.
 
-        A sweep over a factory needs a ``net`` for the shape and the loss.
+        All runs must have the same layers and data. The net is that of the results, unless they do not hold it (those
+        of an ``InfiniteNet``).
         """
+        results = [run.result for run in self._successes() if run.result is not None]
+        return distinct_minima(self._one_net(results) if net is None else net, results, tolerance)
+
+    def catalogue(
+        self, net: Net | None = None, *, tolerance: float = 1e-4, confidence: float = 0.95, **settings: Any
+    ) -> Catalogue:
+        """The minima that the runs with these ``settings`` found (see ``pymlpgf.minima_catalogue``).
+
+        These runs must have the same layers and data; those that ended with an error do not count. The net is that of
+        the results, unless they do not hold it (those of an ``InfiniteNet``).
+        """
+        results = [run.result for run in self._successes(**settings) if run.result is not None]
         if net is None:
-            if not isinstance(self._problem, Net):
-                raise InputError("net is needed, since this sweep made one for each run")
-            net = self._problem
-        return distinct_minima(net, [run.result for run in self._successes()], tolerance)
+            net = self._one_net(results)
+        return minima_catalogue(net, results, tolerance=tolerance, confidence=confidence)
+
+    def _one_net(self, results: list[TrainResult]) -> Net:
+        """The net that all of these are results of."""
+        if isinstance(self._problem, Net):
+            return self._problem
+        first = results[0]
+        for result in results:
+            if result.layers != first.layers or not _same(result.problem, first.problem):
+                raise InputError("these runs have different nets or data: choose by their settings, such as width=4")
+        if not first.problem:
+            raise InputError("net is needed: the results of this sweep do not hold it")
+        return first.net()
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(v is b[name] or np.array_equal(v, b[name]) for name, v in a.items())
 
 
 def sweep(
-    net_or_factory: Net | Callable[[int], Any],
-    seeds_or_params: Sequence[Any],
+    net_or_factory: Net | Callable[..., Any] | None = None,
+    seeds_or_params: Sequence[Any] | None = None,
     executor: Executor | None = None,
     directory: str | os.PathLike[str] | None = None,
     *,
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | None = None,
+    part: tuple[int, int] | None = None,
+    continue_unconverged: bool = False,
     max_workers: int | None = None,
     verbosity: int = 1,
     **train_options: Any,
 ) -> Sweep:
-    """Train from many initial points.
+    """Train from many initial points, or over a grid of settings.
 
     Parameters
     ----------
-    net_or_factory : Net, or function of a seed
-        A function returns a Net, or a Net and initial parameters; it must be importable by the workers.
+    net_or_factory : Net, or function
+        A function of a seed, or of names of the ``grid``, returns a Net, or a Net and initial parameters; it must be
+        importable by the workers. May be left out where ``directory`` holds a sweep over one net.
     seeds_or_params : sequence of ints, or of arrays of shape (n_params,)
         All different. A seed stands for ``net.random_params(seed)``.
     executor : concurrent.futures.Executor, optional
@@ -255,7 +320,17 @@ def sweep(
         ``dask.distributed.Client(…).get_executor()``, whose workers need one thread each.
     directory : path, optional
         Where each result is saved as soon as it is there. A sweep over a directory with results runs what is missing;
-        failed runs are tried again. It belongs to one net and one set of options.
+        failed runs are tried again. It belongs to one net, or function, and one set of options. With neither seeds nor
+        ``grid`` it says what the runs and their options are.
+    grid : dict of name -> sequence, or list of dicts with the same names, optional
+        All combinations of a dictionary's values, or the settings of each run. Names are parameters of the function,
+        which takes precedence, or keywords of ``train``; ``seed`` is that of the initial parameters, default 0.
+    part : (i, n), optional
+        Of the runs only the i-th of n shares, counted from 0: those with index i modulo n.
+    continue_unconverged : bool
+        Go on with runs in ``directory`` that a limit (``maxtime_…``, ``maxiterations_…``) ended, or that reached an
+        earlier ``maxT``: the phase that ended last goes on from where it was, and the results are joined, trajectories
+        and counts too. Limits may be others than before. They count anew, but for ``maxT``.
     max_workers : int, optional
         Processes of the default pool; default the number of processors.
     verbosity : 0, 1 or 2
@@ -277,8 +352,8 @@ def sweep(
     Notes
     -----
     Processes are started with the "spawn" method, which imports the main script anew: begin it with
-    ``if __name__ == "__main__":``. Results are the same for every number of workers as long as no run is ended by a
-    time limit.
+    ``if __name__ == "__main__":``. Results are the same for every number of workers and of shares as long as no run is
+    ended by a time limit.
 
     Examples
     --------
@@ -288,56 +363,61 @@ def sweep(
     ...     for run in runs:
     ...         print(run.seed, run.result.loss if run.result else run.error)
     >>> runs.to_frame().sort_values("loss")                                       # doctest: +SKIP
+    >>> grid = {"optim_solver": ["BFGS", "Newton"], "seed": range(50)}
+    >>> runs = mg.sweep(net, grid=grid, directory="solvers", maxT=10)             # doctest: +SKIP
     """
-    known = [name for name in inspect.signature(train).parameters if name not in ("net", "p", "verbosity")]
     for name in train_options:
-        if name not in known or name.startswith("checkpoint"):
-            raise KeywordError(f"sweep has no keyword {name!r}{nearest(name, known)}")
-    if not isinstance(net_or_factory, Net) and not callable(net_or_factory):
-        raise InputError(f"net_or_factory is {type(net_or_factory).__name__}; a Net or a function of a seed is needed")
+        if name not in OPTIONS:
+            raise KeywordError(f"sweep has no keyword {name!r}{nearest(name, OPTIONS)}")
     if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
         raise InputError(f"max_workers is {max_workers!r}; a positive whole number is needed")
-    points = _points(net_or_factory, seeds_or_params)
-    folder = None if directory is None else _claim(Path(directory), net_or_factory, train_options)
-    task = Task(net_or_factory, train_options, None)
+    folder = None if directory is None else Path(directory)
+    if seeds_or_params is not None and grid is not None:
+        raise InputError("seeds_or_params and grid are given; one of them is needed: a grid may name the seed")
+    free = LIMITS if continue_unconverged else ()
+    if seeds_or_params is None and grid is None:
+        if folder is None:
+            raise InputError("seeds_or_params, grid, or a directory that says which runs there are, is needed")
+        points, train_options = points_in(folder), options_in(folder, train_options, free)
+        problem = whole_net(folder) if net_or_factory is None else net_or_factory
+    else:
+        problem = net_or_factory
+        if not isinstance(problem, Net) and not callable(problem):
+            raise InputError(f"net_or_factory is {type(problem).__name__}; a Net or a function of a seed is needed")
+        points = points_of_seeds(problem, seeds_or_params) if grid is None else points_of_grid(grid)
+    chosen = _share(points, part)
+    if problem is not None:
+        for point in points:
+            if isinstance(point, dict):
+                split(problem, point, OPTIONS)
+                _refuse_both(point, train_options)
+                break
+        if folder is not None:
+            claim(folder, problem, train_options, free)
+    if folder is not None:
+        remember_points(folder, points)
+    task = Task(problem, train_options, None, bool(continue_unconverged))
     _pickled(task)
-    return Sweep(task, points, executor, folder, max_workers or _processors(), verbosity)
+    return Sweep(task, chosen, executor, folder, max_workers or _processors(), verbosity)
+
+
+def _share(points: list[Any], part: Any) -> dict[int, Any]:
+    if part is None:
+        return dict(enumerate(points))
+    whole = isinstance(part, (tuple, list)) and len(part) == 2 and all(type(number) is int for number in part)
+    if not whole or not 0 <= part[0] < part[1]:
+        raise InputError(f"part is {part!r}; a pair (i, n) with 0 ≤ i < n is needed, the i-th of n shares from 0 on")
+    return {index: point for index, point in enumerate(points) if index % part[1] == part[0]}
+
+
+def _refuse_both(point: dict[str, Any], options: dict[str, Any]) -> None:
+    for name in point:
+        if name in options and name != "seed":
+            raise InputError(f"{name} is an option of all runs, {options[name]!r}, and in the grid: give one of them")
 
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _points(problem: Any, given: Any) -> list[Any]:
-    """Seeds as ints, parameters as arrays; all different."""
-    if isinstance(given, (int, np.integer, str, Params)) or not hasattr(given, "__iter__"):
-        raise InputError(f"seeds_or_params is {given!r}; a sequence is needed, such as range(50)")
-    points: list[Any] = []
-    for number, point in enumerate(given):
-        if isinstance(point, (int, np.integer)) and not isinstance(point, bool):
-            if not 0 <= point < 2**64:
-                raise InputError(f"the seed {point} is not a whole number from 0 to 2**64 - 1")
-            points.append(int(point))
-        elif isinstance(problem, Net):
-            x = problem._core.flat(getattr(point, "x", point), f"entry {number} of seeds_or_params").copy()
-            if not np.isfinite(x).all():
-                raise InputError(f"entry {number} of seeds_or_params contains NaN or infinite entries")
-            points.append(x)
-        else:
-            raise InputError("a function makes its own parameters: give it seeds")
-    if not points:
-        raise InputError("seeds_or_params is empty")
-    names = [_file_name(point) for point in points]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise InputError(f"entries {names.index(name)} and {number} of seeds_or_params are the same")
-    return points
-
-
-def _file_name(point: Any) -> str:
-    if isinstance(point, int):
-        return f"seed-{point:05d}.npz"
-    return f"params-{hashlib.sha256(point.tobytes()).hexdigest()[:16]}.npz"
 
 
 def _pickled(task: Task) -> bytes:
@@ -346,43 +426,3 @@ def _pickled(task: Task) -> bytes:
         return pickle.dumps(task)
     except Exception as error:
         raise InputError(f"the sweep cannot be sent to other processes: {error}") from None
-
-
-def _claim(directory: Path, problem: Any, options: dict[str, Any]) -> Path:
-    """Mark ``directory`` as that of this sweep, or check that it is."""
-    identity = problem._core.fingerprint() if isinstance(problem, Net) else _name(problem)
-    mine = {"schema": SCHEMA, "type": "pymlpgf.Sweep", "net": identity, "options": _plain(options)}
-    path = directory / "sweep.json"
-    if path.exists():
-        theirs: Any = None
-        with contextlib.suppress(ValueError):
-            theirs = json.loads(path.read_text())
-        if not isinstance(theirs, dict) or theirs.get("type") != "pymlpgf.Sweep":
-            raise InputError(f"{path} is no file of a sweep, or is damaged: choose another directory")
-        if theirs["schema"] > SCHEMA:
-            raise InputError(f"{path} was written by a newer pymlpgf: update pymlpgf to go on")
-        for name in ("net", "options"):
-            if theirs[name] != mine[name]:
-                given = f"{theirs[name]} there, {mine[name]} now" if name == "options" else "their fingerprints differ"
-                raise InputError(f"{directory} holds a sweep with other {name} ({given}): choose another directory")
-    else:
-        write_atomically(path, lambda file: file.write(json.dumps(mine, indent=1).encode()))
-    return directory
-
-
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as JSON gives them back."""
-    plain: dict[str, Any] = {}
-    for name, value in sorted(options.items()):
-        if isinstance(value, (np.ndarray, list, tuple, Params)):
-            plain[name] = hashlib.sha256(np.asarray(value, np.float64).tobytes()).hexdigest()
-        elif callable(value):
-            plain[name] = _name(value)
-        else:
-            plain[name] = value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
-    return json.loads(json.dumps(plain))
-
-
-def _name(function: Any) -> str:
-    """The same in every process, unlike its ``repr``."""
-    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"

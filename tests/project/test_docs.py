@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import hashlib
 import io
 import itertools
 import json
@@ -11,6 +12,7 @@ import re
 import runpy
 import subprocess
 import sys
+import types
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -53,7 +55,7 @@ def run(code: str, where: str, line: int, namespace: dict[str, object]) -> str:
 def run_here(pickled, jobs, count):
     """A sweep without processes, each of which would compile the solvers anew; those are tested in test_sweep.py."""
     for index, file_name, point in jobs:
-        yield worker.run_one("docs", pickled, index, file_name, point)
+        yield worker.run_one(hashlib.sha256(pickled).hexdigest(), pickled, index, file_name, point)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if any(b[0] == "python" for b in blocks(p))], ids=name)
@@ -61,7 +63,9 @@ def test_python_of_a_page(page, tmp_path, monkeypatch):
     """All blocks of a page share one namespace; what one prints stands in the block after it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(workers, "run_in_processes", run_here)
-    namespace: dict[str, object] = {"__name__": "__main__"}
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)  # functions of a page that sweeps over them are found by name
+    namespace = vars(main)
     found = [*blocks(page), ("", "", 0)]
     for (language, code, line), (following, expected, _) in itertools.pairwise(found):
         if language != "python":

@@ -126,12 +126,6 @@ def test_a_stop_in_the_flow_is_not_followed_by_a_minimisation(net, start):
     assert both[len(flow) :] == [("minimize", 1), ("minimize", 2), ("minimize", 3)]
 
 
-def test_a_net_in_a_callback_is_refused(net, start):
-    with pytest.raises(mg.ThreadError, match="from a callback"):
-        mg.flow(net, start, callback=lambda r: net.loss(r.x))
-    assert math.isfinite(net.loss(start))
-
-
 # ---- events and observables ------------------------------------------------------------------------------------
 
 

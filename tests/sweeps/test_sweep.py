@@ -133,9 +133,8 @@ def test_table_and_distinct_minima(net, expected):
     assert table[0]["loss"] == expected[3].loss
     assert (table[1]["loss"], table[1]["error"]) == (None, runs[1].error)
     assert sweep.best.result.loss == min(expected[i].loss for i in (3, 4, 2))
-    with pytest.raises(InputError, match="net is needed"):
-        sweep.distinct_minima()
     groups = sweep.distinct_minima(net)
+    np.testing.assert_array_equal(sweep.distinct_minima().labels, groups.labels)  # the results hold their net
     assert len(groups.labels) == 3
     losses = np.array([expected[i].loss for i in (3, 4, 2)])[groups.representatives]
     assert (np.diff(losses) >= 0).all()

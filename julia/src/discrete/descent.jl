@@ -122,9 +122,10 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
         recorder.count == 0 && record!(recorder, 0.0, d.x, d.loss, d.gnorm)
     end
     best = isfinite(d.best_loss) ? LowestPoint{T}(d.best, d.best_loss, d.best_gnorm) : nothing
+    time_run = elapsed(monitor)
+    trajectory = observe(Trajectory(recorder), limits.observables, monitor, reason)
     return FlowResult{T}(x=d.seen, loss=d.loss, gnorm=d.gnorm, t=d.t, stopped_by=reason, iterations=d.seen_step,
-                         nfev=d.nfev, time_run=elapsed(monitor), alg=method_name(method)::String,
-                         trajectory=observe(Trajectory(recorder), limits.observables), best=best)
+                         nfev=d.nfev, time_run=time_run, alg=method_name(method)::String, trajectory=trajectory, best=best)
 end
 
 "Whether the event happened in the last step; between steps there is nothing to locate it on."

@@ -82,7 +82,8 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     start = convert(Vector{T}, x0)
     alg = flow_method(o.alg)::FlowMethod
     for (name, f) in o.observables         # one that fails does so before the work is done
-        f(copy(start)) isa Real || throw(ArgumentError("the observable $name must return a real number."))
+        f(copy(start)) isa Union{Real,Vector{<:Real}} ||
+            throw(ArgumentError("the observable $name must return a real number, or a vector of them."))
     end
     constraint, rates = motion(o.constraint, o.tauinv, start)
     constraint === nothing || return within(net, constraint, start, monitor) do inner, z

@@ -239,10 +239,12 @@ end
 function finish!(run::Integration{T}, x0::Vector{T}, reason::Stop.Reason) where {T}
     problem, state, options = run.problem, run.state, run.options
     settle!(run.recorder, problem, state)
+    time_run = elapsed(run.monitor)
+    trajectory = observe(Trajectory(run.recorder), options.observables, run.monitor, reason)
     return FlowResult{T}(x=run.x, loss=state.loss, gnorm=state.gnorm, t=state.t, stopped_by=reason,
                          iterations=run.iterations, rejected=run.rejected + rejections(run.method)::Int,
-                         nfev=problem.nfev, nhev=problem.nhev, nhvp=problem.nhvp, time_run=elapsed(run.monitor),
-                         alg=run.names, trajectory=observe(Trajectory(run.recorder), options.observables),
+                         nfev=problem.nfev, nhev=problem.nhev, nhvp=problem.nhvp, time_run=time_run,
+                         alg=run.names, trajectory=trajectory,
                          dense=options.dense ? DenseOutput(run.dense, x0) : nothing)
 end
 

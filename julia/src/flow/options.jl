@@ -23,7 +23,8 @@ The options of [`flow`](@ref), all of them with defaults:
   becomes true, or, if it returns a number, when that reaches zero or changes its sign. It is looked at after every
   step and located on the interpolant; `x` is only lent.
 - `observables`: pairs `name => f`, such as `["test loss" => x -> loss(test_net, x)]`, each `f` a function of x that
-  returns a number: recorded at the points of the trajectory, `res.trajectory["test loss"]`
+  returns a number, or a vector whose entries are called `name[1]` and so on: recorded at the points of the trajectory,
+  `res.trajectory["test loss"]`. See [`Recording`](@ref) for those that are there already.
 - `batchsize`, `seed`: a discrete method sees so many samples a step, in an order that is drawn anew each epoch, or all
   of them. Loss and gradient norm of all samples are known, and points recorded, about once an epoch; with
   `save_everystep` at every step

@@ -16,20 +16,42 @@ end
 Trajectory(t, x, loss, gnorm) = Trajectory(t, x, loss, gnorm, String[], zeros(0, length(t)))
 
 """
-    observe(trajectory, observables) -> Trajectory
+    observe(trajectory, observables, monitor, reason) -> Trajectory
 
-With `observables`, pairs `name => f` of a name and a function of `x` that returns a number, at every point kept: they
-depend on the point only, so nothing is lost by not asking before it is known which points are kept.
+With `observables`, pairs `name => f` of a name and a function of `x` that returns a number or a vector, at every point
+kept: they depend on the point only, so nothing is lost by not asking before it is known which points are kept. They take
+the time that they need. Where the user interrupts them, what is left is NaN; what ended the run, the `reason`, does not.
 """
-function observe(r::Trajectory, observables)
+function observe(r::Trajectory, observables, monitor::Monitor, reason::Stop.Reason)
     isempty(observables)::Bool && return r
-    return Base.invokelatest(observe_each, r, observables)::typeof(r)
+    return Base.invokelatest(observe_each, r, observables, monitor, reason)::typeof(r)
 end
 
-function observe_each(r::Trajectory, observables)
-    names = String[string(name) for (name, _) in observables]
-    values = Float64[f(r.x[:, m]) for (_, f) in observables, m in 1:length(r)]
-    return Trajectory(r.t, r.x, r.loss, r.gnorm, names, reshape(values, length(names), length(r)))
+function observe_each(r::Trajectory, observables, monitor, reason)
+    report = monitor.report
+    monitor.deadline, monitor.report = Inf, nothing
+    names, counts = String[], Int[]
+    for (name, f) in observables
+        value = f(r.x[:, 1])
+        append!(names, value isa Real ? [string(name)] : ["$name[$k]" for k in eachindex(value)])
+        push!(counts, length(value))
+    end
+    reason in (Stop.interrupted, Stop.callback) || (monitor.report = report)
+    values = fill(NaN, length(names), length(r))
+    try
+        for m in 1:length(r)
+            x, row = r.x[:, m], 0
+            for ((_, f), count) in zip(observables, counts)
+                values[row+1:row+count, m] .= f(x)
+                row += count
+            end
+        end
+    catch interruption
+        interruption isa Interrupted || rethrow()
+    finally
+        monitor.report = report
+    end
+    return Trajectory(r.t, r.x, r.loss, r.gnorm, names, values)
 end
 
 function lifted(r::Trajectory{T}, C::Constraint{T}) where {T}

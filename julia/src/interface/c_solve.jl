@@ -34,9 +34,15 @@ function border_event(options, f)
     return nothing
 end
 
-"`observables`: an array of `{loss: net}`, `{data_loss: net}` with a net's handle, or `ask` for the user's function."
+"""
+`observables`: an array of `{loss: net}`, `{data_loss: net}` with a net's handle, `ask` for the user's function, or
+`{recording: k}`, the k-th of those behind the handle `recordings`.
+"""
 border_observables(options, f) =
-    Pair{String,Any}[string(k) => border_observable(what, k, f) for (k, what) in enumerate(get(options, "observables", ()))]
+    Pair{String,Any}[string(k) => what isa Dict && haskey(what, "recording") ? border_recording(options, what) :
+                                  border_observable(what, k, f)
+                     for (k, what) in enumerate(get(options, "observables", ()))]
+border_recording(options, what) = HANDLES[Int(options["recordings"])][Int(what["recording"])]
 function border_observable(what::String, k, f)
     what == "ask" || throw(ArgumentError("an observable is \"$what\"; \"ask\" is the only text that it can be"))
     return x -> ask(f, ASK_OBSERVABLE + k, 0, 0.0, x)

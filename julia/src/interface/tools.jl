@@ -93,6 +93,27 @@ const TOOLS = Dict{String,Function}(
                                                   permutedims(matrix(a[2], Int(o["columns"])))),
     "match" => (net, o, a) -> match_neurons(layers_of(net, o), a[1], tool_layers(o, "teacher", "teacher_features"),
                                             a[2]; layer=whole(o, "layer", 1)),
+    "neurons" => (net, o, a) -> length(a) == 1 ? compare_neurons(layers_of(net, o), a[1]; layer=whole(o, "layer", 1)) :
+        compare_neurons(layers_of(net, o), a[1], tool_layers(o, "teacher", "teacher_features"), a[2];
+                        layer=whole(o, "layer", 1)),
+    "linked" => (net, o, a) -> linked(matrix(a[1], isqrt(length(a[1]))), o["tolerance"]),
+    "cluster" => (net, o, a) -> begin
+        ls = layers_of(net, o)
+        cluster_neurons(ls, matrix(a[1], sum(n_params, ls)); layer=whole(o, "layer", 1), tolerance=o["tolerance"],
+                        distances=o["distances"])
+    end,
+    "merge" => (net, o, a) -> merge_neurons(layers_of(net, o), a[1], [Int.(group) for group in o["groups"]];
+                                            layer=whole(o, "layer", 1))[3],
+    "neurons_along" => (net, o, a) -> begin
+        ls = layers_of(net, o)
+        neurons_along(ls, matrix(a[1], sum(n_params, ls)); layer=whole(o, "layer", 1))
+    end,
+    "binomial_intervals" => (net, o, a) -> begin
+        bounds = [binomial_interval(Int(k), Int(o["n"]); confidence=o["confidence"]) for k in a[1]]
+        permutedims([first.(bounds) last.(bounds)])
+    end,
+    "twin" => (net, o, a) -> twin(net),
+    "recordings" => (net, o, a) -> border_recordings(net, o["recordings"], a),
     "align" => (net, o, a) -> align(layers_of(net, o), a[1], a[2]),
     "distinct" => (net, o, a) -> begin
         ls = layers_of(net, o)
@@ -110,3 +131,23 @@ const TOOLS = Dict{String,Function}(
     "passages" => (net, o, a) -> saddle_passages(net,
         Trajectory(a[1], collect(matrix(numbers(net, a[2]), n_params(net))), numbers(net, a[3]), a[4]);
         contrast=o["contrast"], plateau=o["plateau"]))
+
+"Recordings by their names and settings; arrays in the order in which these need them."
+function border_recordings(net, specs, arrays)
+    left = copy(arrays)
+    return Recording[border_recording(net, spec, left) for spec in specs]
+end
+function border_recording(net, spec, left)
+    what = spec["what"]
+    layer(name="layer") = Int(get(spec, name, 1))
+    what == "eigenvalues" && return recorded_eigenvalues(net; lowest=Int(spec["lowest"]), highest=Int(spec["highest"]))
+    what == "norm" && return RecordedNorm()
+    what == "unit norms" && return recorded_unit_norms(layers_of(net, spec), layer(), spec["outgoing"])
+    what == "cosines of pairs" && return recorded_unit_cosines(layers_of(net, spec), layer(),
+                                                               [(Int(i), Int(j)) for (i, j) in spec["pairs"]])
+    what == "cosines" && return recorded_unit_cosines(layers_of(net, spec), layer(),
+                                                      collect(matrix(popfirst!(left), Int(spec["rows"]))))
+    what == "projections" || throw(ArgumentError("no recording is called $what"))
+    origin = popfirst!(left)
+    return RecordedProjections(collect(matrix(popfirst!(left), length(origin))), origin)
+end

@@ -205,6 +205,17 @@ function flows_workload(::Type{T}) where {T}
     outside_read(outside_tool(0, "trajectory_distance", (parameters=P, terms=size(coefficients, 2)), points,
                               HANDLES[run].ode.dense.t, coefficients), "1", "2")
     outside_read(outside_tool(0, "facts", NamedTuple()), "")
+    specs = [Dict("what" => "eigenvalues", "lowest" => 1, "highest" => 1), Dict("what" => "norm"),
+             Dict("what" => "projections"), Dict("what" => "unit norms", "layer" => 1, "outgoing" => true),
+             Dict("what" => "unit norms", "layer" => 1, "outgoing" => false),
+             Dict("what" => "cosines of pairs", "layer" => 1, "pairs" => [[1, 2]]),
+             Dict("what" => "cosines", "layer" => 1, "rows" => 3)]
+    recordings = outside_tool(net, "recordings", (recordings=specs,), zero(x), x, ones(3))
+    seen = [Dict("recording" => k) for k in 1:length(specs)]
+    for alg in ("auto", "GradientDescent")
+        outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=1, observables=seen, recordings=recordings)))
+    end
+    outside_tool(net, "twin", NamedTuple())
     return nothing
 end
 
@@ -275,6 +286,16 @@ function landscape_workload(::Type{T}) where {T}
     match = outside_tool(net, "match", (teacher=TWO, teacher_features=1, layer=1), best, x)
     outside_read(match, string.(fieldnames(typeof(HANDLES[match])))...)
     outside_tool(net, "align", NamedTuple(), best, x)
+    outside_read(outside_tool(net, "neurons", (layer=1,), best), "cosines", "angles", "distances", "signs")
+    alike = outside_tool(net, "neurons", (layer=1, teacher=TWO, teacher_features=1), best, x)
+    outside_read(outside_tool(0, "linked", (tolerance=0.1,), HANDLES[alike].angles), "")
+    for distances in (false, true)
+        outside_read(outside_tool(net, "cluster", (layer=1, tolerance=0.2, distances=distances), [best x]), "labels", "signs",
+                     "centres", "spread")
+    end
+    outside_read(outside_tool(net, "merge", (layer=1, groups=[[1, 2]]), best), "")
+    outside_read(outside_tool(net, "neurons_along", (layer=1,), [best x]), "incoming", "outgoing", "cosines")
+    outside_read(outside_tool(0, "binomial_intervals", (n=5, confidence=0.95), [0, 2, 5]), "")
     outside_read(outside_tool(net, "distinct", (tolerance=1e-6,), [best; best; x], [0.1, 0.1, 0.2]), "labels", "representatives")
     plane, axis = [Float64.(x), [1.0; zeros(P - 1); 0.0; 1.0; zeros(P - 2)]], [0.0, 0.1]
     outside_read(outside_tool(net, "point", NamedTuple(), plane..., axis), "")

@@ -147,6 +147,11 @@ function with_data(net::Net{T}, input, target; weights=nothing) where {T}
                   make_shares(T, net.layers, bs, length(net.shares)), net.monitor)
 end
 
+"The same loss in buffers of its own: for whoever asks for a derivative while a solver works in those of `net`."
+twin(net::Net{T}) where {T} =
+    Net{T}(net.layers, net.blocks, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
+           make_shares(T, net.layers, net.blocks, length(net.shares)), nothing)
+
 function check_data(net::Net)
     isempty(net.blocks) && throw(ArgumentError("this net has no data: give input and target"))
     return nothing

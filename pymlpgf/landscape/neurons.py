@@ -1,0 +1,307 @@
+"""Units of a layer beside each other: pairs and groups that are alike, common units of many runs, one for several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..network.activations import json_layers
+from ..network.net import Net, TeacherNet
+from ..network.params import Params
+from ..results.result import Trajectory
+from ..validate.data import real_number
+from ..validate.suggest import nearest
+from .ask import ask, finite, hidden_layer, one_based
+from .classify import start
+from .widths import _replaced
+
+__all__ = [
+    "Likeness", "NeuronClusters", "NeuronPair", "NeuronsAlong", "cluster_neurons", "compare_neurons", "merge_neurons",
+    "neuron_groups", "neuron_pairs", "neurons_along",
+]  # fmt: skip
+
+MEASURES = ("angle", "distance")
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Units compared in pairs, by their incoming weights with the bias: arrays (units, others).
+
+    ``angle`` in radians and ``distance`` are those of the nearer of a unit and its mirror image where the activation is
+    odd or even, and infinite where activations differ; ``sign`` is −1 where that is the mirror image. ``cosine`` knows
+    no signs.
+    """
+
+    angle: np.ndarray
+    distance: np.ndarray
+    sign: np.ndarray
+    cosine: np.ndarray
+
+
+def compare_neurons(
+    net: Net, p: Any, teacher: Net | TeacherNet | None = None, q: Any = None, layer: int = 0
+) -> Likeness:
+    """Angles and distances between the units of a layer, or between a student's (rows) and a teacher's (columns).
+
+    Parameters
+    ----------
+    net : Net
+        With parameters ``p``.
+    teacher : TeacherNet, or Net with parameters ``q``, optional
+        The symmetry that counts is that of the student's activation.
+    layer : int
+        Counted from 0.
+
+    Examples
+    --------
+    >>> import numpy as np, pymlpgf as mg
+    >>> net = mg.Net(layers=[(2, "tanh", False), (1, "identity", False)], n_features=2)
+    >>> alike = mg.compare_neurons(net, [1.0, 0.0, -3.0, 3.0, 1.0, 1.0])
+    >>> bool(np.isclose(alike.angle[0, 1], np.pi / 4)), int(alike.sign[0, 1])      # to the mirror image of unit 1
+    (True, -1)
+    """
+    arrays = [start(net, p)]
+    options: dict[str, object] = {"layer": one_based("layer", layer, len(net.layers))}
+    if teacher is not None:
+        if isinstance(teacher, TeacherNet):
+            teacher, q = teacher.net, teacher.params
+        one_based("layer", layer, len(teacher.layers))
+        arrays.append(start(teacher, q))
+        options.update(teacher=json_layers(teacher.layers), teacher_features=teacher.n_features)
+
+    def read(get: Callable[[str], Any]) -> Likeness:
+        return Likeness(get("angles").T, get("distances").T, get("signs").T, get("cosines").T)
+
+    return ask(net, "neurons", options, arrays, read)
+
+
+@dataclass(frozen=True)
+class NeuronPair:
+    """Units ``i`` < ``j`` of a layer, as ``Likeness`` compares them."""
+
+    i: int
+    j: int
+    angle: float
+    distance: float
+    sign: int
+    cosine: float
+
+
+def neuron_pairs(net: Net, p: Any, by: str = "angle", layer: int = 0) -> list[NeuronPair]:
+    """All pairs of units of a layer with the same activation, the closest first.
+
+    Parameters
+    ----------
+    net : Net
+    p : array of shape (n_params,), Params or TrainResult
+    by : "angle" or "distance"
+        Modulo sign where the activation is odd or even.
+    layer : int
+        Counted from 0.
+    """
+    alike = compare_neurons(net, p, layer=layer)
+    measure = getattr(alike, _measure(by))
+    first, second = np.triu_indices(len(measure), 1)
+    names = ("angle", "distance", "sign", "cosine")
+    return [
+        NeuronPair(int(i), int(j), *(getattr(alike, name)[i, j].item() for name in names))
+        for i, j in sorted(zip(first, second, strict=True), key=lambda pair: measure[pair])
+        if np.isfinite(measure[i, j])
+    ]
+
+
+def neuron_groups(net: Net, p: Any, tolerance: float = 0.1, by: str = "angle", layer: int = 0) -> list[list[int]]:
+    """Groups of two units or more that a chain of steps of at most ``tolerance`` connects, for ``merge_neurons``.
+
+    Parameters
+    ----------
+    net : Net
+    p : array of shape (n_params,), Params or TrainResult
+    tolerance : float
+        Of angles in radians, or of distances.
+    by : "angle" or "distance"
+    layer : int
+        Counted from 0.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(3, "tanh", False), (1, "identity", False)], n_features=1)
+    >>> mg.neuron_groups(net, [1.0, 4.0, -1.01, 1.0, 1.0, 1.0], by="distance")
+    [[0, 2]]
+    """
+    measure = getattr(compare_neurons(net, p, layer=layer), _measure(by))
+    labels = ask(None, "linked", {"tolerance": _tolerance(tolerance)}, [measure]) - 1
+    groups = [np.flatnonzero(labels == label).tolist() for label in range(labels.max() + 1)]
+    return [group for group in groups if len(group) > 1]
+
+
+def merge_neurons(net: Net, p: Any, groups: Sequence[Sequence[int]], layer: int = 0) -> tuple[Net, Params]:
+    """One unit in place of each group: outgoing weights are added, incoming ones averaged.
+
+    The average is weighted by the norms of the outgoing weights, and modulo sign for odd and even units and scale for
+    homogeneous ones. Where the units of a group compute the same up to these, the outputs stay what they are.
+
+    Parameters
+    ----------
+    net : Net
+    p : array of shape (n_params,), Params or TrainResult
+    groups : sequence of sequences of ints
+        Units, counted from 0; those of ``neuron_groups``, or ``NeuronClusters.groups(run)``. The new unit is in the
+        place of the first of its group. A ``merge`` penalty that names another one goes with it.
+    layer : int
+        Hidden layer, counted from 0.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(2, "tanh", False), (1, "identity", False)], n_features=1)
+    >>> mg.merge_neurons(net, [1.0, -1.0, 3.0, 2.0], [[0, 1]])[1].to_dict()       # 3 tanh(x) + 2 tanh(-x)
+    {'w1': array([[1.]]), 'w2': array([[1.]])}
+    """
+    x, number = start(net, p), hidden_layer(net, layer)
+    width, activation, bias = net.layers[layer]
+    ones = [[one_based("a unit of groups", int(unit), width) for unit in group] for group in groups]
+    y = ask(net, "merge", {"layer": number, "groups": ones}, [x])
+    removed = {int(unit) for group in groups for unit in list(group)[1:]}
+    kept = [unit for unit in range(width) if unit not in removed]
+    if isinstance(activation, tuple):
+        activation = tuple(activation[unit] for unit in kept)
+    merge = net._core.settings["merge"]
+    if merge is not None:
+        place = {unit: number for number, unit in enumerate(kept)}
+        entries = merge if isinstance(merge, list) else [merge]
+        moved = [
+            (m, place.get(a), place.get(b), s) if m == layer else (m, a, b, s) for m, a, b, s in entries
+        ]  # fmt: skip
+        merge = [entry for entry in moved if None not in entry] or None
+    small = _replaced(net, layer, (len(kept), activation, bias), merge)
+    return small, small.params(y.astype(net.dtype))
+
+
+@dataclass(frozen=True)
+class NeuronClusters:
+    """Units of S runs of a net of ``width`` units in C clusters, those of most members first.
+
+    Attributes
+    ----------
+    labels, sign : arrays (S, width)
+        The cluster of each unit, and its sign relative to the first member of the cluster.
+    centre : array (C, features + bias)
+        The mean of a cluster: of unit vectors where angles were compared, else of the incoming weights with bias.
+    spread : array (C,)
+        The median angle, or distance, of the members from the centre.
+    """
+
+    labels: np.ndarray
+    sign: np.ndarray
+    centre: np.ndarray
+    spread: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.centre)
+
+    @property
+    def runs(self) -> np.ndarray:
+        """In how many of the runs each cluster has a unit, (C,)."""
+        return np.array([(self.labels == number).any(axis=1).sum() for number in range(len(self))])
+
+    def common(self, fraction: float = 0.8) -> np.ndarray:
+        """The numbers of the clusters with a unit in at least this part of the runs."""
+        return np.flatnonzero(self.runs >= fraction * len(self.labels))
+
+    def groups(self, run: int, clusters: Any = None) -> list[list[int]]:
+        """The units of a run in each of the ``clusters`` (default all) that it has, for ``merge_neurons``."""
+        wanted = range(len(self)) if clusters is None else clusters
+        found = [np.flatnonzero(self.labels[run] == number).tolist() for number in wanted]
+        return [units for units in found if units]
+
+
+def cluster_neurons(net: Net, points: Any, tolerance: float = 0.2, by: str = "angle", layer: int = 0) -> NeuronClusters:
+    """The units that many runs have in common, modulo order, sign and, by angle, scale.
+
+    Average linkage of all units of all runs, as in Expand-and-Cluster (Martinelli, Şimşek, Gerstner and Brea, arXiv
+    2304.12794): units that many wide students share are those of the teacher, the others cancel each other.
+
+    Parameters
+    ----------
+    net : Net
+    points : sequence of TrainResult, Params or arrays of shape (n_params,)
+        One for each run.
+    tolerance : float
+        Clusters with a mean angle (radians) or distance of at most this are joined.
+    by : "angle" or "distance"
+    layer : int
+        Counted from 0.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(2, "tanh", False), (1, "identity", False)], n_features=2)
+    >>> runs = [[1.0, 0.0, 0.0, 2.0, 1.0, 1.0], [0.1, -1.0, 1.0, 0.9, 1.0, 1.0]]
+    >>> found = mg.cluster_neurons(net, runs)
+    >>> found.labels.tolist(), found.common().tolist()
+    ([[1, 0], [0, 2]], [0])
+    """
+    xs = [start(net, p) for p in points]
+    if not xs:
+        raise InputError("points is empty")
+    options: dict[str, object] = {"layer": one_based("layer", layer, len(net.layers))}
+    options.update(tolerance=_tolerance(tolerance), distances=_measure(by) == "distance")
+
+    def read(get: Callable[[str], Any]) -> NeuronClusters:
+        return NeuronClusters(get("labels") - 1, get("signs"), get("centres"), get("spread"))
+
+    return ask(net, "cluster", options, [np.array(xs)], read)
+
+
+@dataclass(frozen=True)
+class NeuronsAlong:
+    """Units at M points: ``incoming`` and ``outgoing`` norms (M, width), ``cosine`` (M, width, width).
+
+    ``incoming`` is with the bias. ``t`` (M,) are the times of a trajectory, else the numbers of the points.
+    """
+
+    t: np.ndarray
+    incoming: np.ndarray
+    outgoing: np.ndarray
+    cosine: np.ndarray
+
+
+def neurons_along(net: Net, points: Any, layer: int = 0) -> NeuronsAlong:
+    """Norms and cosines of the units of a hidden layer along a trajectory.
+
+    Parameters
+    ----------
+    net : Net
+    points : Trajectory, TrainResult with one, or array (M, n_params)
+    layer : int
+        Hidden layer, counted from 0.
+    """
+    trajectory = getattr(points, "trajectory", points)
+    X = finite("points", getattr(trajectory, "x", trajectory))
+    if X.ndim != 2 or X.shape[1] != net.n_params:
+        raise InputError(f"points has shape {X.shape}; (M, {net.n_params}) is needed")
+    t = trajectory.t if isinstance(trajectory, Trajectory) else np.arange(len(X), dtype=float)
+
+    def read(get: Callable[[str], Any]) -> NeuronsAlong:
+        return NeuronsAlong(t, get("incoming"), get("outgoing"), get("cosines"))
+
+    return ask(net, "neurons_along", {"layer": hidden_layer(net, layer)}, [X], read)
+
+
+def _measure(by: Any) -> str:
+    if by not in MEASURES:
+        raise InputError(f"unknown by {by!r}{nearest(str(by), MEASURES)}")
+    return by
+
+
+def _tolerance(value: Any) -> float:
+    number = real_number(value)
+    if not number > 0 or not np.isfinite(number):
+        raise InputError(f"tolerance is {value!r}; a positive number is needed")
+    return number

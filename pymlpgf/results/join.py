@@ -1,0 +1,64 @@
+"""A run and what continued it, as one run."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from .result import DenseSolution, TrainResult, Trajectory
+
+__all__ = ["joined"]
+
+
+def joined(before: TrainResult, after: TrainResult) -> TrainResult:
+    """The result of a run that was cut off and of its continuation: a flow from ``before.ode_x``, or a minimisation.
+
+    Times, counts and trajectories go on; the reason to stop is that of the continuation, the point the better one.
+    """
+    changes: dict[str, Any] = {"init": before.init, "seed": before.seed, "settings": before.settings}
+    for name in ("nfev", "njev", "nhev", "nhvp", "total_time", "compile_time"):
+        changes[name] = getattr(before, name) + getattr(after, name)
+    if before.loss < after.loss:
+        changes.update({name: getattr(before, name) for name in ("x", "loss", "gnorm", "data_loss", "data_gnorm")})
+    if after.ode_stopped_by is None:
+        names = [f"ode_{name}" for name in ("x", "loss", "t", "iterations", "time_run", "stopped_by")]
+        for name in (*names, "alg", "trajectory", "sol", "batchsize", "batch_seed"):
+            changes[name] = getattr(before, name)
+    else:
+        shift = before.ode_t or 0.0
+        changes.update(_sums(before, after, "ode_t", "ode_iterations", "ode_time_run"))
+        changes["alg"] = after.alg if after.alg == before.alg else f"{before.alg}+{after.alg}"
+        if before.trajectory is not None and after.trajectory is not None:
+            changes["trajectory"] = _paths(before.trajectory, after.trajectory, shift)
+        if before.sol is not None and after.sol is not None:
+            changes["sol"] = _solutions(before.sol, after.sol, shift)
+    if before.optim_stopped_by is not None and after.optim_stopped_by is not None:
+        changes.update(_sums(before, after, "optim_iterations", "optim_time_run"))
+    providers = [name for part in (before.provider, after.provider) for name in part.split("+")]
+    changes["provider"] = "+".join(dict.fromkeys(providers))
+    return dataclasses.replace(after, **changes)
+
+
+def _sums(before: TrainResult, after: TrainResult, *names: str) -> dict[str, Any]:
+    return {name: getattr(before, name) + getattr(after, name) for name in names}
+
+
+def _paths(a: Trajectory, b: Trajectory, shift: float) -> Trajectory:
+    """``b`` after ``a``, without its first point, which is the last one of ``a``."""
+    return Trajectory(
+        np.concatenate([a.t, shift + b.t[1:]]), np.concatenate([a.x, b.x[1:]]), np.concatenate([a.loss, b.loss[1:]]),
+        np.concatenate([a.gnorm, b.gnorm[1:]]), a.names, np.concatenate([a.observables, b.observables[:, 1:]], axis=1)
+        if len(a.names) else a.observables,
+    )  # fmt: skip
+
+
+def _solutions(a: DenseSolution, b: DenseSolution, shift: float) -> DenseSolution:
+    if not np.diff(b.t).any():  # no step
+        return b if not np.diff(a.t).any() else a
+    if not np.diff(a.t).any():
+        return b
+    terms = max(a.coefficients.shape[1], b.coefficients.shape[1])
+    padded = [np.pad(s.coefficients, ((0, 0), (0, terms - s.coefficients.shape[1]), (0, 0))) for s in (a, b)]
+    return DenseSolution(np.concatenate([a.t, shift + b.t[1:]]), np.concatenate(padded))
