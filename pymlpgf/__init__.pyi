@@ -54,6 +54,7 @@ from .solve.discrete import (
     Momentum as Momentum,
     Nesterov as Nesterov,
     RMSprop as RMSprop,
+    UpdateRule as UpdateRule,
 )
 from .solve.resume import resume as resume
 from .solve.train import flow as flow, minimize as minimize, train as train

@@ -361,3 +361,52 @@ def test_splitting_a_unit():
     # there the copy comes after the unit itself, here at the end
     np.testing.assert_array_equal(ours["w1"][[0, 2, 1]], NUMBERS["split"]["w1"])
     np.testing.assert_array_equal(ours["w2"][:, [0, 2, 1, 3]], NUMBERS["split"]["w2"])
+
+
+def _descending():
+    x = inputs(2, 100)
+    own = [([[0.9, -0.4], [0.2, 1.1], [-0.7, 0.5]], None), ([[1.0, -0.8, 0.6]], None)]
+    layers = [(3, "softplus", False), (1, "identity", False)]
+    teacher = mg.TeacherNet(layers=layers, params=mg.Params.from_layers(own), n_features=2)
+    net = mg.Net(layers=[(2, "softplus", False), (1, "identity", False)], input=x, target=teacher(x))
+    return net, mg.Params.from_layers([([[0.5, 0.1], [-0.4, 0.8]], None), ([[0.6, -0.3]], None)])
+
+
+@pytest.mark.parametrize("kind", ["full", "batches", "adam"])
+def test_descending_by_steps(kind):
+    """Its page on stochastic gradient descent: batches there are taken in turn."""
+    net, p = _descending()
+    alg = mg.Adam() if kind == "adam" else mg.GradientDescent(learning_rate=0.1)
+    batches = {"batchsize": 20, "shuffle": False} if kind == "batches" else {}
+    res = mg.flow(net, p, alg=alg, maxiterations_ode=200, verbosity=0, **batches)
+    _same(res.ode_x, net, NUMBERS["descent"][kind], rtol=1e-11)
+
+
+def test_how_far_descent_strays_from_the_flow():
+    """The same page. There the distance is ‖x − y‖²/(2P), to the nearest point of the reference; here ‖x − y‖ to its path."""
+    net, p = _descending()
+    numbers = NUMBERS["descent"]
+    flow = mg.flow(net, p, maxT=numbers["flow_t"], tauinv=100, abstol=1e-10, reltol=1e-10, dense=True, verbosity=0)
+    _same(flow.x, net, numbers["flow"], atol=1e-8)
+    alg = mg.GradientDescent(learning_rate=0.1)
+    steps = mg.flow(net, p, alg=alg, maxiterations_ode=200, save_everystep=True, verbosity=0)
+    ours = mg.trajectory_distance(steps, flow)
+    theirs = np.sqrt(2 * net.n_params * np.array(numbers["distance"]))
+    times = np.array(numbers["distance_t"])
+    assert len(theirs) > 20
+    before = times < 0.95 * numbers["flow_t"]
+    off = theirs[before] ** 2 - ours.distance[: len(times)][before] ** 2  # how far its points are from the nearest
+    assert off.min() > -1e-8
+    assert off.max() < 4e-3**2
+    np.testing.assert_allclose(ours.t[: len(times)][before], times[before], rtol=0.02, atol=1e-3)
+
+
+def test_time_constants_of_biases():
+    """Its page on time constants, where biases move ten thousand times slower."""
+    teacher, student, p = _teacher_and_student("sigmoid2")
+    net = mg.InfiniteNet(teacher, student)
+    numbers = NUMBERS["tauinv"]
+    slow = {"b1": 1e-4, "b2": 1e-4}
+    for tauinv, kind in ((1, "standard"), (slow, "slow_biases")):
+        res = mg.flow(net, p, maxT=numbers["t"], tauinv=tauinv, abstol=1e-10, reltol=1e-10, verbosity=0)
+        _same(res.ode_x, net, numbers[kind], atol=2e-7)
