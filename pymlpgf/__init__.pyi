@@ -53,6 +53,7 @@ from .network.net import Net as Net, TeacherNet as TeacherNet
 from .network.params import Params as Params
 from .results.checkpoint import Checkpoint as Checkpoint
 from .results.load import load as load
+from .results.peer import read_peer as read_peer, write_peer as write_peer
 from .results.result import DenseSolution as DenseSolution, TrainResult as TrainResult, Trajectory as Trajectory
 from .results.stops import Stop as Stop
 from .runtime import init as init, runtime_info as runtime_info
@@ -67,6 +68,7 @@ from .solve.discrete import (
     Momentum as Momentum,
     Nesterov as Nesterov,
     RMSprop as RMSprop,
+    UpdateRule as UpdateRule,
 )
 from .solve.recordings import (
     Eigenvalues as Eigenvalues,

@@ -60,8 +60,10 @@ include("flow/distance.jl")
 include("discrete/method.jl")
 include("discrete/methods/momentum.jl")
 include("discrete/methods/adaptive.jl")
+include("discrete/methods/rule.jl")
 include("discrete/batches.jl")
 include("discrete/descent.jl")
+include("discrete/batch_flow.jl")
 
 include("minimize/problem.jl")
 include("minimize/subproblem.jl")
@@ -119,7 +121,7 @@ export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, h
 export FlowOptions, MinimizeOptions
 export minimize, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
 export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
-export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
+export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, UpdateRule, ExponentialDecay, CosineDecay
 export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, softmax, Poly, activation
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid

@@ -95,10 +95,10 @@ def _replaced(net: Net, layer: int, spec: Any, merge: Any) -> Net:
     return net._core.like(layers, merge=merge)
 
 
-def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:
+def split_neuron(p: Params, i: int, gamma: float, layer: int = 0, *, j: int | None = None) -> Params:
     """Unit ``i`` twice, with the parts γ and 1 − γ of its outgoing weights: the outputs stay what they are.
 
-    The copy is the last unit of its layer. For a fixed point of the narrow net the results for all γ are a line of
+    For a fixed point of the narrow net the results for all γ are a line of
     fixed points of the wide one (Fukumizu and Amari, Neural Networks 13, 2000). Regularisers see other parameters.
 
     Parameters
@@ -109,6 +109,8 @@ def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:
     gamma : float
     layer : int
         Hidden layer, counted from 0.
+    j : int, optional
+        The copy's place in the layer, before what was unit ``j``; by default it is the last unit.
 
     Examples
     --------
@@ -128,7 +130,8 @@ def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:
     fan_in, width, bias = shapes[layer]
     lines = json_layers([(w, "identity", b) for _, w, b in shapes])
     options: dict[str, object] = {"layers": lines, "n_features": shapes[0][0], "layer": number}
-    options.update(unit=one_based("i", i, width), gamma=float(gamma))
+    place = one_based("j", width if j is None else j, width + 1)
+    options.update(unit=one_based("i", i, width), gamma=float(gamma), place=place)
     y = ask(None, "split", options, [p.flat])
     shapes[layer] = (fan_in, width + 1, bias)
     shapes[layer + 1] = (width + 1, *shapes[layer + 1][1:])

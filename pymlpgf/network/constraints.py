@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -144,9 +144,9 @@ class ConstrainedNet(Net):
         """The same as ``embed``."""
         return self.embed(flat)
 
-    def random_params(self, seed: int = 0, init: str | Callable[..., Any] = "glorot_normal", scales: Any = 1) -> Any:
+    def random_params(self, *args: Any, **options: Any) -> Any:
         """Coordinates (n_params,) of the nearest point to initial parameters of the net without the constraint."""
-        return self.coordinates(self._net.random_params(seed, init, scales))
+        return self.coordinates(self._net.random_params(*args, **options))
 
     def _theta(self, p: Any) -> np.ndarray:
         """Parameters of the net without the constraint, from these or from coordinates."""

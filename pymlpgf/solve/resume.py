@@ -40,7 +40,7 @@ def resume(
         As for ``train``, and needed if the run had them, since functions are not saved; a ``schedule`` only if it was a
         function, which is then called with the number of the step from the beginning of the run.
     allow_code : bool
-        Compile an activation that the file holds as Julia code; without it the net must be given.
+        Compile an activation that the file holds as Julia code, without which the net must be given, or a rule.
     checkpoint_interval, verbosity, progress_interval
         As for ``train``.
 
@@ -78,6 +78,10 @@ def resume(
     ):
         # with the very layers of the net that was given: no other code
         raise InputError(f"net has other data, loss or regularisers than the run of {os.fspath(path)}")
+    if "rule" in saved.options and not allow_code:
+        raise InputError(
+            f"{os.fspath(path)} holds Julia code as a rule, {saved.options['rule']!r}: allow_code=True if you trust it"
+        )
     functions = {"event": event, "schedule": schedule, "observables": observables}
     given = {**functions, "callback": callback}
     missing = [name for name in saved.functions if given[name] is None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +56,8 @@ def flow(
     event: Any = None,
     observables: Any = None,
     batchsize: int | None = None,
+    batch_steps: int = _F["batch_steps"],
+    shuffle: bool = _F["shuffle"],
     seed: int = 0,
     learning_rate: float | None = None,
     schedule: Any = None,
@@ -82,6 +84,8 @@ def flow(
 
         {discrete_methods}
 
+        or a rule of your own, a ``pymlpgf.UpdateRule``.
+
         On the full host also OrdinaryDiffEq's and Sundials' algorithms by name, such as "KenCarp58", "CVODE_BDF" or
         "Vern9". "sciml.Rodas5P" is the method of OrdinaryDiffEq where pymlpgf has one of the same name.
     maxT : float
@@ -96,8 +100,9 @@ def flow(
         Stop when ‖∇L‖_∞ is at most this.
     minloss : float
         Stop when the loss is at most this, if positive.
-    tauinv : float or array of shape (n_params,)
-        Inverse time constants ≥ 0; zero freezes a parameter.
+    tauinv : float, array of shape (n_params,), Params or dict
+        Inverse time constants ≥ 0; zero freezes a parameter. A dict has numbers or arrays by the names of
+        ``Params``, ``{"b1": 1e-4, "w2": 0}``; what it does not name has 1.
     freeze, tie, constraint
         Parameters that keep their values in ``p``, that are equal or opposite, or all of θ = B z + c: see
         ``ConstrainedNet``. The run begins at the nearest point to ``p`` that obeys them. It is the flow
@@ -119,10 +124,13 @@ def flow(
         pair (input, target) whose data loss is meant (evaluated in Julia, by a net made once), or a net whose loss is;
         or ``Eigenvalues``, ``ParameterNorm``, ``Projections``, ``UnitNorms`` or ``UnitCosines``, computed in Julia.
     batchsize : int, optional
-        Samples a step of a discrete method, in an order drawn anew each epoch; all of them by default. With batches,
+        Samples a step of a discrete method; all of them by default. A flow follows the loss of one batch for
+        ``batch_steps`` accepted steps, then that of the next; ``maxiterations_ode`` counts batches then. With batches,
         loss and gradient norm of all samples are computed, and points recorded, about once an epoch.
-    seed : int
-        Of the order of the samples.
+    batch_steps : int
+        Steps of a flow on a batch.
+    shuffle, seed : bool, int
+        The order of the samples is drawn anew each epoch, from this seed; or with ``shuffle=False`` that of the data.
     learning_rate, schedule
         Of a discrete method that is given by name; see ``pymlpgf.Adam``.
     callback : function, optional
@@ -261,6 +269,8 @@ def train(
     event: Any = None,
     observables: Any = None,
     batchsize: int | None = None,
+    batch_steps: int = _F["batch_steps"],
+    shuffle: bool = _F["shuffle"],
     seed: int = 0,
     learning_rate: float | None = None,
     schedule: Any = None,
@@ -279,7 +289,7 @@ def train(
     """Call ``flow``, then ``minimize`` from the point where the flow ended, with the keywords of both.
 
     A flow that was interrupted, diverged or ended by the callback is not followed by a minimisation. The result holds
-    the best point of both.
+    the best point of both, with which the trajectory ends, a unit of time after the flow.
 
     Examples
     --------
@@ -323,7 +333,7 @@ def _solve(
         options["constraint"] = rule
     if "constraint" in options:
         x = nearest_point(net, options["constraint"], x)
-    constants = _tauinv(tauinv, net.n_params)
+    constants = _tauinv(tauinv, net)
     rates = None if isinstance(constants, float) else constants
     if rates is None:
         options["tauinv"] = constants
@@ -361,7 +371,9 @@ def _solve(
 def _flow_options(
     *, alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any, **given: Any
 ) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
-    options, function = _method(alg, learning_rate, schedule, batchsize, seed, dt, dense)
+    options, function = _method(alg, learning_rate, schedule, dt, dense, batchsize is not None)
+    if batchsize is not None or isinstance(alg, DiscreteMethod) or alg in DISCRETE_METHODS:
+        options.update(_batches(batchsize, given["batch_steps"], given["shuffle"], seed))
     for name in ("maxT", "maxtime_ode", "maxiterations_ode"):
         options[name] = _number(name, given[name])
     for name in ("abstol", "reltol", "n_samples_trajectory"):
@@ -387,7 +399,7 @@ def _goals(min_gnorm: float, minloss: float) -> dict[str, Any]:
 
 
 def _method(
-    alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any
+    alg: Any, learning_rate: Any, schedule: Any, dt: Any, dense: Any, batches: bool
 ) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
     """The options of the flow's algorithm, and the schedule if that is a function."""
     if isinstance(alg, type) and issubclass(alg, DiscreteMethod):
@@ -400,8 +412,8 @@ def _method(
     elif _solver("alg", alg, (*FLOW_ALGORITHMS, *DISCRETE_METHODS)) in DISCRETE_METHODS:
         method = DISCRETE_METHODS[alg](**own)
     else:
-        if batchsize is not None:
-            own["batchsize"] = batchsize
+        if dense and batches:
+            raise InputError("dense: for flows on all samples; batchsize is given")
         if own:
             raise InputError(f"{' and '.join(own)}: for discrete methods such as 'Adam'; alg is {alg!r}")
         options: dict[str, Any] = {"alg": alg, "dense": bool(dense)}
@@ -410,15 +422,24 @@ def _method(
         return options, None
     if dense or dt is not None:
         raise InputError(f"{'dense' if dense else 'dt'}: for flows; alg is the discrete method {method!r}")
-    options, function = method._options()
-    if batchsize is not None:
-        if not _whole(batchsize) or not 1 <= batchsize < 2**53:
-            raise InputError(f"batchsize is {batchsize!r}; a positive whole number, or None for all samples, is needed")
-        options["batchsize"] = int(batchsize)
+    return method._options()
+
+
+def _batches(batchsize: Any, batch_steps: Any, shuffle: Any, seed: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, value, rest in (
+        ("batchsize", batchsize, "a positive whole number, or None for all samples, is needed"),
+        ("batch_steps", batch_steps, "a positive whole number is needed"),
+    ):
+        if value is not None:
+            if not _whole(value) or not 1 <= value < 2**53:
+                raise InputError(f"{name} is {value!r}; {rest}")
+            options[name] = int(value)
+    if not isinstance(shuffle, (bool, np.bool_)):
+        raise InputError(f"shuffle is {shuffle!r}; True or False is needed")
     if not _whole(seed) or not 0 <= seed < 2**64:
         raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
-    options["seed"] = int(seed)
-    return options, function
+    return {**options, "shuffle": bool(shuffle), "seed": int(seed)}
 
 
 def _whole(value: object) -> bool:
@@ -444,9 +465,20 @@ def _number(argument: str, value: Any, *, finite: bool = False, positive: bool =
     return number
 
 
-def _tauinv(value: Any, size: int) -> float | np.ndarray:
+def _tauinv(value: Any, net: Net) -> float | np.ndarray:
     if isinstance(value, int) and value == 1:  # the default: 15 µs saved
         return 1.0
+    size = net.n_params
+    if isinstance(value, Mapping):
+        constants = net.params(np.ones(size))
+        for name, part in value.items():
+            if name not in constants._names():
+                raise InputError(f"tauinv names {name!r}{nearest(str(name), constants._names())}")
+            block, given = constants[name], numeric(f"tauinv of {name}", part)
+            if given.shape not in ((), block.shape):
+                raise InputError(f"tauinv of {name} has shape {given.shape}; a number or shape {block.shape} is needed")
+            block[...] = given
+        value = constants.flat
     array = numeric("tauinv", value)
     if array.shape not in ((), (size,)):
         raise InputError(f"tauinv has shape {array.shape}; a number or shape ({size},) is needed")

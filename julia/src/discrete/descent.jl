@@ -1,7 +1,7 @@
 # The loop that all discrete methods share: evaluations, stops, best point, trajectory.
 
 """
-    Descent(net, method, x0, tauinv, batchsize, seed)
+    Descent(net, method, x0, options)
 
 Where a descent is. `x` has made `clock.step` steps; the point `seen` is the last one whose loss on all samples is known,
 and `best` the lowest of these.
@@ -25,10 +25,11 @@ mutable struct Descent{T<:AbstractFloat}
     nfev::Int
 end
 
-function Descent(net::AbstractNet{T}, method::DiscreteMethod, x0::Vector{T}, tauinv, batchsize, seed) where {T}
-    n = n_params(net)::Int
+function Descent(net::AbstractNet{T}, method::DiscreteMethod, x0::Vector{T}, options::FlowOptions) where {T}
+    n, tauinv = n_params(net)::Int, options.tauinv
     rates = tauinv isa Real ? fill(T(tauinv), n) : Vector{T}(tauinv)
-    return Descent{T}(net, make_batches(net, batchsize, seed), rates, Clock(method), copy(x0), zeros(T, n),
+    batches = make_batches(net, options.batchsize, options.seed, options.shuffle)
+    return Descent{T}(net, batches, rates, Clock(method), copy(x0), zeros(T, n),
                       Ref(zero(T)), copy(x0), 0, 0.0, T(NaN), NaN, copy(x0), T(Inf), Inf, 0)
 end
 

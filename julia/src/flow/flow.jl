@@ -91,12 +91,12 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
         flow(inner, z, changed(o; constraint=nothing, tauinv=rates, event=on_coordinates(o.event, C),
                                observables=[name => z -> f(embed(C, z)) for (name, f) in o.observables]), monitor)
     end
+    alg isa DiscreteMethod || o.batchsize === nothing || (alg = BatchFlow(alg, o))
     if alg isa DiscreteMethod
-        o.dense && throw(ArgumentError("a discrete method has no dense output"))
-        descent = Descent(net, alg, start, o.tauinv, o.batchsize, o.seed)
+        o.dense && throw(ArgumentError("a discrete method, or a flow on batches, has no dense output"))
+        descent = Descent(net, alg, start, o)
         return watching(() -> descend(descent, alg, o, monitor)::FlowResult{T}, net, monitor)
     end
-    o.batchsize === nothing || throw(ArgumentError("batchsize is for discrete methods such as Adam; a flow sees all samples"))
     problem = FlowProblem(net, o.tauinv)
     state = FlowState(problem, max(o.abstol, Float64(max(floatmin(T), T(1e-30)))), max(o.reltol, 10 * Float64(eps(T))))
     return watching(() -> integrate(problem, state, start, alg, o, monitor), net, monitor)

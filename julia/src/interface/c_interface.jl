@@ -124,18 +124,7 @@ parse_activation(text::String) =
 function compile_activation(code::String)
     complain(why) = throw(ArgumentError("the activation \"$code\" is not a scalar function of Julia, such as " *
                                         "\"x -> x * exp(-x^2)\": $why"))
-    parsed = try
-        Meta.parse(code)
-    catch err
-        complain(sprint(showerror, err))
-    end
-    parsed isa Expr && parsed.head in (:error, :incomplete) && complain(parsed.args[1])
-    f = try
-        Core.eval(Expressions, parsed)
-    catch err
-        complain(sprint(showerror, err))
-    end
-    f isa Function || complain("it is a $(typeof(f))")
+    f = evaluate_function(code, complain)
     custom = Custom(f)
     for x in (0.5, -0.5)
         value = try
@@ -151,6 +140,22 @@ function compile_activation(code::String)
         end
     end
     return custom
+end
+
+function evaluate_function(code::String, complain)
+    parsed = try
+        Meta.parse(code)
+    catch err
+        complain(sprint(showerror, err))
+    end
+    parsed isa Expr && parsed.head in (:error, :incomplete) && complain(parsed.args[1])
+    f = try
+        Core.eval(Expressions, parsed)
+    catch err
+        complain(sprint(showerror, err))
+    end
+    f isa Function || complain("it is a $(typeof(f))")
+    return f
 end
 
 "The network, loss and regularisers of `net` on other data."

@@ -71,10 +71,14 @@ later(schedule, k0::Int) = k0 == 0 ? schedule : k -> schedule(k + k0)
 later(::Nothing, k0::Int) = nothing
 later(table::Vector{Float64}, k0::Int) = table[min(k0 + 1, length(table)):end]
 
+named_schedule(options, f) =
+    later(border_schedule(get(options, "schedule", nothing), f), Int(get(options, "first_step", 0)))
+
 function border_method(options, f)
     name = get(options, "alg", "auto")::String
+    haskey(options, "rule") && return border_rule(options, f)
     haskey(DISCRETE_METHODS, name) || return named_method(FLOW_METHODS, "alg", name)
-    schedule = later(border_schedule(get(options, "schedule", nothing), f), Int(get(options, "first_step", 0)))
+    schedule = named_schedule(options, f)
     settings = Dict{Symbol,Any}(:schedule => schedule)
     for option in ("learning_rate", "momentum", "alpha", "eps", "weight_decay")
         haskey(options, option) && (settings[Symbol(option)] = options[option])
@@ -83,13 +87,40 @@ function border_method(options, f)
     return DISCRETE_METHODS[name](; settings...)
 end
 
+const RULES = Dict{String,Any}()
+
+"`rule`: Julia code of a function, see [`UpdateRule`](@ref); `state`: the numbers that it begins with."
+function border_rule(options, f)
+    rule, state = user_rule(options)
+    return UpdateRule(rule; state=state, learning_rate=options["learning_rate"], schedule=named_schedule(options, f))
+end
+function user_rule(options)
+    state = Tuple(Float64.(options["state"]))
+    return get!(() -> compile_rule(options["rule"], state), RULES, string(options["rule"], state)), state
+end
+
+"The function that a user's rule stands for, tried out."
+function compile_rule(code::String, state::Tuple)
+    complain(why) = throw(ArgumentError("the rule \"$code\" is not a function of a parameter x, its gradient g, the rule's " *
+        "state s and the step k that returns a step and the state, such as \"(x, g, s, k) -> (g, s)\": $why"))
+    f = evaluate_function(code, complain)
+    answer = try
+        Base.invokelatest(f, 0.5, 0.25, state, 0)
+    catch err
+        complain(sprint(showerror, err))
+    end
+    answer isa Tuple{Real,NTuple{length(state),Real}} ||
+        complain("with $(length(state)) numbers of state it gives a $(typeof(answer))")
+    return f
+end
+
 border_solver(options) =
     named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")::String)
 
-"Load the packages that methods are named of, before the world that knows them is entered."
+"Load the packages that methods are named of, and compile a user's rule, before the world that knows them is entered."
 function load_providers(options)
     alg = get(options, "alg", "auto")::String
-    haskey(DISCRETE_METHODS, alg) || load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
+    haskey(options, "rule") ? user_rule(options) : haskey(DISCRETE_METHODS, alg) || load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
     load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "NewtonTrustRegion")::String, MINIMIZE_PROVIDERS)
     return nothing
 end
@@ -186,7 +217,7 @@ end
 function warm_up(net::AbstractNet{T}, @nospecialize(method), batches::Bool) where {T}
     inner = innermost(net)
     inner isa Net || return 0.0
-    kind = method isa DiscreteMethod ? typeof(method) : method
+    kind = method isa UpdateRule ? method.f : method isa DiscreteMethod ? typeof(method) : method
     key = hash((batches, net isa Constrained), objectid(T) ⊻ objectid(kind))        # types themselves take 25 µs to hash
     for l in inner.layers, c in l.columns
         key = hash(objectid(typeof(c.activation)), key)
@@ -210,6 +241,9 @@ first_call(tiny, method::FlowMethod, batches) =
     flow(tiny, random_params(1, tiny), border_flow_options(FIRST_CALL, method, 1.0, C_NULL), Monitor())
 first_call(tiny, method::DiscreteMethod, batches) =       # the user's schedule may be a function that counts its calls
     flow(tiny, random_params(1, tiny); alg=typeof(method)(), batchsize=batches ? 1 : nothing, maxiterations=2, maxtime=10)
+first_call(tiny, method::UpdateRule, batches) =
+    flow(tiny, random_params(1, tiny); alg=UpdateRule(method.f; state=method.state), batchsize=batches ? 1 : nothing,
+         maxiterations=2, maxtime=10)
 
 "A net of the same activations and loss, as small as can be."
 function miniature(net::Constrained)

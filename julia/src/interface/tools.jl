@@ -85,7 +85,7 @@ const TOOLS = Dict{String,Function}(
         (point=c, explanations=to_json(c.explanations))
     end,
     "split" => (net, o, a) -> split_unit(layers_of(net, o), a[1], whole(o, "layer", 1), whole(o, "unit", 1),
-                                         o["gamma"])[3],
+                                         o["gamma"], whole(o, "place", 1))[3],
     "grow" => (net, o, a) -> grown(layers_of(net, o), a[1], whole(o, "layer", 1), length(a) > 1 ? a[2] : nothing)[3],
     "shrink" => (net, o, a) -> shrunk(layers_of(net, o), a[1], whole(o, "layer", 1), whole(o, "unit", 1),
                                       haskey(o, "into") ? Int(o["into"]) : nothing)[3],
