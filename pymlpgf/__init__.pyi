@@ -33,9 +33,11 @@ from .landscape.saddles import (
 from .landscape.subspace import (
     LinearSubspace as LinearSubspace,
     SubspaceGrid as SubspaceGrid,
+    SubspacePoints as SubspacePoints,
     loss_grid as loss_grid,
     subspace_grid as subspace_grid,
     subspace_minloss as subspace_minloss,
+    subspace_points as subspace_points,
 )
 from .landscape.symmetry import (
     DistinctMinima as DistinctMinima,

@@ -15,10 +15,14 @@ from ..results.read import read_result
 from ..results.result import TrainResult
 from ..solve.progress import ProgressLine
 from ..solve.train import _goals, _minimize_options
+from ..validate.data import real_number
 from .ask import ask, finite
 from .classify import start as parameters
 
-__all__ = ["LinearSubspace", "SubspaceGrid", "loss_grid", "subspace_grid", "subspace_minloss"]
+__all__ = [
+    "LinearSubspace", "SubspaceGrid", "SubspacePoints", "loss_grid", "subspace_grid", "subspace_minloss",
+    "subspace_points",
+]  # fmt: skip
 
 
 class LinearSubspace:
@@ -205,3 +209,126 @@ def subspace_grid(
         return SubspaceGrid(get("loss").T, get("gnorm").T, x.transpose(order), bool(get("finished")))
 
     return _search(net, subspace, "on_grid", subspace._axes(axes), start, options, verbosity, read)
+
+
+@dataclass(frozen=True, repr=False)
+class SubspacePoints:
+    """Minima in the complement of a subspace at M points: coordinates ``a``, ``loss`` (M,), ``gnorm`` (M,), ``x``.
+
+    ``a`` has shape (M, directions) and ``x`` (M, n_params). ``finished`` is false if the search was interrupted; what it
+    had not reached is NaN.
+    """
+
+    a: np.ndarray
+    loss: np.ndarray
+    gnorm: np.ndarray
+    x: np.ndarray
+    finished: bool
+
+    def __repr__(self) -> str:
+        return f"SubspacePoints({len(self.a)} points, lowest loss {np.nanmin(self.loss):.6g})"
+
+
+def subspace_points(
+    net: Net,
+    subspace: LinearSubspace,
+    points: Any,
+    *,
+    start: Any = None,
+    neighbours: int = 3,
+    restarts: int = 0,
+    scale: float = 1e-2,
+    seed: int = 0,
+    backwards: bool = True,
+    previous: SubspacePoints | None = None,
+    **options: Any,
+) -> SubspacePoints:
+    """``subspace_minloss`` at any points of a line or plane, from several places each: the lowest minimum counts.
+
+    Parameters
+    ----------
+    net : Net
+    subspace : LinearSubspace
+    points : array of shape (M, directions), or (M,) on a line
+        Coordinates, in the order in which they are worked on.
+    start : array of shape (n_params,), Params or TrainResult, optional
+        As for ``subspace_minloss``.
+    neighbours : int
+        Each search is repeated from the minima at so many nearest points, of those found until then.
+    restarts : int
+        And from so many random points around ``start``.
+    scale : float
+        The standard deviation of these in each parameter.
+    seed : int
+        Of the random points.
+    backwards : bool
+        Go through the points once more from the last to the first, from the neighbours alone.
+    previous : SubspacePoints, optional
+        What was found before: its points are neighbours, and those that are among ``points`` are kept; only the way
+        backwards looks at these again. So an interrupted search is resumed, and more points are added.
+    **options
+        ``optim_solver`` and the other keywords of ``subspace_minloss``.
+
+    Returns
+    -------
+    SubspacePoints
+        Ctrl-C ends the search with what it has.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(1, "identity", True)], input=[[0.0], [1.0]], target=[1.0, 3.0])
+    >>> slope = mg.LinearSubspace(net, [0.0, 0.0], [1.0, 0.0])
+    >>> mg.subspace_points(net, slope, [0.0, 2.0, 1.0]).loss.round(12)      # the best bias for each slope
+    array([1.  , 0.  , 0.25])
+    """
+    _belongs(net, subspace)
+    a = finite("points", points)
+    a = a.reshape(-1, 1) if a.ndim == 1 else a
+    if a.ndim != 2 or a.shape[1] != len(subspace.directions) or not len(a):
+        raise InputError(f"points has shape {np.shape(points)}; (M, {len(subspace.directions)}) is needed")
+    for name, value in (("neighbours", neighbours), ("restarts", restarts)):
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+            raise InputError(f"{name} is {value!r}; a whole number that is not negative is needed")
+    if not real_number(scale) >= 0:
+        raise InputError(f"scale is {scale!r}; a number that is not negative is needed")
+    if previous is not None and (previous.a.shape[1], previous.x.shape[1]) != (a.shape[1], net.n_params):
+        raise InputError("previous is of a subspace or a net of other dimensions")
+    rng = np.random.default_rng(seed)
+    middle = None if start is None else parameters(net, start)
+    loss, gnorm = np.full(len(a), np.nan), np.full(len(a), np.nan)
+    x = np.full((len(a), net.n_params), np.nan)
+    before_a, before_x = np.empty((0, a.shape[1])), np.empty((0, net.n_params))
+    if previous is not None:
+        known = ~np.isnan(previous.loss)
+        before_a, before_x = previous.a[known], previous.x[known]
+        same = (a[:, None] == before_a).all(2)
+        for i, k in np.argwhere(same):
+            loss[i], gnorm[i], x[i] = previous.loss[known][k], previous.gnorm[known][k], before_x[k]
+        before_a, before_x = before_a[~same.any(0)], before_x[~same.any(0)]
+
+    def search(i: int, starts: list[Any]) -> bool:
+        for origin in starts:
+            res = subspace_minloss(net, subspace, a[i], origin, **options)
+            if not res.loss >= loss[i]:
+                loss[i], gnorm[i], x[i] = res.loss, res.gnorm, res.x
+            if res.optim_stopped_by == "interrupted":
+                return False
+        return True
+
+    def near(i: int) -> list[Any]:
+        known = ~np.isnan(loss)
+        found, places = np.concatenate([x[known], before_x]), np.concatenate([a[known], before_a])
+        distance = ((places - a[i]) ** 2).sum(1)
+        order = [k for k in np.argsort(distance, kind="stable") if distance[k] > 0]
+        return list(found[order[:neighbours]])
+
+    for i in np.flatnonzero(np.isnan(loss)):
+        around = subspace.point(a[i]) if middle is None else middle
+        random = [around + scale * rng.standard_normal(net.n_params) for _ in range(restarts)]
+        if not search(i, [start, *near(i), *random]):
+            return SubspacePoints(a, loss, gnorm, x, False)
+    for i in reversed(range(len(a) if backwards else 0)):
+        if not search(i, near(i)):
+            return SubspacePoints(a, loss, gnorm, x, False)
+    return SubspacePoints(a, loss, gnorm, x, True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -410,3 +411,39 @@ def test_time_constants_of_biases():
     for tauinv, kind in ((1, "standard"), (slow, "slow_biases")):
         res = mg.flow(net, p, maxT=numbers["t"], tauinv=tauinv, abstol=1e-10, reltol=1e-10, verbosity=0)
         _same(res.ode_x, net, numbers[kind], atol=2e-7)
+
+
+def test_local_coordinates():
+    """There of the reference minus the point, in a basis whose signs are those of a singular value decomposition."""
+    _, student, p = _teacher_and_student("sigmoid2")
+    net = mg.Net(layers=student, n_features=2)
+    plane = mg.LinearSubspace(net, p, np.eye(9)[0], np.eye(9)[1])
+    ours = plane.coordinates(p.flat + np.arange(1, 10) / 10)
+    np.testing.assert_allclose(ours, np.abs(NUMBERS["subspace"]["local"]), atol=1e-15)
+
+
+#: what MLPGradientFlow.jl 0.3.0 exports and documents, and the keywords of its functions and keys of its results
+NAMES = """
+Net NetI TeacherNet FullBatch MiniBatch loss gradient hessian hessian_spectrum train random_params params params2dict
+gauss_hermite_net sigmoid softplus g gelu square relu softmax sigmoid2 cube Poly selu silu tanh_fast normal_cdf pickle unpickle
+NormalIntegral trajectory_distance LinearSubspace to_local_coords subspace_minloss grow_net shrink_net split_neuron
+cosine_similarity n_samples result2dict load_potential_approximator
+layers input target weights bias_adapt_input derivs copy_input verbosity Din g1 g2 distr_fn losstype maxnorm merge
+alg batchsize show_progress progress_interval tauinv optim_solver maxiterations_ode maxiterations_optim hessian_template
+patience min_gnorm abstol reltol save_everystep dense maxT maxtime_ode maxtime_optim result minloss use_component_arrays
+n_samples_trajectory include exclude dt optim_options num_workers threads_per_worker N d prune threshold
+restarts sigma restart_params restart_strategy finetune reverse_finetune
+converged optim_stopped_by ode_stopped_by total_time ode_loss gnorm gnorm_regularized init x ode_x ode_time_run
+ode_iterations optim_time_run optim_iterations layerspec trajectory loss_curve teacher
+"""
+
+
+def test_every_name_of_the_peer_has_a_row():
+    page = (Path(__file__).parents[1] / "docs" / "from-mlpgradientflow.md").read_text(encoding="utf-8")
+    first = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("|"))
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", page))))
+    missing = [name for name in NAMES.split() if name not in words]
+    assert not missing
+    in_rows = set(re.findall(r"\w+", first))
+    inside = {"restarts", "sigma", "restart_params", "restart_strategy", "finetune", "reverse_finetune"}  # of a row
+    assert not [name for name in NAMES.split() if name not in in_rows | inside]

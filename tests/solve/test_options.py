@@ -214,3 +214,78 @@ def test_the_place_of_a_split_unit(j):
     np.testing.assert_allclose(q["w2"][0, j], 0.75 * P["w2"][0, 1])
     with pytest.raises(InputError, match="j is 4"):
         mg.split_neuron(P, 1, 0.25, j=4)
+
+
+# ---- minima in the complement of a plane ------------------------------------------------------------------------------
+
+QUICK = {"maxiterations_optim": 60, "verbosity": 0}
+
+
+def _plane():
+    return mg.LinearSubspace(NET, P, np.eye(13)[0], np.eye(13)[4])
+
+
+def test_minima_at_any_points():
+    plane = _plane()
+    points = RNG.normal(size=(4, 2))
+    found = mg.subspace_points(NET, plane, points, restarts=2, scale=0.3, seed=1, **QUICK)
+    assert found.finished
+    np.testing.assert_allclose([plane.coordinates(x) for x in found.x], points, atol=1e-9)
+    np.testing.assert_allclose([NET.loss(x) for x in found.x], found.loss, rtol=1e-12)
+    alone = [mg.subspace_minloss(NET, plane, a, **QUICK).loss for a in points]
+    assert (found.loss <= alone).all()
+    again = mg.subspace_points(NET, plane, points, restarts=2, scale=0.3, seed=1, **QUICK)
+    np.testing.assert_array_equal(again.x, found.x)
+
+
+def test_restarts_and_neighbours_find_what_one_run_misses():
+    """L = q(w + b)² with q > 0 of two valleys; with w fixed, b = 1 lies in the higher one."""
+    q = np.polynomial.Polynomial([2, 0.5, -2, 0, 1])
+    valleys = sorted(q(np.sort(q.deriv().roots().real)[[0, 2]]) ** 2)
+    net = mg.Net(layers=[(1, mg.Poly(*q.coef), True)], input=[[1.0]], target=[0.0])
+    line = mg.LinearSubspace(net, [0.0, 1.0], [1.0, 0.0])
+
+    def found(points, **given):
+        return mg.subspace_points(net, line, points, verbosity=0, **given)
+
+    np.testing.assert_allclose(found([0.0]).loss, valleys[1], rtol=1e-12)
+    np.testing.assert_allclose(found([0.0], restarts=6, scale=1.5).loss, valleys[0], rtol=1e-12)
+    low = found([0.1], start=[0.1, -1.0])
+    np.testing.assert_allclose(low.loss, valleys[0], rtol=1e-12)
+    np.testing.assert_allclose(found([0.0], previous=low).loss, valleys[0], rtol=1e-12)
+    np.testing.assert_allclose(found([0.0], previous=low, neighbours=0).loss, valleys[1], rtol=1e-12)
+    both = found([0.0, 0.1], previous=low, neighbours=0)  # 0.1 is kept, and 0 sees it on the way backwards alone
+    np.testing.assert_allclose(both.loss, valleys[::-1], rtol=1e-12)
+    for backwards in (False, True):
+        more = found([0.0, 0.1], previous=both, neighbours=1, backwards=backwards)
+        np.testing.assert_allclose(more.loss, [valleys[1 - backwards], valleys[0]], rtol=1e-12)
+
+
+def test_a_search_goes_on_where_another_ended(monkeypatch):
+    plane, points = _plane(), np.linspace(-1, 1, 8).reshape(4, 2)
+    whole = mg.subspace_points(NET, plane, points, backwards=False, **QUICK)
+    first = mg.subspace_points(NET, plane, points[:2], backwards=False, **QUICK)
+    calls = []
+    from pymlpgf.landscape import subspace
+
+    search = subspace.subspace_minloss
+    monkeypatch.setattr(subspace, "subspace_minloss", lambda *a, **k: calls.append(tuple(a[2])) or search(*a, **k))
+    rest = mg.subspace_points(NET, plane, points, backwards=False, previous=first, **QUICK)
+    np.testing.assert_array_equal(rest.x, whole.x)
+    assert set(calls) == {tuple(points[2]), tuple(points[3])}
+    finer = mg.subspace_points(NET, plane, points, previous=rest, **QUICK)
+    assert (finer.loss <= rest.loss).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"points": [1.0, 2.0]}, r"points has shape \(2,\); \(M, 2\) is needed"),
+        ({"points": [[1.0, 2.0]], "restarts": -1}, "restarts is -1"),
+        ({"points": [[1.0, 2.0]], "neighbours": 1.5}, "neighbours is 1.5"),
+        ({"points": [[1.0, 2.0]], "scale": "wide"}, "scale is 'wide'"),
+    ],
+)
+def test_searches_that_cannot_be(given, says):
+    with pytest.raises(InputError, match=says):
+        mg.subspace_points(NET, _plane(), **given)
