@@ -439,7 +439,7 @@ ode_iterations optim_time_run optim_iterations layerspec trajectory loss_curve t
 
 
 def test_every_name_of_the_peer_has_a_row():
-    page = (Path(__file__).parents[1] / "docs" / "from-mlpgradientflow.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "from-mlpgradientflow.md").read_text(encoding="utf-8")
     first = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("|"))
     words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", page))))
     missing = [name for name in NAMES.split() if name not in words]

@@ -68,6 +68,10 @@ function Base.getindex(trajectory::Trajectory, name)
     return trajectory.observables[k, :]
 end
 
+"Points of the same names, one trajectory after the other."
+Base.vcat(a::Trajectory{T}, b::Trajectory{T}) where {T} =
+    Trajectory{T}([a.t; b.t], [a.x b.x], [a.loss; b.loss], [a.gnorm; b.gnorm], a.names, [a.observables b.observables])
+
 Base.length(trajectory::Trajectory) = length(trajectory.t)
 Base.show(io::IO, trajectory::Trajectory) = print(io, "Trajectory with ", length(trajectory), " points")
 
