@@ -1,8 +1,8 @@
 """
     BatchFlow(method, options)
 
-A flow on one batch after the other: each is followed for `options.batch_steps` accepted steps of `method`, which is what
-[`descend`](@ref) takes for a step. Time is that of the flow.
+A flow on one batch after the other: each is followed for `options.batch_steps` accepted steps of `method`, which is
+what [`descend`](@ref) takes for a step. Time is that of the flow.
 """
 struct BatchFlow <: DiscreteMethod
     method::FlowMethod

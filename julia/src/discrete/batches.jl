@@ -1,10 +1,11 @@
 """
     Batches(net, batchsize, seed, shuffled)
 
-Batches of the samples of `net`, in their own order or in a new random one each epoch (Fisher and Yates, from the last place
-down, by the generator of [`random_params`](@ref)); the last one of an epoch is smaller where `batchsize` does not divide the number of
-samples. `net` here is a network with the layers, loss and regularisers of the other, whose samples are overwritten:
-everything that nets can do is done to a batch. `whole` is `net` under the constraint of the descent, if there is one.
+Batches of the samples of `net`, in their own order or in a new random one each epoch (Fisher and Yates, from the last
+place down, by the generator of [`random_params`](@ref)); the last one of an epoch is smaller where `batchsize` does
+not divide the number of samples. `net` here is a network with the layers, loss and regularisers of the other, whose
+samples are overwritten: everything that nets can do is done to a batch. `whole` is `net` under the constraint of the
+descent, if there is one.
 """
 mutable struct Batches{T}
     source::Net{T}

@@ -25,11 +25,10 @@ The options of [`flow`](@ref), all of them with defaults:
 - `observables`: pairs `name => f`, such as `["test loss" => x -> loss(test_net, x)]`, each `f` a function of x that
   returns a number, or a vector whose entries are called `name[1]` and so on: recorded at the points of the trajectory,
   `res.trajectory["test loss"]`. See [`Recording`](@ref) for those that are there already.
-- `batchsize`, `seed`, `shuffle`: a discrete method sees so many samples a step, or all of them; in an order that is drawn
-  anew each epoch or, without `shuffle`, in that of the data. A flow follows the loss of one batch for `batch_steps`
-  accepted steps, then that of the next; `maxiterations` counts batches then. Loss and gradient norm of all samples are
-  known, and points recorded, about once an epoch; with
-  `save_everystep` at every step
+- `batchsize`, `seed`, `shuffle`: a discrete method sees so many samples a step, or all of them; in an order that is
+  drawn anew each epoch or, without `shuffle`, in that of the data. A flow follows the loss of one batch for
+  `batch_steps` accepted steps, then that of the next; `maxiterations` counts batches then. Loss and gradient norm of
+  all samples are known, and points recorded, about once an epoch; with `save_everystep` at every step
 """
 Base.@kwdef struct FlowOptions
     alg::Any = Auto()

@@ -101,8 +101,8 @@ end
 
 "The function that a user's rule stands for, tried out."
 function compile_rule(code::String, state::Tuple)
-    complain(why) = throw(ArgumentError("the rule \"$code\" is not a function of a parameter x, its gradient g, the rule's " *
-        "state s and the step k that returns a step and the state, such as \"(x, g, s, k) -> (g, s)\": $why"))
+    complain(why) = throw(ArgumentError("the rule \"$code\" is not a function of a parameter x, its gradient g, " *
+        "the rule's state s and the step k that returns a step and the state, such as \"(x, g, s, k) -> (g, s)\": $why"))
     f = evaluate_function(code, complain)
     answer = try
         Base.invokelatest(f, 0.5, 0.25, state, 0)
@@ -120,7 +120,11 @@ border_solver(options) =
 "Load the packages that methods are named of, and compile a user's rule, before the world that knows them is entered."
 function load_providers(options)
     alg = get(options, "alg", "auto")::String
-    haskey(options, "rule") ? user_rule(options) : haskey(DISCRETE_METHODS, alg) || load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
+    if haskey(options, "rule")
+        user_rule(options)
+    elseif !haskey(DISCRETE_METHODS, alg)
+        load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
+    end
     load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "NewtonTrustRegion")::String, MINIMIZE_PROVIDERS)
     return nothing
 end

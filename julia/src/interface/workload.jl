@@ -228,7 +228,8 @@ function discrete_workload(::Type{T}) where {T}
             outside_solve(net, x, "flow", merge((alg=alg, learning_rate=0.01, maxT=Inf, seed=1), rest))
         end
     end
-    outside_solve(net, x, "flow", (alg="UpdateRule", rule="(x, g, s, k) -> (g, s)", state=Float64[], learning_rate=0.01))
+    rule = (alg="UpdateRule", rule="(x, g, s, k) -> (g, s)", state=Float64[], learning_rate=0.01)
+    outside_solve(net, x, "flow", rule)
     outside_solve(net, x, "flow", (alg="auto", batchsize=2, batch_steps=2, shuffle=false, maxT=1))
     return nothing
 end

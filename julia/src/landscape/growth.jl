@@ -115,9 +115,9 @@ end
 """
     split_neuron(net, θ, i, γ; layer = 1, j = width + 1) -> net′, θ′
 
-Unit `i` twice: a copy with the same incoming weights becomes unit `j` of its layer, by default the last one, and takes the
-part 1 − γ of the outgoing weights. Outputs and data loss stay what they are for every γ (Fukumizu and Amari, Neural Networks 13,
-2000); `l2` and `maxnorm` see other parameters.
+Unit `i` twice: a copy with the same incoming weights becomes unit `j` of its layer, by default the last one, and
+takes the part 1 − γ of the outgoing weights. Outputs and data loss stay what they are for every γ (Fukumizu and
+Amari, Neural Networks 13, 2000); `l2` and `maxnorm` see other parameters.
 """
 function split_neuron(net::Net, θ, i::Int, γ::Real; layer::Int=1, j::Int=net.layers[layer].width + 1)
     layers, source, θ′ = split_unit(net.layers, θ, layer, i, γ, j)

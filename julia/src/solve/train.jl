@@ -37,10 +37,11 @@ end
 """
     train(net, x0; monitor = Monitor(), options...) -> TrainResult
 
-[`flow`](@ref) from `x0`, then [`minimize`](@ref) from where the flow ended; the trajectory of the flow ends with the best
-point of both, a unit of time after its end. `options` are those of [`FlowOptions`](@ref) and [`MinimizeOptions`](@ref), with
-the limits called `maxtime_ode`, `maxiterations_ode`, `maxtime_optim` and `maxiterations_optim`; `MLPGF.PHASE_LIMITS` are
-their defaults. `min_gnorm` and `minloss` stop either phase; an interrupted or diverged flow is not continued.
+[`flow`](@ref) from `x0`, then [`minimize`](@ref) from where the flow ended; the trajectory of the flow ends with the
+best point of both, a unit of time after its end. `options` are those of [`FlowOptions`](@ref) and
+[`MinimizeOptions`](@ref), with the limits called `maxtime_ode`, `maxiterations_ode`, `maxtime_optim` and
+`maxiterations_optim`; `MLPGF.PHASE_LIMITS` are their defaults. `min_gnorm` and `minloss` stop either phase; an
+interrupted or diverged flow is not continued.
 """
 function train(net::AbstractNet, x0::AbstractVector; monitor::Monitor=Monitor(), options...)
     known = [phase_name(O, name) for O in (FlowOptions, MinimizeOptions) for name in fieldnames(O)]

@@ -1,9 +1,10 @@
 """
     UpdateRule(f; state = (), learning_rate = 0.01, schedule = nothing)
 
-A rule of the user's own, for one parameter: `f(x, g, s, k) -> (d, s)` takes the parameter, its component of the gradient,
-the tuple `s` of the numbers that the rule remembers of it (`state` before the first step) and the number k = 0, 1, … of the
-step; it returns the decrease in units of the learning rate, and what to remember: θ ← θ − η d. Time t = Σ η.
+A rule of the user's own, for one parameter: `f(x, g, s, k) -> (d, s)` takes the parameter, its component of the
+gradient, the tuple `s` of the numbers that the rule remembers of it (`state` before the first step) and the number k
+= 0, 1, … of the step; it returns the decrease in units of the learning rate, and what to remember: θ ← θ − η d. Time
+t = Σ η.
 """
 struct UpdateRule <: DiscreteMethod
     f::Any
