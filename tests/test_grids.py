@@ -325,6 +325,7 @@ def test_two_of_four_shares_killed_and_repeated(tmp_path):
         ({"grid": {"width": [1]}, "part": (4, 4)}, InputError, "part is"),
         ({"grid": {"width": [1]}, "part": 1}, InputError, "part is 1; a pair"),
         ({}, InputError, "seeds_or_params, grid, or a directory"),
+        ({"grid": {"width": [1]}, "continue_unconverged": True}, InputError, "in a directory: give it"),
     ],
 )
 def test_bad_grids(arguments, error, message):

@@ -47,11 +47,11 @@ def _sums(before: TrainResult, after: TrainResult, *names: str) -> dict[str, Any
 
 def _paths(a: Trajectory, b: Trajectory, shift: float) -> Trajectory:
     """``b`` after ``a``, without its first point, which is the last one of ``a``."""
-    return Trajectory(
-        np.concatenate([a.t, shift + b.t[1:]]), np.concatenate([a.x, b.x[1:]]), np.concatenate([a.loss, b.loss[1:]]),
-        np.concatenate([a.gnorm, b.gnorm[1:]]), a.names, np.concatenate([a.observables, b.observables[:, 1:]], axis=1)
-        if len(a.names) else a.observables,
-    )  # fmt: skip
+    parts = {name: np.concatenate([getattr(a, name), getattr(b, name)[1:]]) for name in ("x", "loss", "gnorm")}
+    parts["t"] = np.concatenate([a.t, shift + b.t[1:]])
+    if len(a.names):
+        parts["observables"] = np.concatenate([a.observables, b.observables[:, 1:]], axis=1)
+    return dataclasses.replace(b, **parts)
 
 
 def _solutions(a: DenseSolution, b: DenseSolution, shift: float) -> DenseSolution:
