@@ -263,7 +263,8 @@ def cluster_neurons(net: Net, points: Any, tolerance: float = 0.2, by: str = "an
 class NeuronsAlong:
     """Units at M points: ``incoming`` and ``outgoing`` norms (M, width), ``cosine`` and ``angle`` (M, width, width).
 
-    ``incoming`` is with the bias; angles are in radians, from 0 to π. ``t`` (M,) are the times of a trajectory, else the numbers of the points.
+    ``incoming`` is with the bias; angles are in radians, from 0 to π. ``t`` (M,) are the times of a trajectory, or the
+    numbers of the points.
     """
 
     t: np.ndarray

@@ -17,7 +17,7 @@ from .train import minimize, train
 __all__ = ["LIMITS", "go_on", "limited_phase"]
 
 #: options of ``train`` that a continuation may have other values of
-LIMITS = ("maxT", "maxtime_ode", "maxiterations_ode", "maxtime_optim", "maxiterations_optim", "patience")
+LIMITS = ("maxT", "maxtime_ode", "maxiterations_ode", "maxtime_optim", "maxiterations_optim")
 CUT = ("maxtime", "maxiterations")
 
 
