@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench paper soak docs test facts image test-without-image lint types test-python-a-to-s test-python-t-to-z test-julia runtime-wheel lower clean
+.PHONY: demo bench paper soak docs test facts image test-without-image lint types test-python test-python-second test-julia runtime-wheel lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
@@ -20,7 +20,7 @@ PAPER := ode_methods optimizers infinite_data fixed_points phase_diagram digits 
 paper: $(VENV)/.demo $(VENV)/.bench
 	for name in $(PAPER); do $(BIN)/python examples/paper/$$name.py --quick --output pymlpgf-paper || exit 1; done
 
-# `make test T=tests/test_net.py` or `make test T=julia/test/flow_tests.jl` runs what T names and nothing else. All tests run
+# `make test T=tests/network/test_net.py` or `make test T=julia/test/flow_tests.jl` runs what T names and nothing else. All tests run
 # two at a time, since each of them keeps one core busy; the longest first. What needs no system image runs while that is
 # compiled.
 ifdef T
@@ -31,7 +31,7 @@ else
 test: $(VENV)/.test
 	PYMLPGF_IMAGE=off $(BIN)/pymlpgf install
 	$(MAKE) --jobs=2 --output-sync=line image test-without-image
-	$(MAKE) --jobs=2 --output-sync=line test-python-a-to-s test-julia test-python-t-to-z
+	$(MAKE) --jobs=2 --output-sync=line test-python test-julia test-python-second
 endif
 
 # What Python knows of the core, written by the core.
@@ -41,28 +41,31 @@ facts: $(VENV)/.test
 image: $(VENV)/.test
 	$(BIN)/pymlpgf install
 
-WITHOUT_IMAGE := $(addprefix tests/test_,$(addsuffix .py,provisioning find cli packaging))
+WITHOUT_IMAGE := $(addprefix tests/,runtime/test_provisioning.py runtime/test_find.py commands/test_cli.py \
+	project/test_packaging.py)
+# Beside the Julia tests, which take as long as the others.
+SECOND := tests/robustness/test_torture.py tests/robustness/test_traps.py tests/solve/test_training.py tests/test_torch.py
 test-without-image: lint types
 	PYMLPGF_IMAGE=off $(BIN)/python -m pytest $(WITHOUT_IMAGE)
 
 lint: $(VENV)/.test
-	$(BIN)/ruff check pymlpgf tests examples
-	$(BIN)/ruff format --check pymlpgf tests examples
+	$(BIN)/ruff check pymlpgf tests examples docs .ci
+	$(BIN)/ruff format --check pymlpgf tests examples docs/conf.py docs/figures .ci
 
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-test-python-a-to-s: $(VENV)/.test
-	$(BIN)/python -m pytest $(filter-out $(WITHOUT_IMAGE),$(wildcard tests/test_[a-s]*.py))
+test-python: $(VENV)/.test
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(WITHOUT_IMAGE) $(SECOND))
 
-test-python-t-to-z: $(VENV)/.test
-	$(BIN)/python -m pytest tests/test_[t-z]*.py pymlpgf
+test-python-second: $(VENV)/.test
+	$(BIN)/python -m pytest $(SECOND) pymlpgf
 
 test-julia: $(VENV)/.test
 	PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl
 
 soak: $(VENV)/.test
-	$(BIN)/python tests/soak.py
+	$(BIN)/python tests/robustness/soak.py
 	PYMLPGF_TEST_ROUNDS=10 $(BIN)/python -m pytest -m chance
 
 docs: $(VENV)/.docs
@@ -76,7 +79,8 @@ runtime-wheel: $(VENV)/.demo
 lower:
 	$(PYTHON) -m venv --without-pip .venv-lower
 	$(PYTHON) -m pip --disable-pip-version-check --python .venv-lower/bin/python install --quiet $$($(PYTHON) .ci/lower.py)
-	PYTHONPATH=. .venv-lower/bin/python -m pytest $(addprefix tests/test_,$(addsuffix .py,net training callbacks sklearn plot sweep scipy))
+	PYTHONPATH=. .venv-lower/bin/python -m pytest $(addprefix tests/,network/test_net.py solve/test_training.py \
+		solve/test_callbacks.py test_sklearn.py test_plot.py sweeps/test_sweep.py test_scipy.py)
 
 # `venv --without-pip` and `pip --python` need neither Debian's python3-venv nor root.
 $(VENV)/bin/python:

@@ -35,7 +35,7 @@ TAG = "py3-none-manylinux_2_31_x86_64"
 PROCESSORS = "generic;haswell,clone_all"
 #: glibc's own, which every machine has
 GLIBC = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread|util|resolv|nsl|crypt|mvec|anl|BrokenLocale|thread_db))\.so.*")
-#: Taken from the machine where it has them: newer ones serve Julia too, and other packages in the process may need them.
+#: Taken from the machine where it has them: newer ones serve Julia too, and other packages of a process may need them.
 FALLBACK = re.compile(r"lib(stdc\+\+|gcc_s)\.so.*")
 #: What Julia loads by name, at its start or when numbers of that kind are used; Pkg's network libraries are left out.
 LOADED = ("libLLVM", "libamd", "libcamd", "libccolamd", "libcholmod", "libcolamd", "libdSFMT", "libgmp", "libmpfr",

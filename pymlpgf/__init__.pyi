@@ -47,11 +47,13 @@ from .landscape.symmetry import (
 )
 from .landscape.widths import grow_net as grow_net, shrink_net as shrink_net, split_neuron as split_neuron
 from .network.activations import ACTIVATIONS as ACTIVATIONS, Poly as Poly
+from .network.constraints import ConstrainedNet as ConstrainedNet
 from .network.infinite import InfiniteNet as InfiniteNet, gauss_hermite_net as gauss_hermite_net
 from .network.net import Net as Net, TeacherNet as TeacherNet
 from .network.params import Params as Params
 from .results.checkpoint import Checkpoint as Checkpoint
 from .results.load import load as load
+from .results.peer import read_peer as read_peer, write_peer as write_peer
 from .results.result import DenseSolution as DenseSolution, TrainResult as TrainResult, Trajectory as Trajectory
 from .results.stops import Stop as Stop
 from .runtime import init as init, runtime_info as runtime_info
@@ -66,6 +68,7 @@ from .solve.discrete import (
     Momentum as Momentum,
     Nesterov as Nesterov,
     RMSprop as RMSprop,
+    UpdateRule as UpdateRule,
 )
 from .solve.recordings import (
     Eigenvalues as Eigenvalues,

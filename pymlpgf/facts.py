@@ -7,12 +7,14 @@ a test compares it. Nothing of it is written a second time in Python.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from textwrap import fill
+from typing import Any, TypeVar
 
 __all__ = [
     "ACTIVATIONS", "DISCRETE_METHODS", "FLOW_DEFAULTS", "FLOW_METHODS", "LOSSES", "MINIMIZERS", "MINIMIZE_DEFAULTS",
-    "STOPS", "matrices",
+    "STOPS", "matrices", "tell",
 ]  # fmt: skip
 
 _FACTS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("facts.json").read_text(encoding="utf-8"))
@@ -30,6 +32,25 @@ FLOW_DEFAULTS = _FACTS["flow_options"]
 MINIMIZE_DEFAULTS = _FACTS["minimize_options"]
 #: reason to stop -> what it means and what can be done
 STOPS: dict[str, str] = _FACTS["stops"]
+
+
+_LISTS = {"{flow_methods}": FLOW_METHODS, "{discrete_methods}": DISCRETE_METHODS, "{minimizers}": MINIMIZERS}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def tell(function: F) -> F:
+    """The methods that there are in its docstring, in place of lines such as ``{flow_methods}``."""
+    lines: list[str] = []
+    for line in (function.__doc__ or "").splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        entries = [
+            fill(f'"{name}": {method["summary"]}', 118, initial_indent=indent + "- ", subsequent_indent=indent + "  ")
+            for name, method in _LISTS.get(line.strip(), {}).items()
+            if method.get("provider", "builtin") == "builtin"
+        ]
+        lines += entries or [line]
+    function.__doc__ = "\n".join(lines) if lines else None
+    return function
 
 
 _MATRICES = {name: int(solver["matrices"]) for name, solver in (FLOW_METHODS | MINIMIZERS).items()}

@@ -20,6 +20,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classi
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from .errors import InputError
+from .facts import FLOW_DEFAULTS
 from .network.activations import Activation
 from .network.net import Net
 from .network.params import Params
@@ -54,7 +55,7 @@ class _GradientFlow(BaseEstimator):
         activation: Any = "softplus",
         *,
         alpha: float = 5e-3,
-        alg: str = "auto",
+        alg: str = FLOW_DEFAULTS["alg"],
         maxT: float | str = "auto",
         abstol: float = 1e-3,
         reltol: float = 1e-3,

@@ -218,7 +218,7 @@ def to_module(net: Net, p: Any) -> nn.Sequential:
     if net.output_factor != 1 and net.layers[-1][1] != "softmax":
         parts.append(_Scale(net.output_factor, dtype))
     module = nn.Sequential(*parts)
-    flat = net._flat(p)
+    flat = net._core.flat(p)
     nn.utils.vector_to_parameters(torch.from_numpy(flat.copy()), module.parameters())
     return module
 

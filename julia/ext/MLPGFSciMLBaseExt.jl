@@ -76,8 +76,8 @@ function begin!(cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{
     end
     nothing_in_time!(dT, u, _, t) = (fill!(dT, 0); nothing)
     f = ODEFunction{true,SciMLBase.FullSpecialize}(velocity!; jac=jacobian!, tgrad=nothing_in_time!, jvp=product!, vjp=product!)
-    # In y the tolerance of a parameter is abstol / root; a frozen one has no error.
-    abstol = problem.scaled ? T[r > 0 ? state.abstol / r : 1.0 for r in problem.root] : T(state.abstol)
+    # In y the tolerance of a parameter is abstol / root.
+    abstol = problem.scaled ? T[state.abstol / r for r in problem.root] : T(state.abstol)
     cache.integrator = quietly(SciMLBase.init, ODEProblem(f, copy(state.y), (state.t, state.t_end)), cache.alg; abstol=abstol,
         reltol=T(state.reltol), dt=state.h, save_everystep=false, save_start=false, save_end=false,
         dense=state.continuous,        # else their BDF methods do not keep what they interpolate with

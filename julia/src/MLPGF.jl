@@ -21,12 +21,14 @@ include("network/losses.jl")
 include("network/regularisers.jl")
 include("network/net.jl")
 include("network/params.jl")
+include("network/constraint.jl")
 
 include("derivatives/products.jl")
 include("derivatives/gradient.jl")
 include("derivatives/hvp.jl")
 include("derivatives/hessian.jl")
 include("derivatives/single_hidden_layer.jl")
+include("derivatives/constrained.jl")
 
 include("linear_algebra/cholesky.jl")
 include("linear_algebra/shifted_solver.jl")
@@ -52,13 +54,16 @@ include("flow/methods/exponential.jl")
 include("flow/methods/auto.jl")
 include("flow/options.jl")
 include("flow/flow.jl")
+include("flow/loop.jl")
 include("flow/distance.jl")
 
 include("discrete/method.jl")
 include("discrete/methods/momentum.jl")
 include("discrete/methods/adaptive.jl")
+include("discrete/methods/rule.jl")
 include("discrete/batches.jl")
 include("discrete/descent.jl")
+include("discrete/batch_flow.jl")
 
 include("minimize/problem.jl")
 include("minimize/subproblem.jl")
@@ -100,6 +105,7 @@ include("landscape/classify.jl")
 include("landscape/infinity.jl")
 include("landscape/along.jl")
 include("landscape/polish.jl")
+include("landscape/constrained.jl")
 include("landscape/recordings.jl")
 
 include("interface/json.jl")
@@ -115,12 +121,13 @@ export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, h
 export FlowOptions, MinimizeOptions
 export minimize, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
 export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
-export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
+export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, UpdateRule, ExponentialDecay, CosineDecay
 export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, softmax, Poly, activation
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
 export cosine_similarity, match_neurons, compare_neurons, cluster_neurons, merge_neurons, neurons_along,
     binomial_interval, recorded_eigenvalues, recorded_unit_norms, distinct_minima, spectrum_along, escape_saddle, saddle_passages
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
+export Constraint, Constrained
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

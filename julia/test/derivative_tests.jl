@@ -98,7 +98,8 @@ end
         for j in 1:q, i in 1:p
             exact[2+i+(p+1)*(j-1)] += sum(big.(A[:, 1+i]) .* big.(B[:, 1+j]))
         end
-        @test MLPGF.gram!(C, 2, p + 1, p, q, A, 2, B, 2, n) ≈ exact rtol = 20 * eps(T)
+        MLPGF.gram!(MLPGF.Panel(C, 3, p + 1), p, q, MLPGF.Panel(A, 2), MLPGF.Panel(B, 2), n)
+        @test C ≈ exact rtol = 20 * eps(T)
     end
     for T in (Float64, Float32), n in (16, 256), p in (1, 5, 41, 70)
         Z = randn(rng, T, n, MLPGF.columns_for(p))
@@ -121,7 +122,8 @@ end
         for (si, sj) in ((1, k), (m, 1)), constant in (true, false)
             W = [θ[2+si*(i-1)+sj*(j-1)] for i in 1:k, j in 1:m]
             c = constant ? θ[k*m+2:k*m+m+1] : zeros(T, m)
-            C = MLPGF.combine!(fill(T(NaN), n, m), m, A, k, θ, 2, si, sj, constant ? k * m + 1 : -1, n)
+            weights = MLPGF.Weights(θ, 2, si, sj, constant ? k * m + 1 : -1)
+            C = MLPGF.combine!(fill(T(NaN), n, m), m, A, k, weights, n)
             @test C ≈ A[:, 1:k] * W .+ c' rtol = 20 * eps(T)
         end
     end

@@ -98,7 +98,7 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
         X = Float64[sin(i * d + 0.3d) for d in 1:2, i in 1:N]
         Y = loss == "nll" ? [1 + i % 3 for i in 1:N] : Float64[cos(2X[1, i]) + 0.1sin(7.0i) for _ in 1:1, i in 1:N]
         θ = random_params(1, net)
-        batches = Batches(net, b, 7)
+        batches = Batches(net, b, 7, true)
         rng, order = Xoshiro256(7), collect(1:N)
         g, expected = similar(θ), similar(θ)
         for epoch in 1:2
@@ -114,6 +114,20 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
         end
     end
     @test count(shuffle!(collect(1:1000), Xoshiro256(1)) .== 1:1000) < 6
+
+    @testset "in the order of the data" begin
+        net = regression(50)
+        X = Float64[sin(i * d + 0.3d) for d in 1:2, i in 1:50]
+        Y = Float64[cos(2X[1, i]) + 0.1sin(7.0i) for _ in 1:1, i in 1:50]
+        θ = random_params(0, net)
+        g, expected = zero(θ), zero(θ)
+        batches = Batches(net, 20, 7, false)
+        for part in (1:20, 21:40, 41:50, 1:20)
+            value_and_gradient!(g, next!(batches), θ)
+            value_and_gradient!(expected, with_data(net, X[:, part], Y[:, part]), θ)
+            @test g ≈ expected rtol = 1e-12
+        end
+    end
 
     @testset "all samples are seen once an epoch, then less often" begin
         net = regression(64)
@@ -170,7 +184,7 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
         @test bowl(monitor=stop).stopped_by == Stop.callback && bowl(monitor=stop).iterations == 7
         @test_throws ArgumentError bowl(batchsize=1)                        # no samples to choose from
         @test_throws ArgumentError bowl(dense=true)
-        @test_throws ArgumentError flow(net, random_params(0, net); batchsize=4)
+        @test_throws ArgumentError flow(net, random_params(0, net); batchsize=4, dense=true)
         @test_throws ArgumentError flow(net, random_params(0, net); alg=Adam(), batchsize=0)
         # An event by a truth, by a sign, at the start
         @test bowl(event=(t, x) -> x[1] < 0.5).x[1] ≈ 0.9^7
@@ -210,7 +224,8 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
     end
 
     @testset "no allocation in a step" begin
-        for alg in (ALL..., Adam(schedule=CosineDecay(10^4)), GradientDescent(schedule=k -> 1.0)), b in (nothing, 32)
+        ball = UpdateRule((x, g, (v,), k) -> (0.9v + g, (0.9v + g,)); state=(0.0,))
+        for alg in (ALL..., ball, Adam(schedule=CosineDecay(10^4)), GradientDescent(schedule=k -> 1.0)), b in (nothing, 32)
             net = regression(100)
             x0 = random_params(0, net)
             run(n) = flow(net, x0; alg=alg, batchsize=b, maxiterations=n, n_samples_trajectory=2)

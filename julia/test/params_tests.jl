@@ -30,7 +30,7 @@ using MLPGF, Random, Test
         uniform = random_params(5, net; init = MLPGF.glorot_uniform)
         @test maximum(abs, uniform[7:12]) <= sqrt(6 / 5)
         @test random_params(MersenneTwister(1), net)[7] == sqrt(2 / 5) * (r = MersenneTwister(1); [randn(r) for _ in 1:4][4])
-        # To the last bit, on every Julia and from Python (tests/test_net.py).
+        # To the last bit, on every Julia and from Python (tests/network/test_net.py).
         @test θ[1:3] == [-1.0802437811213577, 0.17624594687349454, -0.049449597002503315]
     end
 end

@@ -23,8 +23,7 @@ def ask(
     read: Callable[[Callable[[str], Any]], Any] = lambda get: get(""),
 ) -> Any:
     """What the tool ``what`` of the core (julia/src/interface/tools.jl) answers about ``net``, or about none."""
-    bridge = runtime.start() if net is None else net._bridge
-    handle = 0 if net is None else net._handle
+    bridge, handle = (runtime.start(), 0) if net is None else (net._core.bridge, net._core.handle)
     return bridge.tool(handle, what, options, arrays, lambda answer: read(lambda name: bridge.field(answer, name)))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..network.constraints import constraint_of, parameters_of
 from ..network.net import Net
 from ..validate.data import real_number
 from ..validate.memory import refuse_square
@@ -64,7 +66,7 @@ class Classification:
         Number of eigenvalues below −``tolerance``, and within ±``tolerance``.
     loss, gnorm : float
     eigenvalues : array (n_params,)
-        Of the Hessian, ascending.
+        Of the Hessian, ascending; with a constraint those of its coordinates.
     tolerance : float
         Of eigenvalues.
     gradient_tolerance : float
@@ -120,7 +122,15 @@ class Classification:
 
 
 @suggest_keywords
-def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Classification:
+def classify(
+    net: Net,
+    p: Any,
+    *,
+    gradient_tolerance: float | None = None,
+    freeze: Any = None,
+    tie: Any = None,
+    constraint: Any = None,
+) -> Classification:
     """What kind of point ``p`` is, from the exact Hessian.
 
     Parameters
@@ -130,6 +140,9 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
     gradient_tolerance : float, optional
         How large the gradient's components in null directions may be at a fixed point. By default a bound on what
         rounding does to them, which grows with N, the outputs and targets, and the largest eigenvalue.
+    freeze, tie, constraint
+        As for ``flow``: what kind of point it is among those that obey the constraint, of the Hessian BᵀHB. ``p`` must
+        be one of them.
 
     Returns
     -------
@@ -164,14 +177,15 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
     Classification(degenerate, 1 null directions; loss=0, gnorm=0, eigenvalues 0 … 8.5 ± 2e-14)
       null: incoming and outgoing weights of unit 0 of layer 0 can trade a factor (1)
     """
-    x = start(net, p)
-    options: dict[str, object] = {}
+    x = finite_parameters(net, p)
+    net, rule = constraint_of(net, freeze, tie, constraint)
+    options: dict[str, object] = {} if rule is None else {"constraint": rule}
     if gradient_tolerance is not None:
         if not real_number(gradient_tolerance) >= 0:
             raise InputError(f"gradient_tolerance is {gradient_tolerance!r}; a non-negative number is needed")
         options["gradient_tolerance"] = float(gradient_tolerance)
     refuse_square(net, "classify", "extreme_eigenvalues tells the lowest curvatures")
-    bridge = net._bridge
+    bridge = net._core.bridge
 
     def read(handle: int) -> Classification:
         def get(name: str) -> Any:
@@ -190,7 +204,7 @@ def classify(net: Net, p: Any, *, gradient_tolerance: float | None = None) -> Cl
             **{name: get(name) for name in numbers},
         )
 
-    return bridge.tool(net._handle, "classify", options, [x], read)
+    return net._core.tool("classify", options, [x], read)
 
 
 def _explanation(label: str, layer: int, units: list[int], count: int) -> Explanation:
@@ -199,10 +213,19 @@ def _explanation(label: str, layer: int, units: list[int], count: int) -> Explan
 
 
 def start(net: Net, p: Any) -> np.ndarray:
-    """The finite parameters that ``p`` stands for."""
-    if not hasattr(net, "_bridge"):
+    """The finite parameters that ``p`` stands for, of a constrained net its coordinates."""
+    return _finite(net, p, lambda: net._core.flat(p))
+
+
+def finite_parameters(net: Net, p: Any) -> np.ndarray:
+    """The finite parameters θ that ``p`` stands for, also of a constrained net."""
+    return _finite(net, p, lambda: parameters_of(net, p))
+
+
+def _finite(net: Net, p: Any, flat: Callable[[], np.ndarray]) -> np.ndarray:
+    if not isinstance(net, Net):
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
-    x = net._flat(getattr(p, "x", p))
+    x = flat()
     if not np.isfinite(x).all():
         raise InputError("p contains NaN or infinite entries")
     return x

@@ -171,7 +171,7 @@ def merge_neurons(net: Net, p: Any, groups: Sequence[Sequence[int]], layer: int 
     kept = [unit for unit in range(width) if unit not in removed]
     if isinstance(activation, tuple):
         activation = tuple(activation[unit] for unit in kept)
-    merge = net._settings["merge"]
+    merge = net._core.settings["merge"]
     if merge is not None:
         place = {unit: number for number, unit in enumerate(kept)}
         entries = merge if isinstance(merge, list) else [merge]

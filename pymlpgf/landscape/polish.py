@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..network.constraints import constraint_of, nearest_point
 from ..network.net import Net
 from ..solve.progress import ProgressLine
 from ..validate.data import real_number
 from ..validate.memory import refuse_square
 from ..validate.suggest import suggest_keywords
-from .classify import start
+from .classify import finite_parameters
 
 __all__ = ["polish", "Polished"]
 
@@ -62,6 +63,9 @@ def polish(
     digits: int = 50,
     maxtime: float = 120,
     maxiterations: int = 200,
+    freeze: Any = None,
+    tie: Any = None,
+    constraint: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
 ) -> Polished:
@@ -82,6 +86,8 @@ def polish(
     maxtime : float
         Seconds.
     maxiterations : int
+    freeze, tie, constraint
+        As for ``flow``.
     verbosity, progress_interval
         As for ``flow``.
 
@@ -96,7 +102,12 @@ def polish(
     >>> abs(mg.polish(net, [1.4], digits=25).digits[0] - Decimal(2).sqrt()) < Decimal("1e-25")
     True
     """
-    x = start(net, p)
+    x = finite_parameters(net, p)
+    net, rule = constraint_of(net, freeze, tie, constraint)
+    question: dict[str, object] = {}
+    if rule is not None:
+        x = nearest_point(net, rule, x)
+        question["constraint"] = rule
     for name, value, low, high in (
         ("digits", digits, 2, 10_000),
         ("maxtime", maxtime, 0, np.inf),
@@ -105,7 +116,7 @@ def polish(
         if not low <= real_number(value) <= high:
             raise InputError(f"{name} is {value!r}; a number from {low} to {high} is needed")
     refuse_square(net, "polish", "minimize comes as near as its dtype can tell")
-    bridge = net._bridge
+    bridge = net._core.bridge
     options: dict[str, object] = {"maxtime_optim": float(maxtime), "maxiterations_optim": float(maxiterations)}
 
     def read(handle: int) -> Polished:
@@ -124,8 +135,8 @@ def polish(
             total_time=get("time_run"),
         )
 
-    def run(question: int) -> Polished:
+    def run(handle: int) -> Polished:
         with ProgressLine(verbosity, progress_interval) as line:
-            return bridge.solve(question, x.ctypes.data, "minimize", options, None, line.update, read)
+            return bridge.solve(handle, x.ctypes.data, "minimize", options, None, line.update, read)
 
-    return bridge.tool(net._handle, "polishing", {"digits": float(digits)}, [], run)
+    return net._core.tool("polishing", {**question, "digits": float(digits)}, [], run)

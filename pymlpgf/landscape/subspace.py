@@ -106,11 +106,11 @@ def _search(
 
     def run(question: int) -> Any:
         with ProgressLine(verbosity, 1.0) as line:
-            return net._bridge.solve(
+            return net._core.bridge.solve(
                 question, x.ctypes.data, "minimize", options, None, line.update, lambda handle: read(handle, x.copy())
             )
 
-    return net._bridge.tool(net._handle, what, {}, [*subspace._arrays, *arrays], run)
+    return net._core.tool(what, {}, [*subspace._arrays, *arrays], run)
 
 
 def subspace_minloss(
@@ -119,7 +119,7 @@ def subspace_minloss(
     a: Any,
     start: Any = None,
     *,
-    optim_solver: str = "NewtonTrustRegion",
+    optim_solver: str = MINIMIZE_DEFAULTS["optim_solver"],
     maxtime_optim: float = 10,
     maxiterations_optim: float = np.inf,
     min_gnorm: float = 0,
@@ -151,7 +151,7 @@ def subspace_minloss(
     }
     return _search(
         net, subspace, "on_subspace", [subspace._coordinates(a)], start, options, verbosity,
-        lambda handle, x: read_result(net._bridge, handle, x, net),
+        lambda handle, x: read_result(net._core.bridge, handle, x, net),
     )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def subspace_grid(
     subspace: LinearSubspace,
     *axes: Any,
     start: Any = None,
-    optim_solver: str = "NewtonTrustRegion",
+    optim_solver: str = MINIMIZE_DEFAULTS["optim_solver"],
     maxtime_optim: float = 10,
     maxiterations_optim: float = np.inf,
     min_gnorm: float = 0,
@@ -198,7 +198,7 @@ def subspace_grid(
 
     def read(handle: int, _x: np.ndarray) -> SubspaceGrid:
         def get(name: str) -> Any:
-            return net._bridge.field(handle, name)
+            return net._core.bridge.field(handle, name)
 
         x = get("x")  # axes backwards, then parameters
         order = (*range(x.ndim - 2, -1, -1), x.ndim - 1)

@@ -48,12 +48,13 @@ def grow_net(net: Net, p: Any, layer: int = 0, incoming: Any = None) -> tuple[Ne
     x, number = start(net, p), hidden_layer(net, layer)
     arrays = [x]
     if incoming is not None:
-        arrays.append(finite("incoming", incoming, (net._shapes[layer][0] + net._shapes[layer][2],)))
+        fan_in = net.layers[layer - 1][0] if layer else net.n_features
+        arrays.append(finite("incoming", incoming, (fan_in + net.layers[layer][2],)))
     y = ask(net, "grow", {"layer": number}, arrays)
     width, activation, bias = net.layers[layer]
     if isinstance(activation, tuple):
         activation = (*activation, activation[-1])
-    wide = _replaced(net, layer, (width + 1, activation, bias), net._settings["merge"])
+    wide = _replaced(net, layer, (width + 1, activation, bias), net._core.settings["merge"])
     return wide, wide.params(y.astype(net.dtype))
 
 
@@ -79,7 +80,7 @@ def shrink_net(net: Net, p: Any, i: int, layer: int = 0, into: int | None = None
     y = ask(net, "shrink", options, [x])
     if isinstance(activation, tuple):
         activation = activation[:i] + activation[i + 1 :]
-    merge = net._settings["merge"]
+    merge = net._core.settings["merge"]
     if merge is not None:
         entries = merge if isinstance(merge, list) else [merge]
         kept = [entry for entry in entries if entry[0] != layer or i not in entry[1:3]]
@@ -91,13 +92,13 @@ def shrink_net(net: Net, p: Any, i: int, layer: int = 0, into: int | None = None
 def _replaced(net: Net, layer: int, spec: Any, merge: Any) -> Net:
     layers = net.layers
     layers[layer] = spec
-    return net._like(layers, merge=merge)
+    return net._core.like(layers, merge=merge)
 
 
-def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:
+def split_neuron(p: Params, i: int, gamma: float, layer: int = 0, *, j: int | None = None) -> Params:
     """Unit ``i`` twice, with the parts γ and 1 − γ of its outgoing weights: the outputs stay what they are.
 
-    The copy is the last unit of its layer. For a fixed point of the narrow net the results for all γ are a line of
+    For a fixed point of the narrow net the results for all γ are a line of
     fixed points of the wide one (Fukumizu and Amari, Neural Networks 13, 2000). Regularisers see other parameters.
 
     Parameters
@@ -108,6 +109,8 @@ def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:
     gamma : float
     layer : int
         Hidden layer, counted from 0.
+    j : int, optional
+        The copy's place in the layer, before what was unit ``j``; by default it is the last unit.
 
     Examples
     --------
@@ -127,7 +130,8 @@ def split_neuron(p: Params, i: int, gamma: float, layer: int = 0) -> Params:
     fan_in, width, bias = shapes[layer]
     lines = json_layers([(w, "identity", b) for _, w, b in shapes])
     options: dict[str, object] = {"layers": lines, "n_features": shapes[0][0], "layer": number}
-    options.update(unit=one_based("i", i, width), gamma=float(gamma))
+    place = one_based("j", width if j is None else j, width + 1)
+    options.update(unit=one_based("i", i, width), gamma=float(gamma), place=place)
     y = ask(None, "split", options, [p.flat])
     shapes[layer] = (fan_in, width + 1, bias)
     shapes[layer + 1] = (width + 1, *shapes[layer + 1][1:])

@@ -8,13 +8,14 @@ import json
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .. import runtime
 from ..errors import InputError, KeywordError
 from ..facts import LOSSES
+from ..runtime.bridge import Bridge
 from ..validate.data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
 from ..validate.memory import refuse_matrices, refuse_square
 from ..validate.suggest import nearest, suggest_keywords
@@ -22,6 +23,8 @@ from .activations import Activation, check_layers, json_layers
 from .params import Params
 
 __all__ = ["Net", "TeacherNet"]
+
+R = TypeVar("R")
 
 INITS = ("glorot_normal", "glorot_uniform")
 
@@ -162,6 +165,11 @@ class Net:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_bridge", "_handle", "_labels")}
 
+    @property
+    def _core(self) -> Core:
+        """For the package's other rooms, which use nothing else of a net that is not public."""
+        return Core(self)
+
     def _fingerprint(self) -> str:
         """The same for nets with the same loss function."""
         digest = hashlib.sha256(json.dumps(json_layers(self._layers)).encode())
@@ -251,29 +259,39 @@ class Net:
     # ---- parameters ----------------------------------------------------------------------------------------
 
     @suggest_keywords
-    def random_params(self, seed: int = 0, init: str | Callable[..., Any] = "glorot_normal", scales: Any = 1) -> Params:
+    def random_params(
+        self,
+        seed: int | np.random.Generator = 0,
+        init: str | Callable[..., Any] = "glorot_normal",
+        scales: Any = 1,
+        *,
+        biases: float | Callable[..., Any] = 0,
+    ) -> Params:
         """Initial parameters: Glorot weights, zero biases. The same seed gives the same numbers everywhere.
 
         Parameters
         ----------
-        seed : int, 0 ≤ seed < 2**64
+        seed : int with 0 ≤ seed < 2**64, or NumPy Generator
+            A generator gives the seed, and other parameters at the next call.
         init : "glorot_normal", "glorot_uniform" or a function
             A function is called as ``init((width, fan_in), rng)`` for each layer, with a NumPy generator of that seed,
             and returns the weights.
         scales : float or sequence of floats, one for each layer
             Multiplies the weights.
+        biases : float or function
+            Standard deviation of normal biases, or a function that is called as ``biases((width,), rng)``, after the
+            weights, and returns them.
         """
+        if isinstance(seed, np.random.Generator):
+            seed = int(seed.integers(2**63))
         if not _is_whole(seed) or not 0 <= seed < 2**64:
             raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
         flat = np.zeros(self._n_params, self._dtype)
         p = self.params(flat)
+        rng = np.random.default_rng(int(seed))
         if callable(init):
-            rng = np.random.default_rng(int(seed))
             for W in p.weights:
-                drawn = np.asarray(init(W.shape, rng))
-                if drawn.shape != W.shape:
-                    raise InputError(f"init returned shape {drawn.shape} for weights of shape {W.shape}")
-                W[:] = drawn
+                W[:] = _drawn("init", init, W.shape, rng)
         elif isinstance(init, str) and init in INITS:
             self._bridge.random_params(self._handle, int(seed), init, flat.ctypes.data)
         else:
@@ -283,6 +301,12 @@ class Net:
             raise InputError(f"scales is {scales!r}; a finite number, or one for each of {len(self._layers)} layers")
         for W, factor in zip(p.weights, np.broadcast_to(factors, len(self._layers)), strict=True):
             W *= factor
+        deviation = 0.0 if callable(biases) else _not_negative("biases", biases)
+        for b in p.biases:
+            if b is not None and callable(biases):
+                b[:] = _drawn("biases", biases, b.shape, rng)
+            elif b is not None and deviation > 0:
+                b[:] = deviation * rng.standard_normal(b.shape)
         return p
 
     def params(self, flat: Any) -> Params:
@@ -477,6 +501,54 @@ class Net:
         return out
 
 
+class Core:
+    """A net as Julia has it, and what it was made of."""
+
+    def __init__(self, net: Net) -> None:
+        self._net = net
+
+    @property
+    def bridge(self) -> Bridge:
+        """To Julia, which is started if need be."""
+        return self._net._bridge
+
+    @property
+    def handle(self) -> int:
+        """Of the net in Julia."""
+        return self._net._handle
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``Net`` was given beside layers, data, number type and threads."""
+        return self._net._settings
+
+    @property
+    def threads(self) -> int | None:
+        """As given."""
+        return self._net._threads
+
+    @property
+    def data(self) -> tuple[Any, Any, Any]:
+        """Input, target and weights as ``Net`` takes them; None where there are none."""
+        return self._net._given
+
+    def flat(self, p: Any, name: str = "p") -> np.ndarray:
+        """The parameters ``p``, whatever stands for them, as an array that Julia can read; ``name`` is for errors."""
+        return self._net._flat(p, name)
+
+    def tool(self, what: str, options: dict[str, object], arrays: list[np.ndarray], read: Callable[[int], R]) -> R:
+        """What ``read`` makes of the handle to the answer of a tool of julia/src/interface/tools.jl about this net."""
+        return self.bridge.tool(self.handle, what, options, arrays, read)
+
+    def like(self, layers: Sequence[tuple[int, Activation, bool]] | None = None, **settings: Any) -> Net:
+        """A net with the same data and settings, but for these and with other layers."""
+        return self._net._like(layers, **settings)
+
+    def fingerprint(self) -> str:
+        """The same for nets with the same loss function."""
+        return self._net._fingerprint()
+
+
 def _own(array: np.ndarray, given: Any) -> np.ndarray:
     """``array``, or a copy where it is still the user's."""
     return array.copy() if isinstance(given, np.ndarray) and np.may_share_memory(array, given) else array
@@ -496,6 +568,14 @@ def _not_negative(name: str, value: Any, infinite: bool = False) -> float:
     return number
 
 
+def _drawn(name: str, draw: Callable[..., Any], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    drawn = np.asarray(draw(shape, rng))
+    if drawn.shape != shape:
+        what = "weights" if name == "init" else "biases"
+        raise InputError(f"{name} returned shape {drawn.shape} for {what} of shape {shape}")
+    return drawn
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
@@ -513,8 +593,11 @@ class TeacherNet:
     Parameters
     ----------
     layers : as for ``Net``
-    params : array of shape (n_params,) or Params
+    params : array of shape (n_params,) or Params, optional
+        Default those of ``Net.random_params(seed)``.
     n_features : int
+    dtype : "float64" or "float32", optional
+    seed : int or NumPy Generator
 
     Examples
     --------
@@ -527,11 +610,18 @@ class TeacherNet:
 
     @suggest_keywords
     def __init__(
-        self, layers: Sequence[tuple[int, Activation, bool]], params: Any, n_features: int, dtype: Any = None
+        self,
+        layers: Sequence[tuple[int, Activation, bool]],
+        params: Any = None,
+        n_features: int | None = None,
+        dtype: Any = None,
+        *,
+        seed: int | np.random.Generator = 0,
     ) -> None:
         softmax = len(layers) > 0 and tuple(layers[-1])[1:2] == ("softmax",)
         self.net = Net(layers=layers, n_features=n_features, loss="nll" if softmax else "mse", dtype=dtype)
-        self.params = self.net.params(self.net._flat(params).copy())
+        given = self.net.random_params(seed) if params is None else params
+        self.params = self.net.params(self.net._flat(given).copy())
 
     def __call__(self, input: Any) -> np.ndarray:
         """Outputs (n_samples, n_outputs) on ``input`` (n_samples, n_features)."""

@@ -23,12 +23,12 @@ def describe(net: Net) -> dict[str, Any]:
     """What ``Net`` needs besides layers, arrays by reference; nothing of an ``InfiniteNet``."""
     if type(net) is not Net:
         return {}
-    merge = net._settings["merge"]
-    values: dict[str, Any] = {**net._settings, "dtype": net.dtype.name, "threads": net._threads}
+    merge = net._core.settings["merge"]
+    values: dict[str, Any] = {**net._core.settings, "dtype": net.dtype.name, "threads": net._core.threads}
     values["merge"] = [merge] if isinstance(merge, tuple) else merge
-    if net._kept is None:
+    X, Y, w = net._core.data
+    if X is None:
         return {**values, "n_features": net.n_features}
-    X, Y, w = net._given
     values.update(input=X, target=Y)
     return values if w is None else {**values, "weights": w}
 

@@ -16,7 +16,7 @@ from .result import REASONS, DenseSolution, TrainResult, Trajectory
 __all__ = ["read_result"]
 
 # What a result is made of, by its path in Julia's: see ``Solved`` in julia/src/interface/c_solve.jl.
-_RUN = ["x", "loss", "gnorm", "plain", "total_time", "compile_time", "provider"]
+_RUN = ["x", "loss", "gnorm", "data_loss", "data_gnorm", "total_time", "compile_time", "provider"]
 _FLOW = ["x", "loss", "t", "iterations", "time_run", "stopped_by", "alg"]
 _MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
 _COUNTS = ["nfev", "njev", "nhev", "nhvp"]
@@ -52,14 +52,12 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
         last = "optim."
         fields.update({name if name == "optim_solver" else f"optim_{name}": got[last + name] for name in _MINIMIZE})
         counts = [a + got[last + name] for a, name in zip(counts, _COUNTS, strict=True)]
-    own = (float(got["loss"]), float(got["gnorm"]))
-    data_loss, data_gnorm = own if got["plain"] else net.data_terms(got["x"])
     return TrainResult(
         x=got["x"],
-        loss=own[0],
-        gnorm=own[1],
-        data_loss=data_loss,
-        data_gnorm=data_gnorm,
+        loss=float(got["loss"]),
+        gnorm=float(got["gnorm"]),
+        data_loss=float(got["data_loss"]),
+        data_gnorm=float(got["data_gnorm"]),
         init=init,
         total_time=float(got["total_time"]),
         compile_time=float(got["compile_time"]),

@@ -218,6 +218,14 @@ class Bridge:
         self, net: int, what: str, options: dict[str, object], arrays: list[np.ndarray], read: Callable[[int], R]
     ) -> R:
         """What ``read`` makes of the handle to the answer of a tool (julia/src/interface/tools.jl); 0 for no net."""
+        handle = self.answer(net, what, options, arrays)
+        try:
+            return read(handle)
+        finally:
+            self.release_later(handle)
+
+    def answer(self, net: int, what: str, options: dict[str, object], arrays: list[np.ndarray]) -> int:
+        """The handle to the answer of a tool, which the caller releases."""
         self.enter()
         net = self._idle(net)
         vectors = [np.ascontiguousarray(array, np.float64).ravel() for array in arrays]
@@ -227,10 +235,7 @@ class Bridge:
             net, what.encode(), _wire(options), pointers, lengths, len(vectors), ctypes.addressof(handle)
         )
         self._check(status)
-        try:
-            return read(handle.value)
-        finally:
-            self.release_later(handle.value)
+        return handle.value
 
     def loss(self, net: int, x: int) -> float:
         """L at the parameters at address ``x``."""
@@ -353,10 +358,12 @@ class Bridge:
 
 def _copy(kind: int, ndim: int, columns: int, rows: int, depth: int, address: int) -> Any:
     dtype = KINDS[kind]
-    memory = ctypes.string_at(address, columns * rows * depth * dtype.itemsize)
+    size = columns * rows * depth * dtype.itemsize
     if kind == 4:
-        return memory.decode()
-    array = np.frombuffer(memory, dtype)
+        return ctypes.string_at(address, size).decode()
+    if size == 0:
+        return np.empty((depth, rows, columns)[-ndim:] if ndim > 1 else 0, dtype)
+    array = np.frombuffer(memoryview((ctypes.c_char * size).from_address(address)), dtype)
     # column-major to row-major: the same memory
     return (array if ndim == 1 else array.reshape((depth, rows, columns)[-ndim:])).copy()
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..network.net import Net
 from ..validate.data import real_number
 from .recordings import Recording
-
-if TYPE_CHECKING:
-    from ..network.net import Net
 
 __all__ = ["IntermediateResult", "Questions", "stepwise"]
 
@@ -106,8 +104,8 @@ class Questions:
         """``run(options)``, with what is recorded in Julia made before and released afterwards."""
         if not self._recordings:
             return run(self.options)
-        return self._net._bridge.tool(
-            self._net._handle, "recordings", {"recordings": self._recordings}, self._arrays,
+        return self._net._core.tool(
+            "recordings", {"recordings": self._recordings}, self._arrays,
             lambda handle: run({**self.options, "recordings": handle}),
         )  # fmt: skip
 
@@ -144,16 +142,16 @@ class Questions:
             self._recordings.append(spec)
             self._arrays += arrays
             return {"recording": len(self._recordings)}
-        if hasattr(what, "_handle") and hasattr(what, "n_params"):
+        if isinstance(what, Net):
             if what.n_params != len(x) or what.dtype != self._net.dtype:
                 raise InputError(
                     f"the observable {name!r} is {what!r}: {len(x)} parameters of dtype {self._net.dtype} are needed"
                 )
             self._nets.append(what)
-            return {"loss": what._handle}
+            return {"loss": what._core.handle}
         if isinstance(what, (tuple, list)) and len(what) == 2:
             self._nets.append(self._net.on(*what))
-            return {"data_loss": self._nets[-1]._handle}
+            return {"data_loss": self._nets[-1]._core.handle}
         if not callable(what):
             raise InputError(
                 f"the observable {name!r} is {what!r}; a function of x, a pair (input, target), a net, or a recording "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..validate.suggest import suggest_keywords
 
 __all__ = [
     "Adam", "AdamW", "CosineDecay", "DISCRETE_METHODS", "DiscreteMethod", "ExponentialDecay", "GradientDescent",
-    "Later", "Momentum", "Nesterov", "RMSprop",
+    "Later", "Momentum", "Nesterov", "RMSprop", "UpdateRule",
 ]  # fmt: skip
 
 
@@ -162,10 +162,55 @@ class AdamW(DiscreteMethod):
     weight_decay: float = 0.01
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpdateRule(DiscreteMethod):
+    """A rule of your own: θ ← θ − η d, with d from Julia code. t = Σ η.
+
+    Parameters
+    ----------
+    rule : str
+        A function ``(x, g, s, k) -> (d, s)`` of one parameter ``x``, its component ``g`` of the gradient, the tuple
+        ``s`` of the numbers that the rule remembers of this parameter, and the number k = 0, 1, … of the step. It
+        returns the decrease and what to remember.
+    state : sequence of floats
+        ``s`` before the first step; as many numbers as the rule remembers of each parameter.
+    learning_rate, schedule
+        As for every ``DiscreteMethod``.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> sign = mg.UpdateRule(rule="(x, g, s, k) -> (sign(g), s)", learning_rate=0.25)
+    >>> net = mg.Net(layers=[(1, "identity", False)], input=[[1.0]], target=[0.0])      # L = θ²
+    >>> mg.flow(net, [1.0], alg=sign, maxiterations_ode=3).x
+    array([0.25])
+    >>> heavy_ball = mg.UpdateRule(rule="(x, g, (v,), k) -> (0.9v + g, (0.9v + g,))", state=[0.0])
+    """
+
+    rule: str
+    state: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.rule, str) or "->" not in self.rule:
+            raise InputError(f"rule is {self.rule!r}; a function of Julia is needed, such as '(x, g, s, k) -> (g, s)'")
+        numbers = numeric("state", self.state)
+        if numbers.ndim != 1 or not np.isfinite(numbers).all():
+            raise InputError(f"state is {self.state!r}; a sequence of finite numbers is needed")
+
+    def _options(self) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
+        wire, function = _schedule(self.schedule)
+        options = {
+            "alg": "UpdateRule", "rule": self.rule, "state": [float(number) for number in self.state],
+            "learning_rate": float(self.learning_rate),
+        }  # fmt: skip
+        return options if wire is None else {**options, "schedule": wire}, function
+
+
 DISCRETE_METHODS: dict[str, type[DiscreteMethod]] = {
     method.__name__: method for method in (GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW)
 }
-for _class in (*DISCRETE_METHODS.values(), ExponentialDecay, CosineDecay):
+for _class in (*DISCRETE_METHODS.values(), UpdateRule, ExponentialDecay, CosineDecay):
     _class.__init__ = suggest_keywords(_class.__init__)  # type: ignore[misc]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from ..network.net import Net
 from ..results.join import joined
 from ..results.result import TrainResult
 from .discrete import DISCRETE_METHODS, DiscreteMethod, Later
-from .train import minimize, train
+from .train import train
 
 __all__ = ["LIMITS", "go_on", "limited_phase"]
 
@@ -44,9 +43,9 @@ def go_on(net: Net, before: TrainResult, **keywords: Any) -> TrainResult:
     the continuation alone.
     """
     if limited_phase(before, keywords) != "flow":
-        known = inspect.signature(minimize).parameters
-        after = minimize(net, before.x, **{name: value for name, value in keywords.items() if name in known})
-        return joined(before, after)
+        # A flow without a step: the trajectory then ends with the point of the minimisation, and its observables.
+        still = {"maxiterations_ode": 0, "event": None, "dense": False}
+        return joined(before, train(net, before.x, **{**keywords, **still}), still=True)
     shift, step = before.ode_t or 0.0, before.ode_iterations or 0
     later = dict(keywords)
     if "maxT" in later:

@@ -88,7 +88,9 @@ class Projections(Recording):
         V = np.atleast_2d(numeric("vectors", given)).astype(np.float64)
         if V.ndim != 2 or V.shape[1] != net.n_params or not len(V):
             raise InputError(f"vectors has shape {np.shape(given)}; (k, {net.n_params}) is needed")
-        origin = np.zeros(net.n_params) if self.origin is None else net._flat(self.origin, "origin").astype(np.float64)
+        origin = (
+            np.zeros(net.n_params) if self.origin is None else net._core.flat(self.origin, "origin").astype(np.float64)
+        )
         for name, array in (("vectors", V), ("origin", origin)):
             if not np.isfinite(array).all():
                 raise InputError(f"{name} contains NaN or infinite entries")
@@ -121,7 +123,8 @@ class UnitCosines(Recording):
 
     def _spec(self, net: Net) -> tuple[dict[str, Any], list[np.ndarray], int]:
         layer = _layer(self.layer, net, len(net.layers))
-        width, size = net.layers[layer][0], net._shapes[layer][0] + net._shapes[layer][2]
+        width, _, bias = net.layers[layer]
+        size = (net.layers[layer - 1][0] if layer else net.n_features) + bias
         if self.teacher is not None:
             if self.pairs is not None:
                 raise InputError("pairs and teacher are given; one of them is needed")

@@ -40,7 +40,7 @@ def resume(
         As for ``train``, and needed if the run had them, since functions are not saved; a ``schedule`` only if it was a
         function, which is then called with the number of the step from the beginning of the run.
     allow_code : bool
-        Compile an activation that the file holds as Julia code; without it the net must be given.
+        Compile an activation that the file holds as Julia code, without which the net must be given, or a rule.
     checkpoint_interval, verbosity, progress_interval
         As for ``train``.
 
@@ -71,9 +71,17 @@ def resume(
         net = saved.make_net(allow_code)
     elif net.layers != saved.layers or net.n_params != len(saved.x):
         raise InputError(f"net has the layers {net.layers}; the run of {os.fspath(path)} had {saved.layers}")
-    elif saved.net and isinstance(net, Net) and net._fingerprint() != saved.make_net(allow_code=True)._fingerprint():
+    elif (
+        saved.net
+        and isinstance(net, Net)
+        and net._core.fingerprint() != saved.make_net(allow_code=True)._core.fingerprint()
+    ):
         # with the very layers of the net that was given: no other code
         raise InputError(f"net has other data, loss or regularisers than the run of {os.fspath(path)}")
+    if "rule" in saved.options and not allow_code:
+        raise InputError(
+            f"{os.fspath(path)} holds Julia code as a rule, {saved.options['rule']!r}: allow_code=True if you trust it"
+        )
     functions = {"event": event, "schedule": schedule, "observables": observables}
     given = {**functions, "callback": callback}
     missing = [name for name in saved.functions if given[name] is None]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..facts import FLOW_DEFAULTS, FLOW_METHODS, MINIMIZE_DEFAULTS, MINIMIZERS, matrices
+from ..facts import FLOW_DEFAULTS, FLOW_METHODS, MINIMIZE_DEFAULTS, MINIMIZERS, matrices, tell
+from ..network.constraints import constraint_of, nearest_point, parameters_of
 from ..network.net import Net
 from ..results.read import read_result
 from ..results.result import TrainResult
@@ -30,12 +31,13 @@ OPTIM_SOLVERS = tuple(name for name, method in MINIMIZERS.items() if method["pro
 _F, _M = FLOW_DEFAULTS, MINIMIZE_DEFAULTS
 
 
+@tell
 @suggest_keywords
 def flow(
     net: Net,
     p: Any,
     *,
-    alg: str | DiscreteMethod = "auto",
+    alg: str | DiscreteMethod = _F["alg"],
     maxT: float = _F["maxT"],
     abstol: float = _F["abstol"],
     reltol: float = _F["reltol"],
@@ -44,6 +46,9 @@ def flow(
     min_gnorm: float = _F["min_gnorm"],
     minloss: float = _F["minloss"],
     tauinv: Any = 1,
+    freeze: Any = None,
+    tie: Any = None,
+    constraint: Any = None,
     dt: float | None = None,
     dense: bool = _F["dense"],
     save_everystep: bool = _F["save_everystep"],
@@ -51,6 +56,8 @@ def flow(
     event: Any = None,
     observables: Any = None,
     batchsize: int | None = None,
+    batch_steps: int = _F["batch_steps"],
+    shuffle: bool = _F["shuffle"],
     seed: int = 0,
     learning_rate: float | None = None,
     schedule: Any = None,
@@ -68,13 +75,17 @@ def flow(
     p : array of shape (n_params,), Params or TrainResult
         Initial parameters; not changed. A result is continued from its best point ``x``; time and trajectory start
         again.
-    alg : "auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", or one of DifferentialEquations.jl
-        Explicit: Tsit5 (Tsitouras 2011) and RK4. Stiff, with the exact Hessian: Rodas5P (Steinebach 2023), TRBDF2, QNDF
-        (variable order 1 to 5, few Hessians) and Exprb53s3 (exponential, Luan and Ostermann 2014); TRBDF2 and QNDF
-        use Hessian-vector products for large nets. "auto": Exprb53s3 where P² ≤ 2N, else Tsit5 until
-        the flow becomes stiff, and then the stiff method that suits P and N.
-        Discrete: "GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam" or "AdamW" with the defaults of
-        ``pymlpgf.Adam`` and so on, or such an object; the docstrings of these say what t means.
+    alg : str, or an object such as ``pymlpgf.Adam()``
+        A method of integration:
+
+        {flow_methods}
+
+        or a discrete one, with the defaults of its class, whose docstring says what t means:
+
+        {discrete_methods}
+
+        or a rule of your own, a ``pymlpgf.UpdateRule``.
+
         On the full host also OrdinaryDiffEq's and Sundials' algorithms by name, such as "KenCarp58", "CVODE_BDF" or
         "Vern9". "sciml.Rodas5P" is the method of OrdinaryDiffEq where pymlpgf has one of the same name.
     maxT : float
@@ -89,8 +100,14 @@ def flow(
         Stop when ‖∇L‖_∞ is at most this.
     minloss : float
         Stop when the loss is at most this, if positive.
-    tauinv : float or array of shape (n_params,)
-        Inverse time constants ≥ 0; zero freezes a parameter.
+    tauinv : float, array of shape (n_params,), Params or dict
+        Inverse time constants ≥ 0; zero freezes a parameter. A dict has numbers or arrays by the names of
+        ``Params``, ``{"b1": 1e-4, "w2": 0}``; what it does not name has 1.
+    freeze, tie, constraint
+        Parameters that keep their values in ``p``, that are equal or opposite, or all of θ = B z + c: see
+        ``ConstrainedNet``. The run begins at the nearest point to ``p`` that obeys them. It is the flow
+        dz/dt = −tauinv ∘ Bᵀ∇L(θ) of the coordinates, ``gnorm`` is ‖Bᵀ∇L‖_∞; results and what functions see are θ.
+        Parameters that move together need the same ``tauinv``.
     dt : float, optional
         First step.
     dense : bool
@@ -107,10 +124,13 @@ def flow(
         pair (input, target) whose data loss is meant (evaluated in Julia, by a net made once), or a net whose loss is;
         or ``Eigenvalues``, ``ParameterNorm``, ``Projections``, ``UnitNorms`` or ``UnitCosines``, computed in Julia.
     batchsize : int, optional
-        Samples a step of a discrete method, in an order drawn anew each epoch; all of them by default. With batches,
+        Samples a step of a discrete method; all of them by default. A flow follows the loss of one batch for
+        ``batch_steps`` accepted steps, then that of the next; ``maxiterations_ode`` counts batches then. With batches,
         loss and gradient norm of all samples are computed, and points recorded, about once an epoch.
-    seed : int
-        Of the order of the samples.
+    batch_steps : int
+        Steps of a flow on a batch.
+    shuffle, seed : bool, int
+        The order of the samples is drawn anew each epoch, from this seed; or with ``shuffle=False`` that of the data.
     learning_rate, schedule
         Of a discrete method that is given by name; see ``pymlpgf.Adam``.
     callback : function, optional
@@ -151,21 +171,25 @@ def flow(
     options.update(_goals(min_gnorm, minloss))
     return _solve(
         "flow", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
-        event=event, schedule=schedule, observables=observables,
+        (freeze, tie, constraint), event=event, schedule=schedule, observables=observables,
     )  # fmt: skip
 
 
+@tell
 @suggest_keywords
 def minimize(
     net: Net,
     p: Any,
     *,
-    optim_solver: str = "NewtonTrustRegion",
+    optim_solver: str = _M["optim_solver"],
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     min_gnorm: float = _F["min_gnorm"],
     minloss: float = _F["minloss"],
     patience: float = _M["patience"],
+    freeze: Any = None,
+    tie: Any = None,
+    constraint: Any = None,
     callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
@@ -179,8 +203,10 @@ def minimize(
     net : Net
     p : array of shape (n_params,), Params or TrainResult
         Where to start; not changed.
-    optim_solver : "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS", "LBFGS" or "NewtonKrylov"
-        The last two need memory for some vectors of length n_params only, the others for matrices.
+    optim_solver : str
+
+        {minimizers}
+
         On the full host also Optim.jl's and NLopt's, such as "ConjugateGradient", "optim.Newton" or "nlopt.SLSQP".
     maxtime_optim : float
         Seconds.
@@ -191,6 +217,8 @@ def minimize(
         Stop when the loss is at most this, if positive.
     patience : float
         Stop after so many iterations without progress.
+    freeze, tie, constraint
+        As for ``flow``.
     callback, verbosity, progress_interval, checkpoint, checkpoint_interval
         As for ``flow``.
 
@@ -214,8 +242,9 @@ def minimize(
     options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience)
     options.update(_goals(min_gnorm, minloss))
     return _solve(
-        "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback
-    )
+        "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
+        (freeze, tie, constraint),
+    )  # fmt: skip
 
 
 @suggest_keywords
@@ -223,13 +252,16 @@ def train(
     net: Net,
     p: Any,
     *,
-    alg: str | DiscreteMethod = "auto",
+    alg: str | DiscreteMethod = _F["alg"],
     maxT: float = _F["maxT"],
     abstol: float = _F["abstol"],
     reltol: float = _F["reltol"],
     maxtime_ode: float = _F["maxtime_ode"],
     maxiterations_ode: float = _F["maxiterations_ode"],
     tauinv: Any = 1,
+    freeze: Any = None,
+    tie: Any = None,
+    constraint: Any = None,
     dt: float | None = None,
     dense: bool = _F["dense"],
     save_everystep: bool = _F["save_everystep"],
@@ -237,10 +269,12 @@ def train(
     event: Any = None,
     observables: Any = None,
     batchsize: int | None = None,
+    batch_steps: int = _F["batch_steps"],
+    shuffle: bool = _F["shuffle"],
     seed: int = 0,
     learning_rate: float | None = None,
     schedule: Any = None,
-    optim_solver: str = "NewtonTrustRegion",
+    optim_solver: str = _M["optim_solver"],
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     patience: float = _M["patience"],
@@ -255,7 +289,7 @@ def train(
     """Call ``flow``, then ``minimize`` from the point where the flow ended, with the keywords of both.
 
     A flow that was interrupted, diverged or ended by the callback is not followed by a minimisation. The result holds
-    the best point of both.
+    the best point of both, with which the trajectory ends, a unit of time after the flow.
 
     Examples
     --------
@@ -271,7 +305,7 @@ def train(
     options.update(_goals(min_gnorm, minloss))
     return _solve(
         "train", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
-        event=event, schedule=schedule, observables=observables,
+        (freeze, tie, constraint), event=event, schedule=schedule, observables=observables,
     )  # fmt: skip
 
 
@@ -286,30 +320,35 @@ def _solve(
     checkpoint: Any = None,
     checkpoint_interval: float = 30,
     callback: Any = None,
+    constraint: tuple[Any, Any, Any] = (None, None, None),
     **functions: Any,
 ) -> TrainResult:
     if not isinstance(net, Net):
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
-    if isinstance(p, TrainResult):
-        p = p.x
-    x = net._flat(p)
+    x = parameters_of(net, p)
     if not np.isfinite(x).all():
         raise InputError("p contains NaN or infinite entries")
-    constants = _tauinv(tauinv, net.n_params)
+    net, rule = constraint_of(net, *constraint)
+    if rule is not None:
+        options["constraint"] = rule
+    if "constraint" in options:
+        x = nearest_point(net, options["constraint"], x)
+    constants = _tauinv(tauinv, net)
     rates = None if isinstance(constants, float) else constants
     if rates is None:
         options["tauinv"] = constants
     interval = _number("progress_interval", progress_interval, positive=True)
     if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
-    instead = {"alg": '"QNDF" needs none', "optim_solver": '"LBFGS" and "NewtonKrylov" need none'}
+    builtin = {"alg": FLOW_ALGORITHMS, "optim_solver": OPTIM_SOLVERS}
     for kind in ("alg", "optim_solver"):
         if count := matrices(str(options.get(kind))):
             size = (net.n_params, net.n_params)
-            refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, instead[kind], count)
+            without = [f'"{name}"' for name in builtin[kind] if not matrices(name)]
+            refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, f"{', '.join(without)} need none", count)
     step = stepwise(callback, net)
     questions = Questions(net, x, **functions)
-    bridge = net._bridge
+    bridge = net._core.bridge
     writer = None
     if checkpoint is not None:
         functions["callback"] = callback
@@ -319,7 +358,7 @@ def _solve(
 
         def run(asked: dict[str, object]) -> TrainResult:
             return bridge.solve(
-                net._handle, x.ctypes.data, what, {**options, **asked}, rates, report,
+                net._core.handle, x.ctypes.data, what, {**options, **asked}, rates, report,
                 lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
             )  # fmt: skip
 
@@ -332,7 +371,9 @@ def _solve(
 def _flow_options(
     *, alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any, **given: Any
 ) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
-    options, function = _method(alg, learning_rate, schedule, batchsize, seed, dt, dense)
+    options, function = _method(alg, learning_rate, schedule, dt, dense, batchsize is not None)
+    if batchsize is not None or isinstance(alg, DiscreteMethod) or alg in DISCRETE_METHODS:
+        options.update(_batches(batchsize, given["batch_steps"], given["shuffle"], seed))
     for name in ("maxT", "maxtime_ode", "maxiterations_ode"):
         options[name] = _number(name, given[name])
     for name in ("abstol", "reltol", "n_samples_trajectory"):
@@ -358,7 +399,7 @@ def _goals(min_gnorm: float, minloss: float) -> dict[str, Any]:
 
 
 def _method(
-    alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any
+    alg: Any, learning_rate: Any, schedule: Any, dt: Any, dense: Any, batches: bool
 ) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
     """The options of the flow's algorithm, and the schedule if that is a function."""
     if isinstance(alg, type) and issubclass(alg, DiscreteMethod):
@@ -371,8 +412,8 @@ def _method(
     elif _solver("alg", alg, (*FLOW_ALGORITHMS, *DISCRETE_METHODS)) in DISCRETE_METHODS:
         method = DISCRETE_METHODS[alg](**own)
     else:
-        if batchsize is not None:
-            own["batchsize"] = batchsize
+        if dense and batches:
+            raise InputError("dense: for flows on all samples; batchsize is given")
         if own:
             raise InputError(f"{' and '.join(own)}: for discrete methods such as 'Adam'; alg is {alg!r}")
         options: dict[str, Any] = {"alg": alg, "dense": bool(dense)}
@@ -381,15 +422,24 @@ def _method(
         return options, None
     if dense or dt is not None:
         raise InputError(f"{'dense' if dense else 'dt'}: for flows; alg is the discrete method {method!r}")
-    options, function = method._options()
-    if batchsize is not None:
-        if not _whole(batchsize) or not 1 <= batchsize < 2**53:
-            raise InputError(f"batchsize is {batchsize!r}; a positive whole number, or None for all samples, is needed")
-        options["batchsize"] = int(batchsize)
+    return method._options()
+
+
+def _batches(batchsize: Any, batch_steps: Any, shuffle: Any, seed: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, value, rest in (
+        ("batchsize", batchsize, "a positive whole number, or None for all samples, is needed"),
+        ("batch_steps", batch_steps, "a positive whole number is needed"),
+    ):
+        if value is not None:
+            if not _whole(value) or not 1 <= value < 2**53:
+                raise InputError(f"{name} is {value!r}; {rest}")
+            options[name] = int(value)
+    if not isinstance(shuffle, (bool, np.bool_)):
+        raise InputError(f"shuffle is {shuffle!r}; True or False is needed")
     if not _whole(seed) or not 0 <= seed < 2**64:
         raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
-    options["seed"] = int(seed)
-    return options, function
+    return {**options, "shuffle": bool(shuffle), "seed": int(seed)}
 
 
 def _whole(value: object) -> bool:
@@ -415,9 +465,20 @@ def _number(argument: str, value: Any, *, finite: bool = False, positive: bool =
     return number
 
 
-def _tauinv(value: Any, size: int) -> float | np.ndarray:
+def _tauinv(value: Any, net: Net) -> float | np.ndarray:
     if isinstance(value, int) and value == 1:  # the default: 15 µs saved
         return 1.0
+    size = net.n_params
+    if isinstance(value, Mapping):
+        constants = net.params(np.ones(size))
+        for name, part in value.items():
+            if name not in constants._names():
+                raise InputError(f"tauinv names {name!r}{nearest(str(name), constants._names())}")
+            block, given = constants[name], numeric(f"tauinv of {name}", part)
+            if given.shape not in ((), block.shape):
+                raise InputError(f"tauinv of {name} has shape {given.shape}; a number or shape {block.shape} is needed")
+            block[...] = given
+        value = constants.flat
     array = numeric("tauinv", value)
     if array.shape not in ((), (size,)):
         raise InputError(f"tauinv has shape {array.shape}; a number or shape ({size},) is needed")

@@ -55,7 +55,7 @@ def _whole_header(folder: Path) -> dict[str, Any]:
 def claim(folder: Path, problem: Any, options: dict[str, Any], may_differ: tuple[str, ...] = ()) -> None:
     """Mark ``folder`` as that of this sweep, or check that it is."""
     mine: dict[str, Any] = {"schema": SCHEMA, "type": "pymlpgf.Sweep"}
-    mine["net"] = problem._fingerprint() if isinstance(problem, Net) else name_of(problem)
+    mine["net"] = problem._core.fingerprint() if isinstance(problem, Net) else name_of(problem)
     mine["options"] = {name: wire(value) for name, value in sorted(options.items())}
     theirs = _header(folder)
     if theirs is None:

@@ -33,7 +33,7 @@ def points_of_seeds(problem: Any, given: Any) -> list[Any]:
         if isinstance(point, (int, np.integer)) and not isinstance(point, bool):
             points.append(_seed(int(point)))
         elif isinstance(problem, Net):
-            x = problem._flat(getattr(point, "x", point), f"entry {number} of seeds_or_params").copy()
+            x = problem._core.flat(getattr(point, "x", point), f"entry {number} of seeds_or_params").copy()
             if not np.isfinite(x).all():
                 raise InputError(f"entry {number} of seeds_or_params contains NaN or infinite entries")
             points.append(x)

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import write_atomically
 from ..network.activations import Poly
-from ..network.net import TeacherNet
+from ..network.net import Net, TeacherNet
 from ..network.params import Params
 from ..solve.discrete import DISCRETE_METHODS, CosineDecay, DiscreteMethod, ExponentialDecay
 from ..solve.recordings import RECORDINGS, Recording
@@ -41,9 +41,9 @@ def wire(value: Any, keep: Callable[[np.ndarray], str] | None = None) -> Any:
     if isinstance(value, Poly):
         return {"poly": list(value.coefficients)}
     if isinstance(value, TeacherNet):
-        return {"net": f"{value.net._fingerprint()} {_digest(value.params.flat)}"}
-    if hasattr(value, "_fingerprint"):
-        return {"net": value._fingerprint()}
+        return {"net": f"{value.net._core.fingerprint()} {_digest(value.params.flat)}"}
+    if isinstance(value, Net):
+        return {"net": value._core.fingerprint()}
     return {"function": name_of(value)} if callable(value) else {"object": repr(value)}
 
 

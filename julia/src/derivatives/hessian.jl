@@ -172,8 +172,8 @@ end
 The neural tangent kernel J Jᵀ on the net's data, (O N) × (O N), outputs of one sample next to each other (Jacot,
 Gabriel and Hongler, arXiv 1806.07572).
 """
-function tangent_kernel(net::Net, θ)
-    J = reshape(jacobian(net, θ), :, net.n_params)
+function tangent_kernel(net::AbstractNet, θ)
+    J = reshape(jacobian(net, θ), :, n_params(net))
     return J * J'
 end
 
@@ -236,15 +236,16 @@ function add_block!(H::Matrix{T}, shift::Int, buffers::BlockBuffers{T}, ws::Work
     n, lower, upper, Δ̇, B, ld = block.n, layers[l], layers[m], ws.Δ̇[m], layer_input(ws, block, l), size(H, 1)
     first = m == l ? j : 1
     inputs = lower.offset - shift + (j - 1) * lower.fan_in            # columns before those of the weights
+    part(rows, columns) = Panel(H, rows + 1 + ld * columns, ld)       # of H, behind so many rows and columns
     bias, ones = bias_offset(lower) - shift + j - 1, lower.fan_in + 1
     for p0 in first:units_at_once(upper):upper.width
         units = min(units_at_once(upper), upper.width - p0 + 1)
         weights = units * upper.fan_in
         w0 = upper.offset - shift + (p0 - 1) * upper.fan_in
         fill_weights!(buffers.Z, ws, layers, block, l, j, m, p0, units)
-        gram!(H, w0 + ld * inputs, ld, weights, lower.fan_in, buffers.Z, 1, B, 1, n)
+        gram!(part(w0, inputs), weights, lower.fan_in, Panel(buffers.Z), Panel(B), n)
         if lower.bias && m > l
-            gram!(H, w0 + ld * bias, ld, weights, 1, buffers.Z, 1, B, ones, n)
+            gram!(part(w0, bias), weights, 1, Panel(buffers.Z), Panel(B, ones), n)
         elseif lower.bias                          # weights come before biases: their place is the transposed one
             @inbounds for c in (p0 == j ? upper.fan_in : 0)+1:weights   # unit j's own are added as a bias row
                 H[bias+1, w0+c] += column_sum(buffers.Z, c, n)
@@ -253,8 +254,8 @@ function add_block!(H::Matrix{T}, shift::Int, buffers::BlockBuffers{T}, ws::Work
     end
     if upper.bias
         units, b0 = upper.width - first + 1, bias_offset(upper) - shift + first - 1
-        gram!(H, b0 + ld * inputs, ld, units, lower.fan_in, Δ̇, first, B, 1, n)
-        lower.bias && gram!(H, b0 + ld * bias, ld, units, 1, Δ̇, first, B, ones, n)
+        gram!(part(b0, inputs), units, lower.fan_in, Panel(Δ̇, first), Panel(B), n)
+        lower.bias && gram!(part(b0, bias), units, 1, Panel(Δ̇, first), Panel(B, ones), n)
     end
     return nothing
 end

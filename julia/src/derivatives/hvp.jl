@@ -126,7 +126,7 @@ end
 end
 
 "H = A Wᵀ, without the bias"
-linear_dot!(H, A, θ, l::Layer, n) = combine!(H, l.width, A, l.fan_in, θ, l.offset + 1, 1, l.fan_in, -1, n)
+linear_dot!(H, A, θ, l::Layer, n) = combine!(H, l.width, A, l.fan_in, forth_linear(θ, l), n)
 
 function add!(C, A, n::Int, k::Int)
     @inbounds for j in 1:k

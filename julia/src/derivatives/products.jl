@@ -1,21 +1,36 @@
 # The three matrix products of a layer, over the n rows of a block.
 
 """
-    combine_tile!(Val(K), Val(R), C, j, A, k, θ, p, si, sj, c, r)
+    Weights(θ, first, down, across, bias)
 
-C[:, j + q] = c_q + Σᵢ A[:, i] θ[p + si(i - 1) + sj q] for q in 0:K-1, with c_q = θ[c + q], or zero if c < 0, in R registers
-of rows from `r` on: the sums stay in registers, these rows of `A` in the first-level cache.
+A matrix of weights in a vector of parameters: W[i, j] = θ[first + down (i - 1) + across (j - 1)], and constants
+θ[bias + j] for its columns, or none where `bias` is negative.
 """
-@inline @generated function combine_tile!(::Val{K}, ::Val{R}, C::Matrix{T}, j::Int, A::Matrix{T}, k::Int, θ, p::Int,
-                                             si::Int, sj::Int, c::Int, r0::Int) where {K,R,T}
-    V, W = register(T), width(register(T))
+struct Weights{V<:AbstractVector}
+    θ::V
+    first::Int
+    down::Int
+    across::Int
+    bias::Int
+end
+constant(W::Weights, j::Int) = W.bias < 0 ? zero(eltype(W.θ)) : @inbounds W.θ[W.bias+j]
+
+"""
+    combine_tile!(Val(K), Val(R), C, j, A, k, W, r)
+
+C[:, j + q] = c_q + Σᵢ A[:, i] W[i, j + q] for q in 0:K-1, with the constants c_q of `W`, in R registers of rows from `r` on:
+the sums stay in registers, these rows of `A` in the first-level cache.
+"""
+@inline @generated function combine_tile!(::Val{K}, ::Val{R}, C::Matrix{T}, j::Int, A::Matrix{T}, k::Int, W::Weights,
+                                             r0::Int) where {K,R,T}
+    V, L = register(T), width(register(T))
     s = [Symbol(:s, x, :_, q) for x in 1:R, q in 1:K]
     return quote
-        lc, la = size(C, 1), size(A, 1)
-        c0, a, w = (j - 1) * lc + r0, r0, p
-        $((:($(s[x, q]) = $V(c < 0 ? zero($T) : @inbounds θ[c+$(q - 1)])) for x in 1:R, q in 1:K)...)
+        θ, si, sj, lc, la = W.θ, W.down, W.across, size(C, 1), size(A, 1)
+        c0, a, w = (j - 1) * lc + r0, r0, W.first + sj * (j - 1)
+        $((:($(s[x, q]) = $V(constant(W, j + $(q - 1)))) for x in 1:R, q in 1:K)...)
         GC.@preserve A C for i in 1:k
-            $((:($(Symbol(:a, x)) = load($V, A, a + $((x - 1) * W))) for x in 1:R)...)
+            $((:($(Symbol(:a, x)) = load($V, A, a + $((x - 1) * L))) for x in 1:R)...)
             $((quote
                 b = $V(@inbounds θ[w+$(q - 1)*sj])
                 $((:($(s[x, q]) = muladd($(Symbol(:a, x)), b, $(s[x, q]))) for x in 1:R)...)
@@ -24,7 +39,7 @@ of rows from `r` on: the sums stay in registers, these rows of `A` in the first-
             w += si
         end
         GC.@preserve C begin
-            $((:(store!(C, c0 + $(q - 1) * lc + $((x - 1) * W), $(s[x, q]))) for x in 1:R, q in 1:K)...)
+            $((:(store!(C, c0 + $(q - 1) * lc + $((x - 1) * L), $(s[x, q]))) for x in 1:R, q in 1:K)...)
         end
         return nothing
     end
@@ -42,9 +57,9 @@ end
         muladd(w[2], A[r, i+1], muladd(w[1], A[r, i], ifelse(first, c0, C[r, j])))))
 end
 
-"C[:, j] = c₀ + Σᵢ A[:, i] θ[p + s(i - 1)] for i in 1:k"
-function combine_column!(C::Matrix{T}, j::Int, A::Matrix{T}, k::Int, θ, p::Int, s::Int, c0::T, n::Int) where {T}
-    i = 1
+"C[:, j] = c + Σᵢ A[:, i] W[i, j] for i in 1:k, with the constant c of `W`"
+function combine_column!(C::Matrix, j::Int, A::Matrix, k::Int, W::Weights, n::Int)
+    θ, s, p, c0, i = W.θ, W.down, W.first + W.across * (j - 1), constant(W, j), 1
     @inbounds while i + 3 <= k
         add_columns!(C, j, A, i, (θ[p], θ[p+s], θ[p+2s], θ[p+3s]), i == 1, c0, n)
         i, p = i + 4, p + 4s
@@ -70,53 +85,55 @@ by_blas(k, m) = k >= 256 && m >= 16
 by_blas(l::Layer) = by_blas(l.fan_in, l.width)
 
 """
-    combine!(C, m, A, k, θ, o, si, sj, oc, n)
+    combine!(C, m, A, k, W, n)
 
-C[r, j] = θ[oc + j] + Σᵢ A[r, i] θ[o + si(i - 1) + sj(j - 1)] for j in 1:m, i in 1:k; `oc < 0` is no constant.
+C[r, j] = c_j + Σᵢ A[r, i] W[i, j] for j in 1:m, i in 1:k and the first `n` rows, with the constants c of `W`.
 """
-function combine!(C::Matrix{T}, m::Int, A::Matrix{T}, k::Int, θ, o::Int, si::Int, sj::Int, oc::Int, n::Int) where {T}
-    constant(j) = oc < 0 ? zero(T) : @inbounds θ[oc+j]
+function combine!(C::Matrix{T}, m::Int, A::Matrix{T}, k::Int, W::Weights, n::Int) where {T}
     if by_blas(k, m)
         @inbounds for j in 1:m
-            c0 = constant(j)
+            c0 = constant(W, j)
             @lanes r n C[r, j] = c0
         end
-        gemm!('N', si == 1 ? 'N' : 'T', n, m, k, one(T), A, 1, size(A, 1), θ, o, max(si, sj), one(T), C, 1, size(C, 1))
+        weights = Panel(W.θ, W.first, max(W.down, W.across))
+        gemm!('N', W.down == 1 ? 'N' : 'T', n, m, k, Panel(A), weights, Panel(C))
     elseif by_tile(T, k, m, n)
-        combine_tiles!(C, m, A, k, θ, o, si, sj, oc, n)
+        combine_tiles!(C, m, A, k, W, n)
     else
         for j in 1:m
-            combine_column!(C, j, A, k, θ, o + sj * (j - 1), si, constant(j), n)
+            combine_column!(C, j, A, k, W, n)
         end
     end
     return C
 end
 
-function combine_tiles!(C::Matrix{T}, m::Int, A::Matrix{T}, k::Int, θ, o::Int, si::Int, sj::Int, oc::Int, n::Int) where {T<:BlasReal}
+function combine_tiles!(C::Matrix{T}, m::Int, A::Matrix{T}, k::Int, W::Weights, n::Int) where {T<:BlasReal}
     for r in 1:2*width(register(T)):n
         j = 1
         while j + 3 <= m
-            combine_tile!(Val(4), Val(2), C, j, A, k, θ, o + sj * (j - 1), si, sj, oc < 0 ? -1 : oc + j, r)
+            combine_tile!(Val(4), Val(2), C, j, A, k, W, r)
             j += 4
         end
         while j <= m
-            combine_tile!(Val(1), Val(2), C, j, A, k, θ, o + sj * (j - 1), si, sj, oc < 0 ? -1 : oc + j, r)
+            combine_tile!(Val(1), Val(2), C, j, A, k, W, r)
             j += 1
         end
     end
     return C
 end
-combine_tiles!(C::Matrix, m, A, k, θ, o, si, sj, oc, n) = C
+combine_tiles!(C::Matrix, m, A, k, W, n) = C
+
+"The weights of a layer as they multiply its input, and, without constants, as they multiply what comes back."
+forth(θ, l::Layer) = Weights(θ, l.offset + 1, 1, l.fan_in, l.bias ? bias_offset(l) : -1)
+forth_linear(θ, l::Layer) = Weights(θ, l.offset + 1, 1, l.fan_in, -1)
+back(θ, l::Layer) = Weights(θ, l.offset + 1, l.fan_in, 1, -1)
 
 "H = A Wᵀ + b, or one column of it"
-linear!(H, A, θ, l::Layer, n) =
-    combine!(H, l.width, A, l.fan_in, θ, l.offset + 1, 1, l.fan_in, l.bias ? bias_offset(l) : -1, n)
-linear_column!(H::Matrix{T}, j, A, θ, l::Layer, n) where {T} =
-    combine_column!(H, j, A, l.fan_in, θ, l.offset + 1 + l.fan_in * (j - 1), 1,
-                    l.bias ? θ[bias_offset(l)+j] : zero(T), n)
+linear!(H, A, θ, l::Layer, n) = combine!(H, l.width, A, l.fan_in, forth(θ, l), n)
+linear_column!(H, j, A, θ, l::Layer, n) = combine_column!(H, j, A, l.fan_in, forth(θ, l), n)
 
 "E = Δ W, the derivative with respect to the layer's input"
-pullback!(E, Δ, θ, l::Layer, n) = combine!(E, l.fan_in, Δ, l.width, θ, l.offset + 1, l.fan_in, 1, -1, n)
+pullback!(E, Δ, θ, l::Layer, n) = combine!(E, l.fan_in, Δ, l.width, back(θ, l), n)
 
 "C = D ∘ E in columns 1:k"
 function hadamard!(C, D, E, n::Int, k::Int)
@@ -187,7 +204,10 @@ end
 in_one_product(l::Layer) = l.fan_in >= 4 && l.width > 1
 
 function accumulate_weights!(g, Δ::Matrix{T}, A::Matrix{T}, l::Layer, n::Int) where {T}
-    in_one_product(l) && return gram!(g, l.offset, l.fan_in, l.fan_in, l.width, A, 1, Δ, 1, n)
+    if in_one_product(l)
+        gram!(Panel(g, l.offset + 1, l.fan_in), l.fan_in, l.width, Panel(A), Panel(Δ), n)
+        return g
+    end
     for j in 1:l.width
         accumulate_weights!(g, Δ, j, A, l, 1, n)
     end

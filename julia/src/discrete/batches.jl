@@ -1,26 +1,28 @@
 """
-    Batches(net, batchsize, seed)
+    Batches(net, batchsize, seed, shuffled)
 
-Batches of the samples of `net`, in a new random order each epoch (Fisher and Yates, from the last place down, by the
-generator of [`random_params`](@ref)); the last one of an epoch is smaller where `batchsize` does not divide the number of
+Batches of the samples of `net`, in their own order or in a new random one each epoch (Fisher and Yates, from the last place
+down, by the generator of [`random_params`](@ref)); the last one of an epoch is smaller where `batchsize` does not divide the number of
 samples. `net` here is a network with the layers, loss and regularisers of the other, whose samples are overwritten:
-everything that nets can do is done to a batch.
+everything that nets can do is done to a batch. `whole` is `net` under the constraint of the descent, if there is one.
 """
 mutable struct Batches{T}
     source::Net{T}
     net::Net{T}
+    whole::AbstractNet{T}
     size::Int
     order::Vector{Int}
     position::Int           # samples of this epoch that have been used
     rng::Xoshiro256
+    shuffled::Bool
 end
 
-function Batches(source::Net{T}, batchsize::Int, seed) where {T}
+function Batches(source::Net{T}, batchsize::Int, seed, shuffled) where {T}
     check_data(source)
     shape = (zeros(T, n_features(source), batchsize), zeros(T, n_outputs(source), batchsize))
     net = with_data(source, shape...)
     N = source.n_samples
-    return Batches{T}(source, net, batchsize, collect(1:N), N, Xoshiro256(seed))
+    return Batches{T}(source, net, net, batchsize, collect(1:N), N, Xoshiro256(seed), shuffled)
 end
 
 function shuffle!(order::Vector{Int}, rng::Xoshiro256)
@@ -35,7 +37,7 @@ end
 function next!(batches::Batches)
     source, net, N = batches.source, batches.net, length(batches.order)
     if batches.position == N
-        shuffle!(batches.order, batches.rng)
+        batches.shuffled && shuffle!(batches.order, batches.rng)
         batches.position = 0
     end
     m = min(batches.size, N - batches.position)
@@ -48,7 +50,7 @@ function next!(batches::Batches)
     end
     net.n_samples = m
     batches.position += m
-    return net
+    return batches.whole
 end
 
 place(net::Net, i::Int) = (net.blocks[(i-1)÷BLOCK+1], (i - 1) % BLOCK + 1)
@@ -66,10 +68,15 @@ function copy_sample!(to::Net, k::Int, from::Net, i::Int)
 end
 
 "No batches where all samples, or infinitely many, are seen at once."
-make_batches(net::AbstractNet, batchsize, seed) = batchsize === nothing ? nothing :
+make_batches(net::AbstractNet, batchsize, seed, shuffled) = batchsize === nothing ? nothing :
     throw(ArgumentError("batchsize is $batchsize, but a $(typeof(net)) has no samples to choose from: leave it out"))
-function make_batches(net::Net, batchsize, seed)
+function make_batches(net::Constrained, batchsize, seed, shuffled)
+    batches = make_batches(net.net, batchsize, seed, shuffled)
+    batches === nothing || (batches.whole = Constrained(batches.whole, net.constraint))
+    return batches
+end
+function make_batches(net::Net, batchsize, seed, shuffled)
     batchsize === nothing && return nothing
     batchsize >= 1 || throw(ArgumentError("batchsize is $batchsize; at least 1 is needed"))
-    return batchsize >= n_samples(net) ? nothing : Batches(net, Int(batchsize), seed)
+    return batchsize >= n_samples(net) ? nothing : Batches(net, Int(batchsize), seed, shuffled)
 end

@@ -1,7 +1,7 @@
 # The loop that all discrete methods share: evaluations, stops, best point, trajectory.
 
 """
-    Descent(net, method, x0, tauinv, batchsize, seed)
+    Descent(net, method, x0, options)
 
 Where a descent is. `x` has made `clock.step` steps; the point `seen` is the last one whose loss on all samples is known,
 and `best` the lowest of these.
@@ -25,12 +25,11 @@ mutable struct Descent{T<:AbstractFloat}
     nfev::Int
 end
 
-function Descent(net::AbstractNet{T}, method::DiscreteMethod, x0::Vector{T}, tauinv, batchsize, seed) where {T}
-    n = n_params(net)::Int
-    tauinv isa Real || length(tauinv) == n ||
-        throw(DimensionMismatch("tauinv has length $(length(tauinv)), the net has $n parameters."))
+function Descent(net::AbstractNet{T}, method::DiscreteMethod, x0::Vector{T}, options::FlowOptions) where {T}
+    n, tauinv = n_params(net)::Int, options.tauinv
     rates = tauinv isa Real ? fill(T(tauinv), n) : Vector{T}(tauinv)
-    return Descent{T}(net, make_batches(net, batchsize, seed), rates, Clock(method), copy(x0), zeros(T, n),
+    batches = make_batches(net, options.batchsize, options.seed, options.shuffle)
+    return Descent{T}(net, batches, rates, Clock(method), copy(x0), zeros(T, n),
                       Ref(zero(T)), copy(x0), 0, 0.0, T(NaN), NaN, copy(x0), T(Inf), Inf, 0)
 end
 
@@ -38,7 +37,7 @@ end
 function evaluate!(d::Descent)
     d.nfev += 1
     value_and_gradient_into!(d.value, d.g, d.net, d.x)
-    gnorm = free_maximum(d.g, d.rates)
+    gnorm = finite_maximum(d.g)
     isfinite(d.value[]) && isfinite(gnorm) || return false
     d.loss, d.gnorm, d.t, d.seen_step = d.value[], gnorm, d.clock.t, d.clock.step
     copyto!(d.seen, d.x)
@@ -64,7 +63,7 @@ function advance!(d::Descent, @nospecialize(method::DiscreteMethod), @nospeciali
     if d.batches !== nothing
         d.nfev += 1
         value_and_gradient_into!(d.value, d.g, next!(d.batches), d.x)
-        isfinite(d.value[]) && isfinite(free_maximum(d.g, d.rates)) || return false
+        isfinite(d.value[]) && isfinite(finite_maximum(d.g)) || return false
     end
     set_rate!(d.clock, method.schedule)
     step!(state, d.x, d.g, d.rates, d.clock)
@@ -126,8 +125,8 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
     best = isfinite(d.best_loss) ? LowestPoint{T}(d.best, d.best_loss, d.best_gnorm) : nothing
     time_run = elapsed(monitor)
     trajectory = observe(Trajectory(recorder), limits.observables, monitor, reason)
-    return FlowResult{T}(d.seen, d.loss, d.gnorm, d.t, reason, d.seen_step, 0, d.nfev, 0, time_run,
-                         method_name(method)::String, trajectory, nothing, 0, best)
+    return FlowResult{T}(x=d.seen, loss=d.loss, gnorm=d.gnorm, t=d.t, stopped_by=reason, iterations=d.seen_step,
+                         nfev=d.nfev, time_run=time_run, alg=method_name(method)::String, trajectory=trajectory, best=best)
 end
 
 "Whether the event happened in the last step; between steps there is nothing to locate it on."

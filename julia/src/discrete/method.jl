@@ -2,7 +2,8 @@
     DiscreteMethod
 
 What a user chooses to descend by steps instead of following the flow: [`GradientDescent`](@ref), [`Momentum`](@ref),
-[`Nesterov`](@ref), [`RMSprop`](@ref), [`Adam`](@ref), [`AdamW`](@ref). A method has fields `learning_rate` and
+[`Nesterov`](@ref), [`RMSprop`](@ref), [`Adam`](@ref), [`AdamW`](@ref), or a rule of one's own by [`UpdateRule`](@ref). A
+method has fields `learning_rate` and
 `schedule` and implements
 
 - `descent_state(method, T, n)`: what it remembers from step to step;

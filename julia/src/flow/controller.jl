@@ -45,12 +45,12 @@ end
 reject_factor(c::Controller, err::Float64) = clamp(SAFETY * err^(-1 / c.order), MIN_FACTOR, SAFETY)
 
 """
-Root mean square over the parameters that move of the error in `x` relative to `abstol + reltol * |x|`.
+Root mean square over the parameters of the error in `x` relative to `abstol + reltol * |x|`.
 Not finite if anything in it is not.
 """
 function error_norm(problem::FlowProblem{T}, state::FlowState{T}) where {T}
     return weighted_norm(state.err, state.y, state.ynew, problem.root, T(state.abstol), T(state.reltol),
-                         max(problem.n_free, 1))
+                         max(problem.n, 1))
 end
 
 function weighted_norm(v::Vector{T}, y::Vector{T}, z::Vector{T}, root::Vector{T}, abstol::T, reltol::T,
@@ -70,7 +70,7 @@ A first step after Hairer, Nørsett and Wanner, Solving ODEs I, II.4: from the s
 derivative and, by an Euler step, its second derivative. Costs one gradient.
 """
 function initial_step!(problem::FlowProblem{T}, state::FlowState{T}, maxT::Float64, order::Int) where {T}
-    root, abstol, reltol, n = problem.root, T(state.abstol), T(state.reltol), max(problem.n_free, 1)
+    root, abstol, reltol, n = problem.root, T(state.abstol), T(state.reltol), max(problem.n, 1)
     d0 = weighted_norm(state.y, state.y, state.y, root, abstol, reltol, n)
     d1 = weighted_norm(state.g, state.y, state.y, root, abstol, reltol, n)
     h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1

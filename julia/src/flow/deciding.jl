@@ -25,7 +25,7 @@ end
 # Normals and pulls of what is judged, with the sides as they are, and the whole gradient there in `g`.
 function pulls!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
     value_and_gradient_at!(g, problem, y)
-    θ, last = parameters(problem, y), 0
+    θ, last = full(problem.net, parameters(problem, y)), 0
     resize!(kinks.pull, length(kinks.judged))
     room!(kinks.normals, length(kinks.judged), problem.n)
     for (i, c) in enumerate(kinks.judged)

@@ -35,15 +35,15 @@ end
 
 # What the last steps have cost, how far they led and how far they would have led without kinks; the rate of the other
 # way.
-mutable struct KinkWatch
-    steps::Int
-    covered::Float64
-    wanted::Float64
-    cost::Float64          # at their begin
-    rate::Float64
-    wait::Int              # stretches until the other way is tried
-    patience::Int          # the next `wait`
-    trial::Bool
+Base.@kwdef mutable struct KinkWatch
+    steps::Int = 0
+    covered::Float64 = 0
+    wanted::Float64 = 0
+    cost::Float64 = 0      # at their begin
+    rate::Float64 = 0
+    wait::Int = 0          # stretches until the other way is tried
+    patience::Int = 1      # the next `wait`
+    trial::Bool = false
     crowded::Float64       # the part of a step that is so little that the other way is tried
 end
 
@@ -52,7 +52,8 @@ end
 
 Where the flow is, as seen from the kinks of `net`; `nothing` if there are none, or so many that they blur.
 
-- `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks
+- `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks; `whole`, `sided`: what the flow
+  is one of, the same unless it is constrained
 - `rows`: samples in each block
 - `active`: what slides, `slack` by how much its weight may leave [0, 1]; `fellows`: what stays at its kink because its
   normal depends on theirs; `recent` and `doubts`: what was met lately, and how often
@@ -65,50 +66,58 @@ Where the flow is, as seen from the kinks of `net`; `nothing` if there are none,
 - `met`: what reached a kink, or should leave it, in this step; `step`: the polynomial of the step, of the given degree
 - `frozen`: steps are made on one side of every kink; `passes`: forward passes spent on that; `watch`: whether it pays
 """
-mutable struct Kinks{T<:AbstractFloat}
+Base.@kwdef mutable struct Kinks{T<:AbstractFloat}
     plain::Net{T}
     net::Net{T}
+    whole::AbstractNet{T}
+    sided::AbstractNet{T}
     rows::Vector{Int}
-    active::Vector{Contact}
-    slack::Vector{T}
-    fellows::Vector{Fellow{T}}
-    judged::Vector{Contact}
-    normals::Vector{Vector{T}}
-    pull::Vector{T}
-    leeway::Vector{T}
-    leader::Vector{Int}
-    ratio::Vector{T}
-    recent::Vector{Contact}
-    doubts::Vector{Int}
-    weight::Vector{T}
-    weight_early::Vector{T}
-    weight_late::Vector{T}
-    strength::Vector{T}
-    share::Vector{T}
-    basis::Vector{Vector{T}}
-    triangle::Matrix{T}
-    known::Bool
-    met::Vector{Contact}
-    step::Vector{T}
-    degree::Int
-    cut::Bool                   # `step` has been cut at a kink
-    frozen::Bool
-    passes::Int
+    active::Vector{Contact} = Contact[]
+    slack::Vector{T} = T[]
+    fellows::Vector{Fellow{T}} = Fellow{T}[]
+    judged::Vector{Contact} = Contact[]
+    normals::Vector{Vector{T}} = Vector{T}[]
+    pull::Vector{T} = T[]
+    leeway::Vector{T} = T[]
+    leader::Vector{Int} = Int[]
+    ratio::Vector{T} = T[]
+    recent::Vector{Contact} = Contact[]
+    doubts::Vector{Int} = Int[]
+    weight::Vector{T} = T[]
+    weight_early::Vector{T} = T[]
+    weight_late::Vector{T} = T[]
+    strength::Vector{T} = T[]
+    share::Vector{T} = T[]
+    basis::Vector{Vector{T}} = Vector{T}[]
+    triangle::Matrix{T} = zeros(T, 0, 0)
+    known::Bool = false
+    met::Vector{Contact} = Contact[]
+    step::Vector{T} = T[]
+    degree::Int = 0
+    cut::Bool = false  # `step` has been cut at a kink
+    frozen::Bool = false
+    passes::Int = 0
     watch::KinkWatch
-    x::Vector{T}
-    y::Vector{T}
-    g::Vector{T}
-    normal::Vector{T}
-    above::Vector{T}            # derivatives by the units of a layer
-    below::Vector{T}
+    x::Vector{T} = zeros(T, n_params(whole))
+    y::Vector{T} = zeros(T, n_params(whole))
+    g::Vector{T} = zeros(T, n_params(whole))
+    normal::Vector{T} = zeros(T, n_params(whole))
+    wide::Vector{T} = zeros(T, net.n_params)          # a normal in all parameters
+    above::Vector{T} = zeros(T, widest(net.layers))   # derivatives by the units of a layer
+    below::Vector{T} = zeros(T, widest(net.layers))
 end
 
 # With a million pre-activations each jumps the gradient by so little, and so many are met in every step, that error
 # control does better. (The matrices of `KinkSides` take 40 MB there.)
 const MOST_SIDES = 1_000_000
 
+widest(layers) = maximum(l -> max(l.width, l.fan_in), layers)
+
 Kinks(::AbstractNet) = nothing
-function Kinks(net::Net{T}) where {T}
+Kinks(net::Net) = Kinks(net, net)
+Kinks(net::Constrained) = innermost(net) isa Net ? Kinks(innermost(net), net) : nothing
+
+function Kinks(net::Net{T}, whole::AbstractNet{T}) where {T}
     found = Tuple{Int,Int,Int,T,T}[]
     for (l, layer) in enumerate(net.layers), columns in layer.columns
         positions, jumps = kinks_of(columns.activation)::Tuple{Vector{Float64},Vector{Float64}}
@@ -123,12 +132,8 @@ function Kinks(net::Net{T}) where {T}
     copy = Net{T}(net.layers, sided, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
                   make_shares(T, net.layers, sided, length(net.shares)), nothing)
     rows = [min(BLOCK, net.n_samples - (b - 1) * BLOCK) for b in 1:length(sided)]
-    P, widest = net.n_params, maximum(l -> max(l.width, l.fan_in), net.layers)
-    z(n) = zeros(T, n)
-    watch = KinkWatch(0, 0.0, 0.0, 0.0, 0.0, 0, 1, false, count < MANY_SIDES ? STANDSTILL : CROWDED)
-    return Kinks{T}(net, copy, rows, Contact[], T[], Fellow{T}[], Contact[], Vector{T}[], T[], T[], Int[], T[],
-                    Contact[], Int[], T[], T[], T[], T[], T[], Vector{T}[], zeros(T, 0, 0), false, Contact[], T[], 0, false, false, 0, watch, z(P), z(P), z(P), z(P), z(widest),
-                    z(widest))
+    watch = KinkWatch(crowded=count < MANY_SIDES ? STANDSTILL : CROWDED)
+    return Kinks{T}(plain=net, net=copy, whole=whole, sided=around(copy, whole), rows=rows, watch=watch)
 end
 
 # A user's function may not be defined everywhere, or jump itself: then nothing is known of its kinks.
@@ -150,8 +155,9 @@ side!(kinks::Kinks, c::Contact, value) = @inbounds sides(kinks, c).side[c.row, c
 function forward_kinks!(kinks::Kinks, x)
     net = kinks.net
     kinks.passes += 1
+    θ = full(kinks.sided, x)
     for block in net.blocks
-        forward!(net.shares[1].workspace, net, x, block, 0)
+        forward!(net.shares[1].workspace, net, θ, block, 0)
     end
     return nothing
 end
@@ -304,7 +310,7 @@ function begin_kinks!(kinks::Kinks{T}, problem, x, degree::Int) where {T}
     watch!(kinks.net, kinks.plain.monitor)
     kinks.degree = degree
     resize!(kinks.step, problem.n * (degree + 1))
-    problem.net = kinks.net
+    problem.net = kinks.sided
     freeze!(kinks, x)
     return nothing
 end
@@ -355,7 +361,7 @@ function review!(kinks::Kinks, problem, x, step::Float64, whole::Float64)
         w.rate, w.trial = rate, true
     end
     kinks.frozen ? thaw!(kinks) : freeze!(kinks, x)
-    problem.net = kinks.frozen ? kinks.net : kinks.plain
+    problem.net = kinks.frozen ? kinks.sided : kinks.whole
     return true
 end
 
@@ -383,7 +389,7 @@ function ignore_kinks!(kinks::Kinks, problem, state)
     w.wait, w.patience = w.patience, min(4 * w.patience, MOST_PATIENCE)
     w.steps, w.covered, w.wanted, w.trial = 0, 0.0, 0.0, false
     thaw!(kinks)
-    problem.net = kinks.plain
+    problem.net = kinks.whole
     evaluate_point!(problem, state)
     return nothing
 end

@@ -123,7 +123,7 @@ function model_gradient!(g::Vector{T}, problem::FlowProblem{T}, state::FlowState
         slope = (b[i] - y[i]) * inverse_step
         change += (g[i] + slope) * u[i]
         g[i] = slope
-        problem.root[i] > 0 && (largest = max(largest, abs(Float64(slope / problem.root[i]))))
+        largest = max(largest, abs(Float64(slope / problem.root[i])))
     end
     state.lossnew = problem.value[] + change / 2
     state.gnormnew = largest

@@ -14,6 +14,7 @@ The options of [`flow`](@ref), all of them with defaults:
 - `maxtime`: seconds; `maxiterations`: accepted steps
 - `min_gnorm`: stop when ‖∇L‖_∞ ≤ `min_gnorm`; `minloss`: stop when the loss is ≤ `minloss`, if that is positive
 - `tauinv`: a number or P numbers ≥ 0; zero freezes a parameter (its gradient does not count for `min_gnorm`)
+- `constraint`: a [`Constraint`](@ref) that the parameters obey, from the nearest point to the start that does
 - `dt`: first step, chosen from the data by default
 - `dense`: keep the whole flow as a [`DenseOutput`](@ref)
 - `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many: those that straight lines in
@@ -24,8 +25,10 @@ The options of [`flow`](@ref), all of them with defaults:
 - `observables`: pairs `name => f`, such as `["test loss" => x -> loss(test_net, x)]`, each `f` a function of x that
   returns a number, or a vector whose entries are called `name[1]` and so on: recorded at the points of the trajectory,
   `res.trajectory["test loss"]`. See [`Recording`](@ref) for those that are there already.
-- `batchsize`, `seed`: a discrete method sees so many samples a step, in an order that is drawn anew each epoch, or all
-  of them. Loss and gradient norm of all samples are known, and points recorded, about once an epoch; with
+- `batchsize`, `seed`, `shuffle`: a discrete method sees so many samples a step, or all of them; in an order that is drawn
+  anew each epoch or, without `shuffle`, in that of the data. A flow follows the loss of one batch for `batch_steps`
+  accepted steps, then that of the next; `maxiterations` counts batches then. Loss and gradient norm of all samples are
+  known, and points recorded, about once an epoch; with
   `save_everystep` at every step
 """
 Base.@kwdef struct FlowOptions
@@ -38,6 +41,7 @@ Base.@kwdef struct FlowOptions
     min_gnorm::Float64 = 0.0
     minloss::Float64 = 0.0
     tauinv::Any = 1.0
+    constraint::Union{Nothing,Constraint} = nothing
     dt::Union{Nothing,Float64} = nothing
     dense::Bool = false
     save_everystep::Bool = false
@@ -46,6 +50,16 @@ Base.@kwdef struct FlowOptions
     observables::Any = ()
     batchsize::Union{Nothing,Int} = nothing
     seed::UInt64 = 0
+    shuffle::Bool = true
+    batch_steps::Int = 10
+end
+
+"The same options, or result, but for these fields."
+function changed(old::O; new...) where {O}
+    new = values(new)
+    fields = Any[convert(fieldtype(O, name), get(new, name, getfield(old, name))) for name in fieldnames(O)]
+    # The constructor would be compiled for every combination of types that these have.
+    return ccall(:jl_new_structv, Any, (Any, Ptr{Any}, UInt32), O, fields, length(fields))::O
 end
 
 "How many points a trajectory keeps at most; zero is all."

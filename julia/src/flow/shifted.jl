@@ -179,4 +179,4 @@ end
 
 "Norm of `v` relative to the tolerance at the current point."
 point_norm(v::Vector{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T} =
-    weighted_norm(v, state.y, state.y, problem.root, T(state.abstol), T(state.reltol), max(problem.n_free, 1))
+    weighted_norm(v, state.y, state.y, problem.root, T(state.abstol), T(state.reltol), max(problem.n, 1))

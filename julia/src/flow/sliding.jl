@@ -4,7 +4,7 @@ slides(problem::FlowProblem) = problem.kinks !== nothing && !isempty(problem.kin
 
 "The scaled normal of a kink, the derivative of its pre-activation, in `kinks.normal`; activations are in `workspace`."
 function normal!(kinks::Kinks{T}, problem::FlowProblem{T}, c::Contact, θ) where {T}
-    net, block, n = kinks.net, kinks.net.blocks[c.block], fill!(kinks.normal, zero(T))
+    net, block, n = kinks.net, kinks.net.blocks[c.block], fill!(kinks.wide, zero(T))
     ws, k, r = net.shares[1].workspace, sides(kinks, c), c.row
     Δ, e = kinks.above, kinks.below
     fill!(Δ, zero(T))
@@ -28,6 +28,7 @@ function normal!(kinks::Kinks{T}, problem::FlowProblem{T}, c::Contact, θ) where
             Δ[i] = e[i] * D[r, i]
         end
     end
+    n = pull_back!(kinks.normal, kinks.whole, n)
     n .*= problem.root
     return n
 end
@@ -87,7 +88,7 @@ end
 "Keep of the scaled gradient at `y` what is tangential to the kinks slid along; what each normal had goes to `share`."
 function project_gradient!(g::Vector{T}, problem::FlowProblem{T}, y) where {T}
     kinks = problem.kinks::Kinks{T}
-    basis!(kinks, problem, parameters(problem, y), true)
+    basis!(kinks, problem, full(problem.net, parameters(problem, y)), true)
     m = length(kinks.active)
     share, R = resize!(kinks.share, m), kinks.triangle
     roundoff = 8 * eps(T) * maximum(abs, g)
@@ -117,7 +118,7 @@ end
 # (I - q qᵀ) H (I - q qᵀ), one q after the other, of the lower triangle.
 function project_hessian!(H::Matrix{T}, problem::FlowProblem{T}, y) where {T}
     kinks = problem.kinks::Kinks{T}
-    basis!(kinks, problem, parameters(problem, y), true)
+    basis!(kinks, problem, full(problem.net, parameters(problem, y)), true)
     v, n = kinks.normal, problem.n
     for k in eachindex(kinks.active)
         q = kinks.basis[k]
@@ -135,7 +136,7 @@ end
 
 function project_product!(out::Vector{T}, problem::FlowProblem{T}, y, v::Vector{T}) where {T}
     kinks = problem.kinks::Kinks{T}
-    basis!(kinks, problem, parameters(problem, y), false)
+    basis!(kinks, problem, full(problem.net, parameters(problem, y)), false)
     tangent = tangential!(copyto!(problem.v, v), kinks)
     problem.scaled && (tangent .*= problem.root)
     hvp!(out, problem.net, parameters(problem, y), tangent)
@@ -147,7 +148,6 @@ end
 function unscaled_maximum(g, root)
     largest, bad = 0.0, false
     @inbounds for i in eachindex(g)
-        root[i] > 0 || continue
         a = abs(Float64(g[i] / root[i]))
         bad |= !isfinite(a)
         largest = max(largest, a)
@@ -167,7 +167,7 @@ function weights!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
     resize!(kinks.weight, m)
     resize!(kinks.strength, m)
     m == 0 && return nothing
-    θ, last = parameters(problem, y), 0
+    θ, last = full(problem.net, parameters(problem, y)), 0
     for (i, c) in enumerate(kinks.active)
         pull, last = pull!(kinks, θ, c, last)
         for f in kinks.fellows

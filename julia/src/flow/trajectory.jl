@@ -54,6 +54,14 @@ function observe_each(r::Trajectory, observables, monitor, reason)
     return Trajectory(r.t, r.x, r.loss, r.gnorm, names, values)
 end
 
+function lifted(r::Trajectory{T}, C::Constraint{T}) where {T}
+    x = zeros(T, n_params(C), length(r))
+    for m in 1:length(r)
+        x[:, m] = embed(C, r.x[:, m])
+    end
+    return Trajectory(r.t, x, r.loss, r.gnorm, r.names, r.observables)
+end
+
 function Base.getindex(trajectory::Trajectory, name)
     k = findfirst(isequal(string(name)), trajectory.names)
     k === nothing && throw(ArgumentError("no observable $name was recorded; there are: $(join(trajectory.names, ", "))"))
@@ -71,30 +79,26 @@ full, drops those that are missed least: those that straight lines in log t betw
 logarithms of loss and gradient norm and in the parameters. So the points lie where something happens, whatever the clock
 reads at the end. With `samples == 0` it keeps every point.
 """
-mutable struct Recorder{T<:AbstractFloat}
+Base.@kwdef mutable struct Recorder{T<:AbstractFloat}
     n::Int
     samples::Int
-    count::Int
-    t::Vector{Float64}
-    x::Vector{T}
-    loss::Vector{T}
-    gnorm::Vector{Float64}
-    modelled::Vector{Bool}           # loss and gradient norm are those of a model, see `solve_newton!`
-    missed::Vector{Float64}          # how far lines are off, at most, on the way from the point before
-    lowest::Vector{T}                # loss so far
-    rough::Vector{Float64}           # how much log gnorm jumps between steps, around here
-    log_gnorms::Tuple{Float64,Float64}       # at the last two points that were recorded
-    before::Vector{Int}              # what `thin!` works in
-    after::Vector{Int}
-    cost::Vector{Float64}
+    capacity::Int = samples > 0 ? 2 * samples : 64                  # at first
+    count::Int = 0
+    t::Vector{Float64} = zeros(capacity)
+    x::Vector{T} = zeros(T, n * capacity)
+    loss::Vector{T} = zeros(T, capacity)
+    gnorm::Vector{Float64} = zeros(capacity)
+    modelled::Vector{Bool} = zeros(Bool, capacity)                  # loss and gradient norm are a model's, see `solve_newton!`
+    missed::Vector{Float64} = zeros(capacity)                       # how far lines are off, at most, since the point before
+    lowest::Vector{T} = zeros(T, capacity)                          # loss so far
+    rough::Vector{Float64} = zeros(capacity)                        # how much log gnorm jumps between steps, around here
+    log_gnorms::Tuple{Float64,Float64} = (NaN, NaN)                 # at the last two points that were recorded
+    before::Vector{Int} = zeros(Int, capacity)                      # what `thin!` works in
+    after::Vector{Int} = zeros(Int, capacity)
+    cost::Vector{Float64} = zeros(capacity)
 end
 
-function Recorder(::Type{T}, n::Int, samples::Int) where {T}
-    capacity = samples > 0 ? 2 * samples : 64
-    return Recorder{T}(n, samples, 0, zeros(capacity), zeros(T, n * capacity), zeros(T, capacity),
-                       zeros(capacity), zeros(Bool, capacity), zeros(capacity), zeros(T, capacity), zeros(capacity),
-                       (NaN, NaN), zeros(Int, capacity), zeros(Int, capacity), zeros(capacity))
-end
+Recorder(::Type{T}, n::Int, samples::Int) where {T} = Recorder{T}(n=n, samples=samples)
 
 function record!(r::Recorder, t, x, loss, gnorm, modelled::Bool=false)
     if r.count == length(r.t)
@@ -236,6 +240,16 @@ struct DenseOutput{T<:AbstractFloat}
     x0::Vector{T}
 end
 
+function lifted(sol::DenseOutput{T}, C::Constraint{T}) where {T}
+    _, m, steps = size(sol.coefficients)
+    coefficients = zeros(T, n_params(C), m, steps)
+    for k in 1:steps, d in 1:m
+        v = sol.coefficients[:, d, k]
+        coefficients[:, d, k] = d == 1 ? embed(C, v) : image(C, v)
+    end
+    return DenseOutput{T}(sol.t, coefficients, embed(C, sol.x0))
+end
+
 Base.show(io::IO, sol::DenseOutput) =
     print(io, "DenseOutput of ", length(sol.t) - 1, " steps on [", sol.t[1], ", ", sol.t[end], "]")
 
@@ -292,7 +306,7 @@ function interpolate_step!(c::Vector{T}, offset::Int, degree::Int, @nospecialize
     end
     problem.scaled || return nothing
     for m in 0:own, i in 1:n
-        root[i] > 0 && (c[offset+m*n+i] *= root[i])
+        c[offset+m*n+i] *= root[i]
     end
     return nothing
 end

@@ -124,18 +124,7 @@ parse_activation(text::String) =
 function compile_activation(code::String)
     complain(why) = throw(ArgumentError("the activation \"$code\" is not a scalar function of Julia, such as " *
                                         "\"x -> x * exp(-x^2)\": $why"))
-    parsed = try
-        Meta.parse(code)
-    catch err
-        complain(sprint(showerror, err))
-    end
-    parsed isa Expr && parsed.head in (:error, :incomplete) && complain(parsed.args[1])
-    f = try
-        Core.eval(Expressions, parsed)
-    catch err
-        complain(sprint(showerror, err))
-    end
-    f isa Function || complain("it is a $(typeof(f))")
+    f = evaluate_function(code, complain)
     custom = Custom(f)
     for x in (0.5, -0.5)
         value = try
@@ -153,12 +142,28 @@ function compile_activation(code::String)
     return custom
 end
 
+function evaluate_function(code::String, complain)
+    parsed = try
+        Meta.parse(code)
+    catch err
+        complain(sprint(showerror, err))
+    end
+    parsed isa Expr && parsed.head in (:error, :incomplete) && complain(parsed.args[1])
+    f = try
+        Core.eval(Expressions, parsed)
+    catch err
+        complain(sprint(showerror, err))
+    end
+    f isa Function || complain("it is a $(typeof(f))")
+    return f
+end
+
 "The network, loss and regularisers of `net` on other data."
 c_with_data(net::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid}, w::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
     other = Base.invokelatest(border_with_data, net_of(net), N, X, O, Y, w)
     unsafe_store!(out, keep!(other))
 end
-function border_with_data(net::Net{T}, N, X, O, Y, w) where {T}
+function border_with_data(net::AbstractNet{T}, N, X, O, Y, w) where {T}
     input, target, weights = border_data(T, n_features(net), N, X, O, Y, w)
     return with_data(net, input, target; weights=weights)
 end

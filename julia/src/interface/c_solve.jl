@@ -71,10 +71,14 @@ later(schedule, k0::Int) = k0 == 0 ? schedule : k -> schedule(k + k0)
 later(::Nothing, k0::Int) = nothing
 later(table::Vector{Float64}, k0::Int) = table[min(k0 + 1, length(table)):end]
 
+named_schedule(options, f) =
+    later(border_schedule(get(options, "schedule", nothing), f), Int(get(options, "first_step", 0)))
+
 function border_method(options, f)
     name = get(options, "alg", "auto")::String
+    haskey(options, "rule") && return border_rule(options, f)
     haskey(DISCRETE_METHODS, name) || return named_method(FLOW_METHODS, "alg", name)
-    schedule = later(border_schedule(get(options, "schedule", nothing), f), Int(get(options, "first_step", 0)))
+    schedule = named_schedule(options, f)
     settings = Dict{Symbol,Any}(:schedule => schedule)
     for option in ("learning_rate", "momentum", "alpha", "eps", "weight_decay")
         haskey(options, option) && (settings[Symbol(option)] = options[option])
@@ -83,13 +87,40 @@ function border_method(options, f)
     return DISCRETE_METHODS[name](; settings...)
 end
 
+const RULES = Dict{String,Any}()
+
+"`rule`: Julia code of a function, see [`UpdateRule`](@ref); `state`: the numbers that it begins with."
+function border_rule(options, f)
+    rule, state = user_rule(options)
+    return UpdateRule(rule; state=state, learning_rate=options["learning_rate"], schedule=named_schedule(options, f))
+end
+function user_rule(options)
+    state = Tuple(Float64.(options["state"]))
+    return get!(() -> compile_rule(options["rule"], state), RULES, string(options["rule"], state)), state
+end
+
+"The function that a user's rule stands for, tried out."
+function compile_rule(code::String, state::Tuple)
+    complain(why) = throw(ArgumentError("the rule \"$code\" is not a function of a parameter x, its gradient g, the rule's " *
+        "state s and the step k that returns a step and the state, such as \"(x, g, s, k) -> (g, s)\": $why"))
+    f = evaluate_function(code, complain)
+    answer = try
+        Base.invokelatest(f, 0.5, 0.25, state, 0)
+    catch err
+        complain(sprint(showerror, err))
+    end
+    answer isa Tuple{Real,NTuple{length(state),Real}} ||
+        complain("with $(length(state)) numbers of state it gives a $(typeof(answer))")
+    return f
+end
+
 border_solver(options) =
     named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")::String)
 
-"Load the packages that methods are named of, before the world that knows them is entered."
+"Load the packages that methods are named of, and compile a user's rule, before the world that knows them is entered."
 function load_providers(options)
     alg = get(options, "alg", "auto")::String
-    haskey(DISCRETE_METHODS, alg) || load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
+    haskey(options, "rule") ? user_rule(options) : haskey(DISCRETE_METHODS, alg) || load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
     load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "NewtonTrustRegion")::String, MINIMIZE_PROVIDERS)
     return nothing
 end
@@ -103,8 +134,25 @@ struct Solved
     optim::Any
     total_time::Float64
     compile_time::Float64
-    plain::Int64            # 1 where loss and gnorm are those of the data already
+    data_loss::Float64      # without the regularisers
+    data_gnorm::Float64
     provider::String
+end
+
+"Loss and gradient norm without the regularisers at a point of that loss and gradient norm."
+data_part(net, x, constraint::Constraint, loss, gnorm) =
+    data_part(Constrained(net, constraint), coordinates(constraint, x), nothing, loss, gnorm)
+data_part(net, x, ::Nothing, loss, gnorm) = unregularised(net) ? (loss, gnorm) : data_terms(net, x)
+
+"""
+The constraint of a run from `x`, or `nothing`: `{freeze: […], tie: [[…], …]}` as for [`Constraint`](@ref), or `{first: […],
+rows: […], values: […], c: […]}`, its fields.
+"""
+border_constraint(::Nothing, x) = nothing
+function border_constraint(what::Dict, x::Vector{T}) where {T}
+    haskey(what, "c") &&
+        return Constraint{T}(Int.(what["first"]), Int.(what["rows"]), T.(what["values"]), T.(what["c"]))
+    return Constraint(x; freeze=Int.(what["freeze"]), tie=[Int.(group) for group in what["tie"]])
 end
 
 border_solve(q::Question, x, what, options, tauinv, report, f) =
@@ -114,26 +162,30 @@ border_solve(q::Question, x, what, options, tauinv, report, f) =
 function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     x0 = copy(parameters(net, x))
     τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
+    C = border_constraint(get(options, "constraint", nothing), x0)
+    options = merge(options, Dict("constraint" => C))
     flows, minimizes = what != "minimize", what != "flow"
     alg = flows ? border_method(options, f) : nothing
     solver = minimizes ? border_solver(options) : nothing
-    compile_time = (flows ? warm_up(net, alg, haskey(options, "batchsize")) : 0.0) +
-                   (minimizes ? warm_up(net, solver, false) : 0.0)
+    subject = C === nothing ? net : Constrained(net, C)
+    compile_time = (flows ? warm_up(subject, alg, haskey(options, "batchsize")) : 0.0) +
+                   (minimizes ? warm_up(subject, solver, false) : 0.0)
     monitor = foreign_monitor(report, get(options, "everystep", false))
-    plain = Int64(unregularised(net) && all(>(0), τ))
     if what == "flow"
         ode = flow(net, x0, border_flow_options(options, alg, τ, f), monitor)
         last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
-        best = lowest(ode, ode.best)
-        return Solved(best.x, best.loss, best.gnorm, ode, nothing, ode.time_run, compile_time, plain, provider(alg))
+        best, optim, time, providers = lowest(ode, ode.best), nothing, ode.time_run, provider(alg)
     elseif what == "minimize"
-        optim = minimize(net, x0, border_minimize_options(options, solver), monitor)
+        best = optim = minimize(net, x0, border_minimize_options(options, solver), monitor)
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
-        return Solved(optim.x, optim.loss, optim.gnorm, nothing, optim, optim.time_run, compile_time, plain, provider(solver))
+        ode, time, providers = nothing, optim.time_run, provider(solver)
+    else
+        best = train(net, x0, border_flow_options(options, alg, τ, f), border_minimize_options(options, solver), monitor)
+        ode, optim, time = best.ode, best.optim, best.total_time
+        providers = optim === nothing ? provider(alg) : join(unique([provider(alg), provider(solver)]), "+")
     end
-    both = train(net, x0, border_flow_options(options, alg, τ, f), border_minimize_options(options, solver), monitor)
-    providers = both.optim === nothing ? provider(alg) : join(unique([provider(alg), provider(solver)]), "+")
-    return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain, providers)
+    return Solved(best.x, best.loss, best.gnorm, ode, optim, time, compile_time,
+                  data_part(net, best.x, C, best.loss, best.gnorm)..., providers)
 end
 
 "The options of a phase as the core has them: numbers and flags as they come, functions and methods in place of their names."
@@ -158,14 +210,16 @@ const WARM = Set{UInt}()
 The solvers compile at their first call, which takes seconds that no time limit should count and no Ctrl-C can end: so
 the first call is made here, on a few units and two samples.
 """
-function warm_up(net::Net, method::Auto, batches::Bool)
+function warm_up(net::AbstractNet, method::Auto, batches::Bool)
     stiff = stiff_method(n_params(net), sample_count(net))
     return warm_up(net, stiff, batches) + (stiff isa Exprb53s3 ? 0.0 : warm_up(net, Tsit5(), batches))
 end
-function warm_up(net::Net{T}, @nospecialize(method), batches::Bool) where {T}
-    kind = method isa DiscreteMethod ? typeof(method) : method
-    key = hash(batches, objectid(T) ⊻ objectid(kind))        # types themselves take 25 µs to hash
-    for l in net.layers, c in l.columns
+function warm_up(net::AbstractNet{T}, @nospecialize(method), batches::Bool) where {T}
+    inner = innermost(net)
+    inner isa Net || return 0.0
+    kind = method isa UpdateRule ? method.f : method isa DiscreteMethod ? typeof(method) : method
+    key = hash((batches, net isa Constrained), objectid(T) ⊻ objectid(kind))        # types themselves take 25 µs to hash
+    for l in inner.layers, c in l.columns
         key = hash(objectid(typeof(c.activation)), key)
     end
     key in WARM && return 0.0
@@ -178,7 +232,6 @@ function warm_up(net::Net{T}, @nospecialize(method), batches::Bool) where {T}
     push!(WARM, key)
     return seconds() - start
 end
-warm_up(net::AbstractNet, @nospecialize(method), batches::Bool) = 0.0
 
 const FIRST_CALL = Dict{String,Any}("maxtime_ode" => 10.0, "maxiterations_ode" => 2.0, "maxtime_optim" => 10.0,
                                     "maxiterations_optim" => 2.0)
@@ -188,8 +241,15 @@ first_call(tiny, method::FlowMethod, batches) =
     flow(tiny, random_params(1, tiny), border_flow_options(FIRST_CALL, method, 1.0, C_NULL), Monitor())
 first_call(tiny, method::DiscreteMethod, batches) =       # the user's schedule may be a function that counts its calls
     flow(tiny, random_params(1, tiny); alg=typeof(method)(), batchsize=batches ? 1 : nothing, maxiterations=2, maxtime=10)
+first_call(tiny, method::UpdateRule, batches) =
+    flow(tiny, random_params(1, tiny); alg=UpdateRule(method.f; state=method.state), batchsize=batches ? 1 : nothing,
+         maxiterations=2, maxtime=10)
 
 "A net of the same activations and loss, as small as can be."
+function miniature(net::Constrained)
+    inner = miniature(innermost(net))
+    return Constrained(inner, unconstrained(eltype(net.θ), n_params(inner)))
+end
 function miniature(net::Net{T}) where {T}
     nll = net.objective isa NegativeLogLikelihood
     specs = map(net.layers) do l

@@ -13,8 +13,9 @@ function facts()
         "flow_methods" => methods(FLOW_METHODS, FLOW_PROVIDERS),
         "discrete_methods" => [name => discrete_facts(name) for name in DISCRETE_METHODS.names],
         "minimizers" => methods(MINIMIZE_METHODS, MINIMIZE_PROVIDERS),
-        "flow_options" => defaults(FlowOptions),
-        "minimize_options" => defaults(MinimizeOptions),
+        "flow_options" => ["alg" => name_of(FLOW_METHODS, FlowOptions().alg); defaults(FlowOptions)],
+        "minimize_options" => ["optim_solver" => name_of(MINIMIZE_METHODS, MinimizeOptions().optim_solver);
+                               defaults(MinimizeOptions)],
         "stops" => [string(reason) => Stop.advice(reason) for reason in instances(Stop.Reason) if reason != Stop.running],
     ]
     io = IOBuffer()
@@ -29,6 +30,8 @@ function facts()
     print(io, "\n}\n")
     return String(take!(io))
 end
+
+name_of(registry::Registry, method) = first(name for name in registry.names if registry[name] == method)
 
 described(entry::Entry, provider) =
     ["summary" => entry.summary, "matrices" => entry.matrices, "provider" => provider]

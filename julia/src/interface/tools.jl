@@ -13,7 +13,8 @@ end
 function answer(q::OnSubspace, x0, options, monitor)
     o = border_minimize_options(options, border_solver(options))
     m = subspace_minloss(q.net, q.subspace, q.a, x0, o, monitor)
-    return Solved(m.x, m.loss, m.gnorm, nothing, m, m.time_run, 0.0, Int64(unregularised(q.net)), provider(o.optim_solver))
+    return Solved(m.x, m.loss, m.gnorm, nothing, m, m.time_run, 0.0, data_part(q.net, m.x, nothing, m.loss, m.gnorm)...,
+                  provider(o.optim_solver))
 end
 
 struct OnGrid{T} <: Question{T}
@@ -27,10 +28,12 @@ answer(q::OnGrid, x0, options, monitor) =
 struct Polishing{T} <: Question{T}
     net::AbstractNet{T}
     digits::Float64
+    constraint::Any
 end
 function answer(q::Polishing, x0, options, monitor)
     limits = border_minimize_options(options, NewtonTrustRegion())
-    r = polish(q.net, x0; digits=q.digits, maxtime=limits.maxtime, maxiterations=limits.maxiterations, monitor=monitor)
+    r = polish(q.net, x0; digits=q.digits, maxtime=limits.maxtime, maxiterations=limits.maxiterations, monitor=monitor,
+               constraint=border_constraint(q.constraint, x0))
     n = ceil(Int, q.digits)
     return (x=Float64.(r.x), exact_x=to_json(decimal.(r.x, n)), exact_loss=decimal(r.loss, n),
             exact_gnorm=decimal(r.gnorm, n), iterations=r.iterations, converged=r.converged,
@@ -45,6 +48,8 @@ end
 "A net, or only its layers where a question is about nothing else."
 layers_of(net::Net, options) = net.layers
 layers_of(net::InfiniteNet, options) = net.student.layers
+layers_of(net::Constrained, options) =
+    throw(ArgumentError("this is about all parameters of a network: give the net itself, without its constraint"))
 layers_of(::Nothing, options) = tool_layers(options, "layers", "n_features")
 tool_layers(options, name, features) = build_layers(parse_layers(options[name]), Int(options[features]))
 
@@ -63,14 +68,24 @@ const TOOLS = Dict{String,Function}(
     "hessian_blocks" => (net, o, a) -> hessian_blocks(net, finite(numbers(net, a[1]))),
     "tangent_kernel" => (net, o, a) -> tangent_kernel(net, finite(numbers(net, a[1]))),
     "data_terms" => (net, o, a) -> data_terms(net, finite(numbers(net, a[1]))),
+    "constrain" => (net, o, a) -> Constrained(net, border_constraint(o["constraint"], finite(numbers(net, a[1])))),
+    "nearest" => (net, o, a) -> begin
+        C = border_constraint(o["constraint"], finite(numbers(net, a[1])))
+        embed(C, coordinates(C, numbers(net, a[1])))
+    end,
+    "embed" => (net, o, a) -> embed(net.constraint, numbers(net, a[1])),
+    "coordinates_of" => (net, o, a) -> coordinates(net.constraint, finite(numbers(net, a[1]))),
+    "constraint" => (net, o, a) -> net.constraint,
     "gauss_hermite" => (net, o, a) -> gauss_hermite_grid(Int(o["n_features"]), Int(o["order"])),
     "trajectory_distance" => (net, o, a) -> border_distance(o, a),
     "classify" => (net, o, a) -> begin
-        c = classify(net, a[1]; gradient_tolerance=get(o, "gradient_tolerance", nothing))
+        x = numbers(net, a[1])
+        c = classify(net, x; gradient_tolerance=get(o, "gradient_tolerance", nothing),
+                     constraint=border_constraint(get(o, "constraint", nothing), x))
         (point=c, explanations=to_json(c.explanations))
     end,
     "split" => (net, o, a) -> split_unit(layers_of(net, o), a[1], whole(o, "layer", 1), whole(o, "unit", 1),
-                                         o["gamma"])[3],
+                                         o["gamma"], whole(o, "place", 1))[3],
     "grow" => (net, o, a) -> grown(layers_of(net, o), a[1], whole(o, "layer", 1), length(a) > 1 ? a[2] : nothing)[3],
     "shrink" => (net, o, a) -> shrunk(layers_of(net, o), a[1], whole(o, "layer", 1), whole(o, "unit", 1),
                                       haskey(o, "into") ? Int(o["into"]) : nothing)[3],
@@ -110,7 +125,7 @@ const TOOLS = Dict{String,Function}(
     "loss_grid" => (net, o, a) -> loss_grid(net, subspace_of(net, a), a[3:end]...),
     "on_subspace" => (net, o, a) -> OnSubspace(net, subspace_of(net, a), numbers(net, a[3])),
     "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
-    "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"])),
+    "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"]), get(o, "constraint", nothing)),
     "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),
     "escape" => (net, o, a) -> escape_saddle(net, numbers(net, a[1]); sign=o["sign"]),
     "passages" => (net, o, a) -> saddle_passages(net,

@@ -20,7 +20,7 @@ function workload()
         for (what, f) in ("derivatives" => derivatives_workload, "losses" => losses_workload, "flows" => flows_workload,
                           "discrete methods" => discrete_workload, "minimizers" => minimizers_workload,
                           "large nets" => large_workload, "landscape" => landscape_workload,
-                          "infinite data" => infinite_workload)
+                          "infinite data" => infinite_workload, "constraints" => constraints_workload)
             attempt(() -> Base.invokelatest(f, T), "$what in $T")
         end
     end
@@ -228,6 +228,8 @@ function discrete_workload(::Type{T}) where {T}
             outside_solve(net, x, "flow", merge((alg=alg, learning_rate=0.01, maxT=Inf, seed=1), rest))
         end
     end
+    outside_solve(net, x, "flow", (alg="UpdateRule", rule="(x, g, s, k) -> (g, s)", state=Float64[], learning_rate=0.01))
+    outside_solve(net, x, "flow", (alg="auto", batchsize=2, batch_steps=2, shuffle=false, maxT=1))
     return nothing
 end
 
@@ -334,6 +336,33 @@ function infinite_workload(::Type{T}) where {T}
         outside_tool(net, "classify", NamedTuple(), x)
     end
     outside_read(outside_tool(0, "gauss_hermite", (n_features=2, order=5)), "X", "w")
+    return nothing
+end
+
+function constraints_workload(::Type{T}) where {T}
+    net, x = student(T)
+    both = Dict("freeze" => [2], "tie" => [[1, -3]])
+    general = Dict("first" => collect(1:length(x)-1), "rows" => collect(1:length(x)-2), "values" => ones(length(x) - 2), "c" => x)
+    for rule in (both, general)
+        held = outside_tool(net, "constrain", (constraint=rule,), x)
+        z = Vector{T}(HANDLES[outside_tool(held, "coordinates_of", NamedTuple(), x)])
+        outside_derivatives(held, z)
+        outside_tool(net, "nearest", (constraint=rule,), x)
+        outside_read(outside_tool(held, "embed", NamedTuple(), z), "")
+        outside_read(outside_tool(held, "constraint", NamedTuple()), "first", "rows", "values", "c")
+        for f in ("jacobian", "gauss_newton", "data_terms", "classify")
+            outside_tool(held, f, NamedTuple(), z)
+        end
+        for solver in MINIMIZE_METHODS.names
+            outside_solve(net, x, "minimize", (optim_solver=solver, constraint=rule))
+        end
+        outside_solve(net, x, "train", (alg="auto", maxT=3, dense=true, constraint=rule, optim_solver="NewtonTrustRegion"))
+        outside_tool(net, "classify", (constraint=rule,), HANDLES[outside_solve(net, x, "minimize", (constraint=rule,))].x)
+    end
+    outside_solve(net, x, "flow", (alg="Adam", learning_rate=0.01, batchsize=2, seed=1, maxT=Inf, constraint=both))
+    kinked, y = student(T; f="relu", N=20)
+    outside_solve(kinked, y, "flow", (alg="auto", maxT=3, constraint=both))
+    outside_solve(outside_tool(net, "polishing", (digits=25, constraint=both)), x, "minimize", (maxiterations_optim=3,))
     return nothing
 end
 

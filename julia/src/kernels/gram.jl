@@ -40,18 +40,18 @@ end
 register(::Type{T}) where {T<:BlasReal} = Vec{div(32, sizeof(T)),T}
 
 "Vectors of four sums A[:, i:i+3]ᵀ B[:, j], …, A[:, i:i+3]ᵀ B[:, j+K-1] over `n` rows."
-@inline @generated function tile(::Val{K}, A::Matrix{T}, i::Int, B::Matrix{T}, j::Int, n::Int) where {K,T}
+@inline @generated function tile(::Val{K}, A::Panel{Matrix{T}}, i::Int, B::Panel{Matrix{T}}, j::Int, n::Int) where {K,T}
     V, s = register(T), [Symbol(:s, p, :_, q) for p in 1:4, q in 1:K]
     return quote
-        la, lb = size(A, 1), size(B, 1)
-        a0, b0 = (i - 1) * la, (j - 1) * lb
+        la, lb, a0, b0 = A.ld, B.ld, A.first - 1 + (i - 1) * A.ld, B.first - 1 + (j - 1) * B.ld
+        a, b = A.data, B.data
         $((:($x = zero($V)) for x in s)...)
-        GC.@preserve A B for r in 1:$(width(V)):n
+        GC.@preserve a b for r in 1:$(width(V)):n
             # The order matters: three registers for B, one for A and twelve sums are all there are.
-            $((:($(Symbol(:b, q)) = load($V, B, b0 + $(q - 1) * lb + r)) for q in 1:K)...)
+            $((:($(Symbol(:b, q)) = load($V, b, b0 + $(q - 1) * lb + r)) for q in 1:K)...)
             $((quote
-                a = load($V, A, a0 + $(p - 1) * la + r)
-                $((:($(s[p, q]) = muladd(a, $(Symbol(:b, q)), $(s[p, q]))) for q in 1:K)...)
+                x = load($V, a, a0 + $(p - 1) * la + r)
+                $((:($(s[p, q]) = muladd(x, $(Symbol(:b, q)), $(s[p, q]))) for q in 1:K)...)
             end for p in 1:4)...)
         end
         return $(Expr(:tuple, (:(sums($(s[:, q]...))) for q in 1:K)...))
@@ -79,58 +79,61 @@ columns_for(k::Int) = k + 3
 const PANEL = 9     # columns of B, 18 kB, that stay in the first-level cache
 
 """
-    gram!(C, o, ld, p, q, A, a, B, b, n; lower = false)
+    gram!(C, p, q, A, B, n; lower = false)
     gram!(C, A, B, n)
     gram!(C, Z, n)
 
-C += AᵀB over the first `n` rows, for C of p × q numbers behind the first `o` of an array, columns `ld` apart; the columns of
-`A` count from `a` on, those of `B` from `b` on, and `A` has three more than p. With `lower` only tiles that reach the lower
-triangle. The second form takes whole matrices, the third adds the lower triangle of ZᵀZ.
+C += AᵀB over the first `n` rows, for panels C of p × q numbers, A of p columns and three more behind, and B of q. With `lower`
+only tiles that reach the lower triangle. The second form takes whole matrices, the third adds the lower triangle of ZᵀZ.
 
 A few samples leave more time to the sums over registers than to the products; BLAS keeps no sums there (16 samples, 201
 columns: 25 against 41 µs; 112 samples: 136 against 123 µs).
 """
-function gram!(C::Array{T}, o::Int, ld::Int, p::Int, q::Int, A::Matrix{T}, a::Int, B::Matrix{T}, b::Int, n::Int,
+function gram!(C::Panel{<:Array{T}}, p::Int, q::Int, A::Panel{Matrix{T}}, B::Panel{Matrix{T}}, n::Int,
                lower::Bool=false) where {T<:BlasReal}
-    if n < 64 && !lower && p * q > 100
-        gemm!('T', 'N', p, q, n, one(T), A, 1 + (a - 1) * size(A, 1), size(A, 1), B, 1 + (b - 1) * size(B, 1), size(B, 1),
-              one(T), C, o + 1, ld)
-        return C
-    end
+    n < 64 && !lower && p * q > 100 && return gemm!('T', 'N', p, q, n, A, B, C)
+    ld = C.ld
     for panel in 1:PANEL:q
         last = min(panel + PANEL - 1, q)
         for i in (lower ? panel - mod(panel - 1, 4) : 1):4:p
-            j, rows, at = panel, p - i + 1, o + i + ld * (panel - 1)
+            j, rows, at = panel, p - i + 1, C.first - 1 + i + ld * (panel - 1)
             while j + 2 <= last && !(lower && j > i + 3)
-                x, y, z = tile(Val(3), A, a + i - 1, B, b + j - 1, n)
-                add!(C, at, rows, x)
-                add!(C, at + ld, rows, y)
-                add!(C, at + 2ld, rows, z)
+                x, y, z = tile(Val(3), A, i, B, j, n)
+                add!(C.data, at, rows, x)
+                add!(C.data, at + ld, rows, y)
+                add!(C.data, at + 2ld, rows, z)
                 j, at = j + 3, at + 3ld
             end
             while j <= last && !(lower && j > i + 3)
-                x, = tile(Val(1), A, a + i - 1, B, b + j - 1, n)
-                add!(C, at, rows, x)
+                x, = tile(Val(1), A, i, B, j, n)
+                add!(C.data, at, rows, x)
                 j, at = j + 1, at + ld
             end
         end
     end
-    return C
+    return nothing
 end
 
-function gram!(C::Array, o::Int, ld::Int, p::Int, q::Int, A::Matrix, a::Int, B::Matrix, b::Int, n::Int, lower::Bool=false)
-    @inbounds for j in 1:q, i in (lower ? j : 1):p
-        s = zero(eltype(C))
-        for r in 1:n
-            s += A[r, a+i-1] * B[r, b+j-1]
+function gram!(C::Panel, p::Int, q::Int, A::Panel, B::Panel, n::Int, lower::Bool=false)
+    @inbounds for j in 0:q-1, i in (lower ? j : 0):p-1
+        s = zero(eltype(C.data))
+        for r in 0:n-1
+            s += A.data[A.first+r+A.ld*i] * B.data[B.first+r+B.ld*j]
         end
-        C[o+i+ld*(j-1)] += s
+        C.data[C.first+i+C.ld*j] += s
     end
+    return nothing
+end
+
+function gram!(C::Matrix, A::Matrix, B::Matrix, n::Int)
+    gram!(Panel(C), size(C, 1), size(C, 2), Panel(A), Panel(B), n)
     return C
 end
 
-gram!(C::Matrix, A::Matrix, B::Matrix, n::Int) = gram!(C, 0, size(C, 1), size(C, 1), size(C, 2), A, 1, B, 1, n)
-gram!(C::Matrix, Z::Matrix, n::Int) = gram!(C, 0, size(C, 1), size(C, 1), size(C, 2), Z, 1, Z, 1, n, true)
+function gram!(C::Matrix, Z::Matrix, n::Int)
+    gram!(Panel(C), size(C, 1), size(C, 2), Panel(Z), Panel(Z), n, true)
+    return C
+end
 
 # For few samples the sums over registers at the end of each tile cost more than its products. Where the columns of Z are
 # the samples, there are none: a sample adds an outer product.

@@ -66,7 +66,7 @@ function noise(net::AbstractNet{T}, θ, largest) where {T}
 end
 
 """
-    classify(net, θ; gradient_tolerance = nothing) -> Classification
+    classify(net, θ; gradient_tolerance = nothing, constraint = nothing) -> Classification
 
 What kind of point θ is, from the exact Hessian and its eigenvalues λᵢ.
 
@@ -86,10 +86,16 @@ unit are free to second order only). Null directions that lead to infinity, wher
 into the derivative of one ([`roads_to_infinity`](@ref)), make the point *escaping*: no digits are left to tell that the
 loss still falls. Any other point is *escaping* if the loss falls without end from it (see [`escape_direction`](@ref)),
 else *not a fixed point*.
+
+With a [`Constraint`](@ref) all this is said of the loss as a function of its coordinates; `direction` is one in the parameters.
 """
-function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=nothing) where {T}
+function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=nothing, constraint=nothing) where {T}
     length(θ) == n_params(net) ||
         throw(DimensionMismatch("θ has $(length(θ)) entries, the net has $(n_params(net)) parameters"))
+    if constraint !== nothing
+        C = Constraint{T}(constraint)
+        return lifted(classify(Constrained(net, C), obeying(C, θ); gradient_tolerance=gradient_tolerance), C)
+    end
     T <: Union{Float32,Float64} || throw(ArgumentError("classify works in Float32 and Float64, not in $T"))
     θ = Vector{T}(θ)
     g = similar(θ)
@@ -138,6 +144,15 @@ function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=no
     end
     return Classification{T}(kind, index, nullity, value, T(supnorm(g)), F.values, τ, allowed, displacement,
                              step_tolerance, explanations, unexplained, direction)
+end
+
+"The coordinates of θ, which must obey the constraint."
+function obeying(C::Constraint{T}, θ) where {T}
+    z = coordinates(C, θ)
+    off = supnorm(embed(C, z) - Vector{T}(θ))
+    off <= sqrt(eps(T)) * (1 + norm(θ)) ||
+        throw(ArgumentError("θ does not obey the constraint: the nearest point that does is $off away in a parameter"))
+    return z
 end
 
 "The tolerance of eigenvalues, the Newton step over what lies beyond it, and whether there is such a tolerance."

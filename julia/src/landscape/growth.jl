@@ -113,23 +113,24 @@ function shrunk(old::Vector{Layer}, θ, layer::Int, i::Int, into)
 end
 
 """
-    split_neuron(net, θ, i, γ; layer = 1) -> net′, θ′
+    split_neuron(net, θ, i, γ; layer = 1, j = width + 1) -> net′, θ′
 
-Unit `i` twice: a copy with the same incoming weights becomes the last unit of its layer and takes the part 1 − γ of
-the outgoing weights. Outputs and data loss stay what they are for every γ (Fukumizu and Amari, Neural Networks 13,
+Unit `i` twice: a copy with the same incoming weights becomes unit `j` of its layer, by default the last one, and takes the
+part 1 − γ of the outgoing weights. Outputs and data loss stay what they are for every γ (Fukumizu and Amari, Neural Networks 13,
 2000); `l2` and `maxnorm` see other parameters.
 """
-function split_neuron(net::Net, θ, i::Int, γ::Real; layer::Int=1)
-    layers, source, θ′ = split_unit(net.layers, θ, layer, i, γ)
+function split_neuron(net::Net, θ, i::Int, γ::Real; layer::Int=1, j::Int=net.layers[layer].width + 1)
+    layers, source, θ′ = split_unit(net.layers, θ, layer, i, γ, j)
     return with_layers(net, layers, source), θ′
 end
-function split_unit(old::Vector{Layer}, θ, layer::Int, i::Int, γ::Real)
+function split_unit(old::Vector{Layer}, θ, layer::Int, i::Int, γ::Real, j::Int=old[layer].width + 1)
     check_unit(old, layer, i)
     isfinite(γ) || throw(ArgumentError("γ is $γ; a finite number is needed"))
     k = old[layer].width
-    layers, source = rewire(old, layer, [1:k; i])
+    1 <= j <= k + 1 || throw(ArgumentError("j is $j; the copy's place is from 1 to $(k + 1)"))
+    layers, source = rewire(old, layer, [1:j-1; i; j:k])
     θ′ = gather(θ, source)
-    θ′[outgoing(layers[layer+1], i)] .*= γ
-    θ′[outgoing(layers[layer+1], k + 1)] .*= 1 - γ
+    θ′[outgoing(layers[layer+1], i + (i >= j))] .*= γ
+    θ′[outgoing(layers[layer+1], j)] .*= 1 - γ
     return layers, source, θ′
 end

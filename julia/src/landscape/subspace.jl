@@ -108,8 +108,7 @@ function subspace_minloss(net::AbstractNet, s::LinearSubspace, a, start, options
     r = Restricted(net, s, a)
     z0 = start === nothing ? zeros(eltype(s.origin), n_params(r)) : s.complement' * (start - r.origin)
     m = minimize(r, z0, options, monitor)
-    return MinimizeResult(copy(embed!(r, m.x)), m.loss, m.gnorm, m.stopped_by, m.iterations, m.nfev, m.njev, m.nhev, m.nhvp,
-                          m.time_run, m.optim_solver, m.trace)
+    return changed(m; x=copy(embed!(r, m.x)))
 end
 
 """

@@ -65,6 +65,9 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
         check_setting(name, getfield(o, name), getfield(o, name) >= 0)
     end
     o.patience >= 1 || throw(ArgumentError("patience = $(o.patience): must be at least 1."))
+    o.constraint === nothing || return within(net, o.constraint, x0, monitor) do inner, z
+        minimize(inner, z, changed(o; constraint=nothing), monitor)
+    end
     limits = Limits{T}(o.maxtime, o.maxiterations, T(o.min_gnorm), T(o.minloss), o.patience)
     method = minimize_method(o.optim_solver)
     return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)
@@ -100,8 +103,9 @@ function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeM
         interruption.reason
     end
     finish!(search.trace, search.iteration, best.loss, best.gnorm)
-    return MinimizeResult{T}(best.x, best.loss, best.gnorm, stop::Stop.Reason, search.iteration, objective.nfev,
-                             objective.njev, objective.nhev, objective.nhvp, elapsed(monitor), name(method)::String, search.trace)
+    return MinimizeResult{T}(x=best.x, loss=best.loss, gnorm=best.gnorm, stopped_by=stop, iterations=search.iteration,
+                             nfev=objective.nfev, njev=objective.njev, nhev=objective.nhev, nhvp=objective.nhvp,
+                             time_run=elapsed(monitor), optim_solver=name(method)::String, trace=search.trace)
 end
 
 "The first point of a run is its best so far; false if there is nothing to begin with."

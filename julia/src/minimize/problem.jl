@@ -97,7 +97,7 @@ What [`minimize`](@ref) found: the best point `x`, its `loss` and `gnorm` = ‖�
 (`njev`), of Hessian or Gauss–Newton matrix (`nhev`) and of products with the Hessian (`nhvp`), `time_run` in seconds, the
 name `optim_solver` of the method, and a `trace` with fields `iteration`, `loss`, `gnorm`.
 """
-struct MinimizeResult{T<:AbstractFloat}
+Base.@kwdef struct MinimizeResult{T<:AbstractFloat}
     x::Vector{T}
     loss::T
     gnorm::T
@@ -111,6 +111,8 @@ struct MinimizeResult{T<:AbstractFloat}
     optim_solver::String
     trace::MinimizeTrace
 end
+
+lifted(r::MinimizeResult, C::Constraint) = changed(r; x=embed(C, r.x))
 
 function Base.show(io::IO, r::MinimizeResult)
     print(io, "MinimizeResult(", r.optim_solver, ": loss = ", Float64(r.loss),

@@ -31,16 +31,14 @@ end
 "The options of one phase from those of both; what they do not name has its default."
 function phase_options(::Type{O}, options) where {O}
     default = O()
-    values = Any[convert(fieldtype(O, name), get(options, phase_name(O, name), getfield(default, name)))
-                 for name in fieldnames(O)]
-    # The constructor would be compiled for every combination of types that these have.
-    return ccall(:jl_new_structv, Any, (Any, Ptr{Any}, UInt32), O, values, length(values))::O
+    return changed(default; (name => get(options, phase_name(O, name), getfield(default, name)) for name in fieldnames(O))...)
 end
 
 """
     train(net, x0; monitor = Monitor(), options...) -> TrainResult
 
-[`flow`](@ref) from `x0`, then [`minimize`](@ref) from where the flow ended. `options` are those of [`FlowOptions`](@ref)
+[`flow`](@ref) from `x0`, then [`minimize`](@ref) from where the flow ended; the trajectory of the flow ends with the best
+point of both. `options` are those of [`FlowOptions`](@ref)
 and [`MinimizeOptions`](@ref), with the limits called `maxtime_ode`, `maxiterations_ode`, `maxtime_optim` and
 `maxiterations_optim`; `MLPGF.PHASE_LIMITS` are their defaults. `min_gnorm` and `minloss` stop either phase; an interrupted
 or diverged flow is not continued.
@@ -63,7 +61,22 @@ function train(net::AbstractNet{T}, x0, flow_options::FlowOptions, minimize_opti
     optim = goes_on ? minimize(net, ode.x, minimize_options, monitor) : nothing
     optim === nothing || last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
     best = lowest(optim === nothing ? ode : optim, ode.best)
+    optim === nothing || (ode = ending_at(ode, best, flow_options.observables))
     return TrainResult(best.x, best.loss, Float64(best.gnorm), convert(Vector{T}, x0), ode, optim, seconds() - start)
+end
+
+"The flow's result with the point that the minimisation found as the last one of its trajectory, a unit of time later."
+function ending_at(ode::FlowResult{T}, best, observables) where {T}
+    r = ode.trajectory
+    x = best.x
+    r.x[:, end] == x && return ode
+    t = r.t[end] + max(1.0, eps(r.t[end]))
+    last = observe(Trajectory([t], reshape(copy(x), :, 1), T[best.loss], [Float64(best.gnorm)]), observables, Monitor(),
+                   Stop.running)
+    whole = Trajectory([r.t; last.t], [r.x last.x], [r.loss; last.loss], [r.gnorm; last.gnorm], r.names,
+                       [r.observables last.observables])
+    fields = (name === :trajectory ? whole : getfield(ode, name) for name in fieldnames(typeof(ode)))
+    return FlowResult{T}(fields...)
 end
 
 lowest(a, ::Nothing) = a

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 
 from ...errors import MLPGFError
+from ...facts import ACTIVATIONS, DISCRETE_METHODS, FLOW_DEFAULTS, MINIMIZE_DEFAULTS
+from ...solve.train import FLOW_ALGORITHMS, OPTIM_SOLVERS
 
 __all__ = ["CALLS", "FLOW", "Timing", "measure", "table"]
 
@@ -51,14 +53,13 @@ CALLS: Mapping[str, tuple[str, str]] = {
     "minimize": ("", "mg.minimize(net, p, verbosity=0)"),
     "train": ("", f"mg.train(net, p, {_SOLVE})"),
     **{f"flow {alg}": ("", f"mg.flow(net, p, alg={alg!r}, maxT=10.0, verbosity=0)")
-       for alg in ("Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3")},
+       for alg in FLOW_ALGORITHMS if alg != FLOW_DEFAULTS["alg"]},
     **{f"flow {alg}": ("", f"mg.flow(net, p, alg={alg!r}, maxT=1.0, batchsize=16, verbosity=0)")
-       for alg in ("GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam", "AdamW")},
+       for alg in DISCRETE_METHODS},
     **{f"minimize {name}": ("", f"mg.minimize(net, p, optim_solver={name!r}, maxiterations_optim=50, verbosity=0)")
-       for name in ("Newton", "LevenbergMarquardt", "BFGS", "LBFGS", "NewtonKrylov")},
+       for name in OPTIM_SOLVERS if name != MINIMIZE_DEFAULTS["optim_solver"]},
     **{f"train {f}": ("", f"n = student({f!r}); mg.train(n, n.random_params(), {_SOLVE})")
-       for f in ("relu", "softplus", "sigmoid", "sigmoid2", "normal_cdf", "gelu", "silu", "selu", "square", "cube",
-                 "exp", "g")},
+       for f in ACTIVATIONS if f not in ("identity", "tanh", "softmax")},
     "train float32": ("", f"n = student(dtype='float32'); mg.train(n, n.random_params(), {_SOLVE})"),
     "train nll": ("", f"n = classifier(); mg.train(n, n.random_params(), {_SOLVE})"),
     "train l2, maxnorm, merge": (

@@ -23,6 +23,10 @@ gauss_newton!(G, net::AbstractNet, x) =
                         "NewtonTrustRegion instead."))
 add_penalty!(G, net::AbstractNet, x) = G
 add_penalty!(G, net::Net, x) = add_penalty_hessian!(G, net.regulariser, x)
+function add_penalty!(G::Matrix{T}, net::Constrained{T}, x) where {T}
+    penalty = mirror!(add_penalty!(fill!(whole_matrix!(net), zero(T)), net.net, embed!(net, x)))
+    return add_congruence!(G, net.constraint, penalty, net.v)
+end
 
 function model_matrix!(G::Matrix{T}, objective::Objective{T}, x::Vector{T}, ::LevenbergMarquardt) where {T}
     objective.nhev += 1

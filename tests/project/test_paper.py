@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "paper"
+SCRIPTS = Path(__file__).resolve().parents[2] / "examples" / "paper"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pymlpgf as mg
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 240
 
 

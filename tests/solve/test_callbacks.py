@@ -275,7 +275,7 @@ def test_exceptions_before_the_run_are_the_users_own(net, start):
 
 def test_an_error_of_julia_tells_where_it_came_from(net, start, monkeypatch):
     def wrong():
-        return net._bridge.tool(net._handle, "spectrum", {"k": "two"}, [start.flat], lambda answer: answer)
+        return net._core.tool("spectrum", {"k": "two"}, [start.flat], lambda answer: answer)
 
     with pytest.raises(mg.JuliaError, match="MethodError") as caught:
         wrong()
@@ -285,5 +285,5 @@ def test_an_error_of_julia_tells_where_it_came_from(net, start, monkeypatch):
     with pytest.raises(mg.JuliaError, match=r"tools\.jl"):
         wrong()
     with pytest.raises(InputError) as caught:
-        net._bridge.tool(net._handle, "spectrum", {"k": 1}, [start.flat[:-1]], lambda answer: answer)
+        net._core.tool("spectrum", {"k": 1}, [start.flat[:-1]], lambda answer: answer)
     assert "tools.jl" in caught.value.julia_traceback

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 USE = """
 import json, subprocess
@@ -20,7 +20,7 @@ import pymlpgf as mg
 from pymlpgf.landscape.largest import largest_weight
 from pymlpgf.solve.train import FLOW_ALGORITHMS
 
-assert "BS3" in FLOW_ALGORITHMS and "softsign" in mg.ACTIVATIONS
+assert "BS3" in FLOW_ALGORITHMS and "BS3" in mg.flow.__doc__ and "softsign" in mg.ACTIVATIONS
 X = np.linspace(-2, 2, 20)[:, None]
 net = mg.Net(layers=[(3, "softsign", True), (1, "identity", True)], input=X, target=np.sin(2 * X))
 p = net.random_params(seed=1)

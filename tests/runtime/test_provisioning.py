@@ -29,7 +29,7 @@ from pymlpgf.runtime.debian.packages import kept
 from pymlpgf.runtime.debian.sources import Source, sources
 from pymlpgf.runtime.report import Progress, Report
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("dpkg-deb") is None,

@@ -214,7 +214,7 @@ def test_classification_with_labels_comes_back(tmp_path):
     assert twin.layers == net.layers
     assert twin.dtype == np.float32
     assert twin.loss(p) == net.loss(p)
-    assert twin._fingerprint() == net._fingerprint()
+    assert twin._core.fingerprint() == net._core.fingerprint()
 
 
 def test_files_are_read_without_julia(run_python, tmp_path, uninterrupted):

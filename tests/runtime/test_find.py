@@ -23,7 +23,7 @@ from pymlpgf.runtime import cpu, debian, environment, find, settings
 from pymlpgf.runtime.debian import release
 from pymlpgf.runtime.find import juliapkg_state
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Julia is a shell script")
 
 

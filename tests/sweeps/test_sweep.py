@@ -352,7 +352,7 @@ def test_a_script_on_standard_input(tmp_path):
         "    runs = mg.sweep(net, [0, 1], max_workers=1, **limits).runs\n"
         "    print([run.error for run in runs])\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
         [sys.executable, "-"], input=script, capture_output=True, text=True, cwd=tmp_path, env=environment
     )

@@ -507,7 +507,7 @@ def test_julia_exceptions_become_python_exceptions(run_python):
     raises(mg.JuliaError, lambda: runtime.evaluate("f(x) = f(x + 1) + 1; f(1)"), "StackOverflowError")
     raises(mg.JuliaError, lambda: runtime.evaluate("1 +"))
     raises(mg.JuliaError, lambda: runtime.evaluate("nothing"))
-    euler = lambda: bridge.solve(net._handle, p.flat.ctypes.data, "flow", dict(alg="Eulerian"), None, print, int)
+    euler = lambda: bridge.solve(net._core.handle, p.flat.ctypes.data, "flow", dict(alg="Eulerian"), None, print, int)
     raises(mg.InputError, euler, "Eulerian", "Tsit5")
     assert net.loss(p) == loss and mg.train(net, p, maxiterations_ode=5, maxiterations_optim=5).loss < loss
     ''')

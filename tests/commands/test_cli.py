@@ -14,7 +14,7 @@ from pymlpgf.commands import cli
 from pymlpgf.runtime import manifest, settings
 from pymlpgf.runtime.debian import release
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Julia is a shell script")
 
 

@@ -261,7 +261,6 @@ def test_distance_to_a_dense_solution(alg):
     [
         (lambda net, p: mg.flow(net, p, alg="adam"), "did you mean 'Adam'"),
         (lambda net, p: mg.flow(net, p, alg=mg.Adam), "Adam\\(\\) is needed"),
-        (lambda net, p: mg.flow(net, p, alg="Tsit5", batchsize=10), "batchsize: for discrete methods"),
         (lambda net, p: mg.train(net, p, learning_rate=0.1), "learning_rate: for discrete methods"),
         (lambda net, p: mg.flow(net, p, alg=mg.Adam(), learning_rate=0.1), "give it to Adam"),
         (lambda net, p: mg.flow(net, p, alg="Adam", dense=True), "dense: for flows"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROOMS = (
     "version", "errors", "facts", "files", "validate", "runtime", "network", "results", "solve", "landscape", "sweeps",
     "sklearn", "torch", "plot", "commands", "__main__",
@@ -71,6 +71,31 @@ def test_the_face_lists_what_is_there() -> None:
 
     for name in pymlpgf.__all__:
         assert getattr(pymlpgf, name) is not None, name
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(ROOT / "pymlpgf").with_suffix("").parts[0]
+
+
+def test_private_names_stay_in_their_room() -> None:
+    """All that other rooms see of a net is its ``_core``; the fields of a named tuple are public."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "pymlpgf").rglob("*.py"))}
+    trees = {path: tree for path, tree in trees.items() if _room(path) != "julia"}
+    at_home: dict[str, set[str]] = {}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                at_home.setdefault(node.name, set()).add(_room(path))
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                at_home.setdefault(node.attr, set()).add(_room(path))
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or not re.match("_(?!_|core$|fields$|replace$)", node.attr):
+                continue
+            if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+                continue
+            rooms = at_home.get(node.attr, {_room(path)})  # else another package's
+            assert _room(path) in rooms, f"{path.relative_to(ROOT)}:{node.lineno} reaches into {ast.unparse(node)}"
 
 
 JULIA_ROOMS = (

@@ -16,7 +16,7 @@ import pytest
 
 from pymlpgf.runtime import settings
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 240
 
 

@@ -19,7 +19,7 @@ from pymlpgf.runtime import find, manifest, settings
 from pymlpgf.runtime.debian import release
 from pymlpgf.runtime.image import LIBRARY, Store, build, key
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 if sys.platform != "linux" or manifest.faults(release.installation(settings.load().cache).prefix):
     pytest.skip("system images are those of the private Julia, which is not installed here", allow_module_level=True)

@@ -1,0 +1,254 @@
+"""Frozen and tied parameters, θ = B z + c: against PyTorch with the same tying and SciPy's minima, in every solver."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.sparse
+
+import pymlpgf as mg
+from pymlpgf import InputError
+from pymlpgf.solve.train import FLOW_ALGORITHMS, OPTIM_SOLVERS
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 2))
+Y = np.tanh(X @ [1.0, -0.5]) + 0.3 * RNG.normal(size=40)
+LAYERS = [(3, "tanh", True), (1, "identity", True)]
+NET = mg.Net(layers=LAYERS, input=X, target=Y, l2=0.01)
+P = np.array(NET.random_params(seed=3))
+# w1 0…5, b1 6…8, w2 9…11, b2 12
+TIE = [("w1[0]", "-w1[2]"), ("b1[0]", "-b1[2]"), ("w2[0, 0]", "-w2[0, 2]")]
+CASES = {
+    "frozen": {"freeze": ["w2", "b1[1]"]},
+    "tied": {"tie": TIE},
+    "both": {"freeze": 12, "tie": [("w1[0, 0]", "w1[1, 1]", "-w2[0, 1]")]},
+}
+
+
+def theta_of(case, z, torch):
+    p = torch.tensor(P)
+    if case == "frozen":
+        return torch.cat([z[:7], p[7:8], z[7:8], p[9:12], z[8:]])
+    if case == "tied":  # w1[0] = -w1[2]: 0, 1 and -4, -5; b1: 6 and -8; w2: 9 and -11
+        w, b, v, c = z[:4], z[4:6], z[6:8], z[8:]
+        return torch.cat([w, -w[:2], b, -b[:1], v, -v[:1], c])
+    return torch.cat([z[:3], z[:1], z[3:8], z[8:9], -z[:1], z[9:], p[12:]])
+
+
+def loss_of(theta, torch):
+    W, b, v, c = theta[:6].reshape(3, 2), theta[6:9], theta[9:12], theta[12]
+    f = torch.tanh(torch.tensor(X) @ W.T + b) @ v + c
+    return ((f - torch.tensor(Y)) ** 2).mean() + 0.005 * (theta**2).sum()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_derivatives_are_those_of_pytorch_with_the_same_tying(case):
+    torch = pytest.importorskip("torch", reason="PyTorch is the independent source of derivatives")
+    net = mg.ConstrainedNet(NET, P, **CASES[case])
+    z = np.random.default_rng(1).normal(size=net.n_params)
+    start = torch.tensor(z)
+
+    def value(z):
+        return loss_of(theta_of(case, z, torch), torch)
+
+    np.testing.assert_array_equal(net.embed(z).flat, theta_of(case, start, torch).numpy())
+    gradient = torch.autograd.functional.jacobian(value, start).numpy()
+    hessian = torch.autograd.functional.hessian(value, start).numpy()
+    assert net.loss(z) == pytest.approx(value(start).item(), rel=1e-14)
+    np.testing.assert_allclose(net.gradient(z), gradient, rtol=0, atol=1e-14 * np.abs(gradient).max())
+    np.testing.assert_allclose(net.hessian(z), hessian, rtol=0, atol=1e-13 * np.abs(hessian).max())
+    np.testing.assert_array_equal(net.hessian(z), net.hessian(z).T)
+    np.testing.assert_allclose(net.hvp(z, gradient), hessian @ gradient, rtol=1e-12)
+    np.testing.assert_allclose(net.extreme_eigenvalues(z, 2), np.linalg.eigvalsh(hessian)[[0, -1]], rtol=1e-10)
+    np.testing.assert_allclose(net.hessian_spectrum(z)[0], np.linalg.eigvalsh(hessian), rtol=1e-10)
+
+
+def scipy_minimum(p, keywords):
+    """The nearest point to ``p`` that obeys the constraint, SciPy's minimum from there, and the matrix B."""
+    net = mg.ConstrainedNet(NET, p, **keywords)
+    B, c = net.B.toarray(), net.c
+    z0 = np.linalg.lstsq(B, p - c, rcond=None)[0]
+    found = scipy.optimize.minimize(
+        lambda z: NET.loss(B @ z + c), z0, jac=lambda z: B.T @ NET.gradient(B @ z + c),
+        hess=lambda z: B.T @ NET.hessian(B @ z + c) @ B, method="trust-exact", options={"gtol": 1e-12},
+    )  # fmt: skip
+    return B @ z0 + c, B @ found.x + c, B
+
+
+GENERAL = {"constraint": (scipy.sparse.csr_array(RNG.normal(size=(13, 4)) * (RNG.random((13, 4)) < 0.5)), P)}
+
+
+@pytest.mark.parametrize("keywords", [CASES["frozen"], CASES["tied"], GENERAL], ids=["frozen", "tied", "general"])
+def test_minima_are_those_of_scipy(keywords):
+    near = mg.flow(NET, P, maxT=100, **keywords).x + 1e-3  # so near that it is the same minimum for all
+    start, end, B = scipy_minimum(near, keywords)
+    for solver in OPTIM_SOLVERS:
+        res = mg.minimize(NET, near, optim_solver=solver, **keywords)
+        np.testing.assert_allclose(res.init, start, rtol=0, atol=1e-14)
+        assert res.loss == pytest.approx(NET.loss(end), abs=1e-13), solver
+        np.testing.assert_allclose(res.x, end, rtol=0, atol=1e-6)
+        assert res.gnorm < 1e-14
+        assert res.gnorm == pytest.approx(np.abs(B.T @ NET.gradient(res)).max(), abs=1e-15)
+        assert res.data_loss == pytest.approx(NET.data_terms(res)[0], rel=1e-14)
+    data = B.T @ (NET.gradient(res) - 0.01 * res.x)
+    assert res.data_gnorm == pytest.approx(np.abs(data).max(), rel=1e-9)
+    found = mg.classify(NET, res, **keywords)
+    assert found.kind == "minimum"
+    np.testing.assert_allclose(found.eigenvalues, np.linalg.eigvalsh(B.T @ NET.hessian(res) @ B), rtol=1e-9)
+    polished = mg.polish(NET, res, digits=25, **keywords)
+    assert polished.converged
+    np.testing.assert_allclose(polished.x, res.x, rtol=0, atol=1e-12)
+
+
+def test_flows_are_those_of_the_coordinates():
+    net = mg.ConstrainedNet(NET, tie=TIE)
+    B, z0 = net.B.toarray(), net.coordinates(P)
+    reference = scipy.integrate.solve_ivp(
+        lambda t, z: -B.T @ NET.gradient(B @ z), (0, 3), z0, method="DOP853", rtol=1e-11, atol=1e-11
+    ).y[:, -1]
+    for alg in FLOW_ALGORITHMS:
+        res = mg.flow(NET, P, alg=alg, tie=TIE, maxT=3, abstol=1e-8, reltol=1e-8, dense=True)
+        np.testing.assert_allclose(res.x, B @ reference, atol=1e-6)
+        np.testing.assert_allclose(res.sol(3.0), res.x, atol=1e-9)
+        np.testing.assert_array_equal(res.trajectory.x[0], B @ z0)
+        np.testing.assert_array_equal(res.trajectory.x[:, :2], -res.trajectory.x[:, 4:6])
+    res = mg.flow(NET, P, alg="GradientDescent", learning_rate=1e-3, tie=TIE, maxT=3)
+    np.testing.assert_allclose(res.x, B @ reference, atol=2e-3)
+
+
+def test_a_constrained_net_goes_where_nets_go():
+    net = mg.ConstrainedNet(NET, P, freeze="w2")
+    for run in (
+        mg.flow(net, P, maxT=1),
+        mg.flow(net, net.coordinates(P), maxT=1),
+        mg.flow(NET, P, maxT=1, freeze="w2"),
+    ):
+        np.testing.assert_array_equal(run.x[9:12], P[9:12])
+        np.testing.assert_array_equal(run.x, mg.flow(net, P, maxT=1).x)
+    res = mg.train(net, P, maxT=1)
+    assert net.loss(res) == res.loss == NET.loss(res)
+    assert mg.classify(net, res).kind == "minimum" == mg.classify(NET, res, freeze="w2").kind
+    assert mg.spectrum_along(net, net.coordinates(res.trajectory.x)).shape == (len(res.trajectory), 10)
+    copy = pickle.loads(pickle.dumps(net))
+    z = net.coordinates(res)
+    np.testing.assert_array_equal(copy.hessian(z), net.hessian(z))
+    assert net.replace(l2=0).loss(z) == NET.replace(l2=0).loss(res)
+    assert net.on(X[:5], Y[:5]).loss(z) == NET.on(X[:5], Y[:5]).loss(res)
+    assert net.loss(z, X[:5], Y[:5]) == NET.loss(res, X[:5], Y[:5])
+    np.testing.assert_array_equal(net(z), NET(res))
+    np.testing.assert_allclose(net.jacobian(z), NET.jacobian(res) @ net.B.toarray())
+    assert net.unconstrained is NET
+    assert net.embed(net.random_params(seed=3)).flat.tolist() == P.tolist()
+
+
+def test_functions_and_checkpoints_see_parameters(tmp_path):
+    seen = []
+    keywords = {"freeze": "w2", "tie": [("b1[0]", "b1[1]")]}
+    res = mg.flow(
+        NET, P, maxT=2, **keywords, callback=lambda r: seen.append(r.x), event=lambda t, x: x[0] - 1e9,
+        observables={"last": lambda x: x[12], "other": NET},
+    )  # fmt: skip
+    assert len(seen) > 3
+    assert all((x[9:12] == P[9:12]).all() and x[6] == x[7] for x in seen)
+    np.testing.assert_array_equal(res.trajectory["last"], res.trajectory.x[:, 12])
+    np.testing.assert_allclose(res.trajectory["other"], res.trajectory.loss)
+    path = tmp_path / "run.npz"
+
+    def stop(state):
+        if state.iteration == 5:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        mg.flow(NET, P, maxT=2, callback=stop, checkpoint=path, checkpoint_interval=1e-9, **keywords)
+    resumed = mg.resume(path, callback=lambda state: None)
+    np.testing.assert_allclose(resumed.x, res.x, rtol=1e-5)
+    np.testing.assert_array_equal(resumed.x[9:12], P[9:12])
+    assert resumed.x[6] == resumed.x[7]
+
+
+def test_frozen_by_time_constants_is_frozen():
+    rates = np.ones(13)
+    rates[9:12] = 0
+    a, b = mg.flow(NET, P, maxT=2, tauinv=rates), mg.flow(NET, P, maxT=2, freeze="w2")
+    np.testing.assert_array_equal(a.x, b.x)
+    assert a.gnorm == b.gnorm
+    assert a.data_gnorm < 1
+    both = mg.flow(NET, P, maxT=2, tauinv=rates, tie=[("b1[0]", "b1[1]")])
+    assert (both.x[9:12] == P[9:12]).all()
+    assert both.x[6] == both.x[7]
+    assert mg.flow(NET, P, tauinv=0).ode_stopped_by == "min_gnorm"
+
+
+def test_infinite_nets():
+    layers = [(2, "relu", False), (1, "identity", False)]
+    teacher = mg.TeacherNet(layers=layers, params=[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], n_features=2)
+    net = mg.InfiniteNet(teacher, layers)
+    p = [0.9, 0.2, 0.1, 0.8, 1.0, 1.0]
+    committee = mg.minimize(net, p, freeze="w2")  # output weights fixed at one
+    np.testing.assert_allclose(committee.x, [1, 0, 0, 1, 1, 1], atol=1e-7)
+    assert mg.classify(net, p).nullity >= 0
+    con = mg.ConstrainedNet(net, p, freeze="w2")
+    np.testing.assert_array_equal(con.hessian(p), net.hessian(p)[:4, :4])
+    with pytest.raises(InputError, match="Gauss"):
+        mg.minimize(net, p, freeze="w2", optim_solver="LevenbergMarquardt")
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen"),
+    [
+        ("w1[1]", [2, 3]), ("w1[:, 0]", [0, 2, 4]), ("w1[-1, 1]", [5]), ("b1[::2]", [6, 8]), (["b2", 0], [0, 12]),
+        ([3, 1], [1, 3]), (np.arange(13) > 10, [11, 12]), ([True] + [False] * 12, [0]), (np.array([4, 5]), [4, 5]),
+        ("p[2:4]", [2, 3]),
+    ],
+)  # fmt: skip
+def test_names(freeze, frozen):
+    net = mg.ConstrainedNet(NET, P, freeze=freeze)
+    moved = net.embed(np.full(net.n_params, 100.0)).flat != 100
+    np.testing.assert_array_equal(np.flatnonzero(moved), frozen)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"freeze": "w3"}, "freeze names 'w3'; w1, b1, w2, b2, p"),
+        ({"freeze": "w1[3]"}, r"freeze names 'w1\[3\]'; w1 has shape"),
+        ({"freeze": "w1[x]"}, "is no index"),
+        ({"freeze": 13}, "names the parameter 13; this net has 0 to 12"),
+        ({"freeze": np.ones(3, bool)}, r"mask of shape \(3,\); \(13,\) is needed"),
+        ({"freeze": "p"}, "all 13 parameters are frozen"),
+        ({"tie": ("w1[0]", "w1[1]")}, "a list of groups is needed"),
+        ({"tie": [("w1[0]", "b1")]}, r"'w1\[0\]' with 2 and 'b1' with 3"),
+        ({"tie": [("w1[0]",)]}, "two members at least"),
+        ({"tie": [("b2", "-b2")]}, "tied to its own opposite"),
+        ({"tie": [(0, 1)], "freeze": 1}, "only one is frozen"),
+        ({"tie": "unit_norm"}, "a fixed norm is not linear"),
+        ({"constraint": "unit norm"}, "a fixed norm is not linear"),
+        ({"constraint": np.ones((13, 1))}, r"a pair \(B, c\)"),
+        ({"constraint": (np.ones((12, 1)), None)}, "the net has 13 parameters"),
+        ({"constraint": (np.ones((13, 2)), None)}, "linearly dependent"),
+        ({"constraint": (np.ones((13, 1)), None), "freeze": 1}, "B and c describe all of it"),
+    ],
+)
+def test_what_cannot_be_is_refused(keywords, message):
+    with pytest.raises(InputError, match=message):
+        mg.minimize(NET, P, **keywords)
+
+
+def test_other_refusals():
+    net = mg.ConstrainedNet(NET, tie=TIE)
+    for call, message in (
+        (lambda: mg.classify(NET, P, tie=TIE), "does not obey the constraint"),
+        (lambda: net.loss(mg.Params(P, [(2, 3, True), (3, 1, True)])), "does not obey the constraint"),
+        (lambda: mg.ConstrainedNet(NET, freeze=1), "p is missing"),
+        (lambda: mg.ConstrainedNet(NET), "nothing is constrained"),
+        (lambda: mg.ConstrainedNet(net, tie=TIE), "a net without constraints"),
+        (lambda: mg.minimize(net, P, freeze=1), "constrained already"),
+        (lambda: net.hessian_blocks(P[:9]), "several layers"),
+        (lambda: mg.flow(NET, P, tie=TIE, tauinv=np.arange(13) + 1.0), "moves together"),
+        (lambda: mg.grow_net(net, P[:9]), "without its constraint"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
