@@ -195,3 +195,13 @@ end
     r = flow(net, θ; maxT=2, save_everystep=true, observables=["slow" => beat], monitor=stopped)
     @test r.stopped_by == Stop.interrupted && all(isequal(1.0), r.trajectory["slow"])
 end
+
+@testset "a time limit does not end recordings" begin
+    net = net_of(tanh, 2)
+    r = flow(net, normal(60, n_params(net)); maxT=1, save_everystep=true)
+    monitor = MLPGF.start!(Monitor(), -10.0)               # long over
+    MLPGF.watch!(net, monitor)
+    seen = MLPGF.observe(r.trajectory, ["a" => x -> (MLPGF.heartbeat(net.monitor); norm(x))], monitor, Stop.maxtime)
+    MLPGF.watch!(net, nothing)
+    @test seen["a"] ≈ [norm(x) for x in eachcol(r.trajectory.x)]
+end

@@ -261,19 +261,21 @@ def cluster_neurons(net: Net, points: Any, tolerance: float = 0.2, by: str = "an
 
 @dataclass(frozen=True)
 class NeuronsAlong:
-    """Units at M points: ``incoming`` and ``outgoing`` norms (M, width), ``cosine`` (M, width, width).
+    """Units at M points: ``incoming`` and ``outgoing`` norms (M, width), ``cosine`` and ``angle`` (M, width, width).
 
-    ``incoming`` is with the bias. ``t`` (M,) are the times of a trajectory, else the numbers of the points.
+    ``incoming`` is with the bias; angles are in radians, from 0 to π. ``t`` (M,) are the times of a trajectory, or the
+    numbers of the points.
     """
 
     t: np.ndarray
     incoming: np.ndarray
     outgoing: np.ndarray
     cosine: np.ndarray
+    angle: np.ndarray
 
 
 def neurons_along(net: Net, points: Any, layer: int = 0) -> NeuronsAlong:
-    """Norms and cosines of the units of a hidden layer along a trajectory.
+    """Norms of the units of a hidden layer, and angles between them, along a trajectory.
 
     Parameters
     ----------
@@ -289,7 +291,7 @@ def neurons_along(net: Net, points: Any, layer: int = 0) -> NeuronsAlong:
     t = trajectory.t if isinstance(trajectory, Trajectory) else np.arange(len(X), dtype=float)
 
     def read(get: Callable[[str], Any]) -> NeuronsAlong:
-        return NeuronsAlong(t, get("incoming"), get("outgoing"), get("cosines"))
+        return NeuronsAlong(t, *(get(name) for name in ("incoming", "outgoing", "cosines", "angles")))
 
     return ask(net, "neurons_along", {"layer": hidden_layer(net, layer)}, [X], read)
 

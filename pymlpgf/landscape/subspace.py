@@ -215,8 +215,8 @@ def subspace_grid(
 class SubspacePoints:
     """Minima in the complement of a subspace at M points: coordinates ``a``, ``loss`` (M,), ``gnorm`` (M,), ``x``.
 
-    ``a`` has shape (M, directions) and ``x`` (M, n_params). ``finished`` is false if the search was interrupted; what it
-    had not reached is NaN.
+    ``a`` has shape (M, directions) and ``x`` (M, n_params). ``finished`` is false if the search was interrupted; what
+    it had not reached is NaN.
     """
 
     a: np.ndarray
@@ -323,7 +323,7 @@ def subspace_points(
         order = [k for k in np.argsort(distance, kind="stable") if distance[k] > 0]
         return list(found[order[:neighbours]])
 
-    for i in np.flatnonzero(np.isnan(loss)):
+    for i in np.flatnonzero(np.isnan(loss)).tolist():
         around = subspace.point(a[i]) if middle is None else middle
         random = [around + scale * rng.standard_normal(net.n_params) for _ in range(restarts)]
         if not search(i, [start, *near(i), *random]):

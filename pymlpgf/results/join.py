@@ -12,26 +12,27 @@ from .result import DenseSolution, TrainResult, Trajectory
 __all__ = ["joined"]
 
 
-def joined(before: TrainResult, after: TrainResult) -> TrainResult:
-    """The result of a run that was cut off and of its continuation: a flow from ``before.ode_x``, or a minimisation.
+def joined(before: TrainResult, after: TrainResult, *, still: bool = False) -> TrainResult:
+    """The result of a run that was cut off and of its continuation: from ``before.ode_x``, or a minimisation.
 
     Times, counts and trajectories go on; the reason to stop is that of the continuation, the point the better one.
+    Where only the minimisation goes on, the flow of ``after`` stood ``still``.
     """
     changes: dict[str, Any] = {"init": before.init, "seed": before.seed, "settings": before.settings}
     for name in ("nfev", "njev", "nhev", "nhvp", "total_time", "compile_time"):
         changes[name] = getattr(before, name) + getattr(after, name)
     if before.loss < after.loss:
         changes.update({name: getattr(before, name) for name in ("x", "loss", "gnorm", "data_loss", "data_gnorm")})
-    if after.ode_stopped_by is None:
+    shift = before.ode_t or 0.0
+    if before.trajectory is not None and after.trajectory is not None:
+        changes["trajectory"] = _paths(before.trajectory, after.trajectory, shift)
+    if still:
         names = [f"ode_{name}" for name in ("x", "loss", "t", "iterations", "time_run", "stopped_by")]
-        for name in (*names, "alg", "trajectory", "sol", "batchsize", "batch_seed"):
+        for name in (*names, "alg", "sol", "batchsize", "batch_seed"):
             changes[name] = getattr(before, name)
     else:
-        shift = before.ode_t or 0.0
         changes.update(_sums(before, after, "ode_t", "ode_iterations", "ode_time_run"))
         changes["alg"] = after.alg if after.alg == before.alg else f"{before.alg}+{after.alg}"
-        if before.trajectory is not None and after.trajectory is not None:
-            changes["trajectory"] = _paths(before.trajectory, after.trajectory, shift)
         if before.sol is not None and after.sol is not None:
             changes["sol"] = _solutions(before.sol, after.sol, shift)
     if before.optim_stopped_by is not None and after.optim_stopped_by is not None:
@@ -46,12 +47,17 @@ def _sums(before: TrainResult, after: TrainResult, *names: str) -> dict[str, Any
 
 
 def _paths(a: Trajectory, b: Trajectory, shift: float) -> Trajectory:
-    """``b`` after ``a``, without its first point, which is the last one of ``a``."""
-    return Trajectory(
-        np.concatenate([a.t, shift + b.t[1:]]), np.concatenate([a.x, b.x[1:]]), np.concatenate([a.loss, b.loss[1:]]),
-        np.concatenate([a.gnorm, b.gnorm[1:]]), a.names, np.concatenate([a.observables, b.observables[:, 1:]], axis=1)
-        if len(a.names) else a.observables,
-    )  # fmt: skip
+    """``b`` after the flow of ``a``, which ended at ``shift``, without the first point: that is the last one of ``a``.
+
+    What follows the flow in ``a`` is the point of a minimisation, which has gone on.
+    """
+    flow = a.t <= shift
+    parts = {name: np.concatenate([getattr(a, name)[flow], getattr(b, name)[1:]]) for name in ("x", "loss", "gnorm")}
+    later = np.maximum(shift + b.t[1:], np.nextafter(shift, np.inf))  # at 1e300 a unit of time is nothing
+    parts["t"] = np.concatenate([a.t[flow], later])
+    if len(a.names):
+        parts["observables"] = np.concatenate([a.observables[:, flow], b.observables[:, 1:]], axis=1)
+    return dataclasses.replace(b, **parts)
 
 
 def _solutions(a: DenseSolution, b: DenseSolution, shift: float) -> DenseSolution:

@@ -127,7 +127,7 @@ class Bridge:
             )
         if self._busy and not (self._border.solving is not None and self._border.solving.asking):
             raise ThreadError(
-                "pymlpgf was called while a solver runs, not from a function given to it: wait for its end"
+                "pymlpgf was called while a solver runs, not by its callback, event or observables: wait for its end"
             )
         if self._keeper is not None:
             self._keeper.check()

@@ -131,6 +131,9 @@ class Questions:
                 raise InputError(f"observables has the name {name!r}; a text is needed")
             words.append(self._observable(position, name, what, x))
             self.names += what._names(name, self._net) if isinstance(what, Recording) else [name]
+        twice = [name for number, name in enumerate(self.names) if name in self.names[:number]]
+        if twice:
+            raise InputError(f"two observables are called {twice[0]!r}")
         self.options["observables"] = words
 
     def _observable(self, position: int, name: str, what: Any, x: np.ndarray) -> str | dict[str, int]:

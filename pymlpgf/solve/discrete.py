@@ -21,7 +21,7 @@ from ..validate.suggest import suggest_keywords
 
 __all__ = [
     "Adam", "AdamW", "CosineDecay", "DISCRETE_METHODS", "DiscreteMethod", "ExponentialDecay", "GradientDescent",
-    "Momentum", "Nesterov", "RMSprop", "UpdateRule",
+    "Later", "Momentum", "Nesterov", "RMSprop", "UpdateRule",
 ]  # fmt: skip
 
 
@@ -52,6 +52,14 @@ class CosineDecay:
 
     def _wire(self) -> dict[str, Any]:
         return {"cosine": [int(self.steps), float(self.final)]}
+
+
+@dataclass(frozen=True)
+class Later:
+    """The schedule of a run that goes on after ``first_step`` steps."""
+
+    schedule: Any
+    first_step: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +102,8 @@ class DiscreteMethod:
                 options["betas"] = [float(beta) for beta in value]
             elif field.name != "schedule":
                 options[field.name] = float(value)
+        if isinstance(self.schedule, Later):
+            options["first_step"] = self.schedule.first_step
         wire, function = _schedule(self.schedule)
         if wire is not None:
             options["schedule"] = wire
@@ -214,6 +224,8 @@ def _within(name: str, value: Any, low: float, high: float, *, open_low: bool = 
 
 def _schedule(schedule: Any) -> tuple[Any, Callable[[int], Any] | None]:
     """A schedule as the core reads it, or the user's function."""
+    if isinstance(schedule, Later):
+        schedule = schedule.schedule
     if schedule is None:
         return None, None
     if isinstance(schedule, (ExponentialDecay, CosineDecay)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 from ..network.net import Net
 from ..results.join import joined
 from ..results.result import TrainResult
-from .discrete import DISCRETE_METHODS
-from .train import _flow_options, _goals, _minimize_options, _solve, train
+from .discrete import DISCRETE_METHODS, DiscreteMethod, Later
+from .train import train
 
 __all__ = ["LIMITS", "go_on", "limited_phase"]
 
 #: options of ``train`` that a continuation may have other values of
-LIMITS = ("maxT", "maxtime_ode", "maxiterations_ode", "maxtime_optim", "maxiterations_optim", "patience")
+LIMITS = ("maxT", "maxtime_ode", "maxiterations_ode", "maxtime_optim", "maxiterations_optim")
 CUT = ("maxtime", "maxiterations")
 
 
@@ -42,33 +42,20 @@ def go_on(net: Net, before: TrainResult, **keywords: Any) -> TrainResult:
     The limits count anew, but for ``maxT``, which is the flow's final time as ever. A callback sees times and steps of
     the continuation alone.
     """
-    bound = inspect.signature(train).bind(net, before.x, **keywords)
-    bound.apply_defaults()
-    given = bound.arguments
-    limits = [given[name] for name in ("optim_solver", "maxtime_optim", "maxiterations_optim", "patience")]
-    options, schedule, functions = (
-        {**_minimize_options(*limits), **_goals(given["min_gnorm"], given["minloss"])},
-        None,
-        {},
-    )
-    what, start = "minimize", before.x
-    if limited_phase(before, given) == "flow":
-        assert before.ode_x is not None
-        what, start = "train", before.ode_x
-        flow_options, schedule = _flow_options(**given)
-        options.update(flow_options)
-        options["maxT"] = max(0.0, options["maxT"] - (before.ode_t or 0.0))
-        if options["alg"] in DISCRETE_METHODS:  # its schedule goes on
-            options["first_step"] = before.ode_iterations
-        functions = {"observables": given["observables"], "schedule": schedule}
-        functions["event"] = _later_event(given["event"], before.ode_t or 0.0)
-    after = _solve(
-        what, net, start, options, given["tauinv"] if what == "train" else 1, given["verbosity"],
-        given["progress_interval"], callback=given["callback"], **functions,
-    )  # fmt: skip
-    return joined(before, after)
-
-
-def _later_event(event: Any, shift: float) -> Any:
-    """The event with the time of the whole run."""
-    return (lambda t, x: event(shift + t, x)) if callable(event) else event
+    if limited_phase(before, keywords) != "flow":
+        # A flow without a step: the trajectory then ends with the point of the minimisation, and its observables.
+        still = {"maxiterations_ode": 0, "event": None, "dense": False}
+        return joined(before, train(net, before.x, **{**keywords, **still}), still=True)
+    shift, step = before.ode_t or 0.0, before.ode_iterations or 0
+    later = dict(keywords)
+    if "maxT" in later:
+        later["maxT"] = max(0.0, later["maxT"] - shift)
+    if later.get("event") is not None:
+        event = later["event"]
+        later["event"] = lambda t, x: event(shift + t, x)
+    alg = later.get("alg")
+    if isinstance(alg, DiscreteMethod):
+        later["alg"] = dataclasses.replace(alg, schedule=Later(alg.schedule, step))
+    elif alg in DISCRETE_METHODS:
+        later["schedule"] = Later(later.get("schedule"), step)
+    return joined(before, train(net, before.ode_x, **later))

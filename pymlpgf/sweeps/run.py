@@ -107,7 +107,7 @@ def run_one(
             result = train(net, start, verbosity=0, **options)
             result = dataclasses.replace(result, seed=seed, settings={k: wire(v) for k, v in settings.items()})
         else:
-            net = before.net() if task.problem is None else _begin(task, point)[0]
+            net = _net_of(before) if task.problem is None else _begin(task, point)[0]
             result = go_on(net, before, verbosity=0, **options)
         if "interrupted" in (result.ode_stopped_by, result.optim_stopped_by):
             raise KeyboardInterrupt("the run was interrupted")
@@ -133,6 +133,12 @@ def _begin(task: Task, point: Any) -> tuple[Net, Any]:
     if start is None:
         start = point.get("seed", 0) if isinstance(point, dict) else point
     return net, net.random_params(seed=start) if isinstance(start, int) else start
+
+
+def _net_of(result: TrainResult) -> Net:
+    """The net of a result, with the threads that there are here."""
+    problem = {name: value for name, value in result.problem.items() if name != "threads"}
+    return dataclasses.replace(result, problem=problem).net()
 
 
 def save(result: TrainResult, folder: Path, name: str) -> None:

@@ -374,6 +374,8 @@ def sweep(
     folder = None if directory is None else Path(directory)
     if seeds_or_params is not None and grid is not None:
         raise InputError("seeds_or_params and grid are given; one of them is needed: a grid may name the seed")
+    if continue_unconverged and folder is None:
+        raise InputError("continue_unconverged goes on with runs in a directory: give it")
     free = LIMITS if continue_unconverged else ()
     if seeds_or_params is None and grid is None:
         if folder is None:

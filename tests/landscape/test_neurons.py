@@ -163,6 +163,9 @@ def test_along_a_flow(net, p):
     last = net.params(res.trajectory.x[-1])
     np.testing.assert_allclose(along.incoming[-1], np.linalg.norm(rows(last), axis=1))
     np.testing.assert_allclose(along.outgoing[-1], np.linalg.norm(last["w2"], axis=0))
+    np.testing.assert_allclose(np.cos(along.angle), along.cosine, atol=1e-14)
+    nearly = np.pi - mg.compare_neurons(net, p).angle[0, 2]  # the start, where unit 2 is nearly the mirror image of 0
+    np.testing.assert_allclose(along.angle[0, 0, 2], nearly, rtol=1e-15)
     np.testing.assert_allclose(along.cosine[-1], mg.cosine_similarity(rows(last), rows(last)), atol=1e-15)
 
 

@@ -425,7 +425,8 @@ def test_local_coordinates():
 #: what MLPGradientFlow.jl 0.3.0 exports and documents, and the keywords of its functions and keys of its results
 NAMES = """
 Net NetI TeacherNet FullBatch MiniBatch loss gradient hessian hessian_spectrum train random_params params params2dict
-gauss_hermite_net sigmoid softplus g gelu square relu softmax sigmoid2 cube Poly selu silu tanh_fast normal_cdf pickle unpickle
+gauss_hermite_net sigmoid softplus g gelu square relu softmax sigmoid2 cube Poly selu silu tanh_fast normal_cdf
+pickle unpickle
 NormalIntegral trajectory_distance LinearSubspace to_local_coords subspace_minloss grow_net shrink_net split_neuron
 cosine_similarity n_samples result2dict load_potential_approximator
 layers input target weights bias_adapt_input derivs copy_input verbosity Din g1 g2 distr_fn losstype maxnorm merge

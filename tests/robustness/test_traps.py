@@ -351,6 +351,8 @@ def test_dropped_nets_and_results_are_released_in_julia(run_python):
         assert resident() - half < 100e6, (half, resident())
     for _ in range(50):
         mg.flow(keep, p, maxiterations_ode=2)
+    for _ in range(5):                                        # the net that a callback asks, recordings
+        mg.flow(keep, p, maxiterations_ode=2, callback=lambda r: keep.loss(r.x), observables={{"s": mg.Eigenvalues()}})
     raises(mg.InputError, lambda: mg.flow(keep, p * np.nan))
     assert runtime.evaluate(HANDLES) == 1
     assert np.isfinite(keep.loss(p))

@@ -216,7 +216,7 @@ def test_the_place_of_a_split_unit(j):
         mg.split_neuron(P, 1, 0.25, j=4)
 
 
-# ---- minima in the complement of a plane ------------------------------------------------------------------------------
+# ---- minima in the complement of a plane ---------------------------------------------------------------------------
 
 QUICK = {"maxiterations_optim": 60, "verbosity": 0}
 

@@ -112,6 +112,11 @@ def test_bad_recordings(net, observable, message):
         mg.flow(net, net.random_params(0), maxT=1, observables={"a": observable()})
 
 
+def test_names_that_meet(net):
+    with pytest.raises(InputError, match=r"two observables are called 'a\[1\]'"):
+        mg.flow(net, net.random_params(0), maxT=1, observables={"a": mg.Eigenvalues(2), "a[1]": np.sum})
+
+
 # ---- callbacks that ask ----------------------------------------------------------------------------------------
 
 
@@ -177,3 +182,27 @@ def test_what_a_callback_cannot_ask(net):
     with pytest.raises(InputError, match="p has shape"):
         mg.flow(net, p, maxT=1, callback=lambda r: net.loss([1.0]))
     assert np.isfinite(net.loss(p))
+
+
+def test_two_threads(run_python):
+    """Shares of samples run in threads inside a callback too."""
+    out = run_python(
+        """
+        rng = np.random.default_rng(0)
+        net = mg.Net(layers=[(3, "tanh", True), (1, "identity", True)], input=rng.normal(size=(2000, 2)),
+                     target=rng.normal(size=2000))
+        p = net.random_params(0)
+        seen = []
+        def watch(r):
+            seen.append((r.x, net.gradient(r.x), net.hessian(r.x)))
+        alone = mg.flow(net, p, maxT=1)
+        for _ in range(3):
+            res = mg.flow(net, p, maxT=1, callback=watch)
+            assert np.array_equal(res.x, alone.x)
+        for x, g, H in seen:
+            assert np.array_equal(g, net.gradient(x)) and np.array_equal(H, net.hessian(x))
+        print(len(seen) == 3 * res.ode_iterations, runtime.info()["threads"])
+        """,
+        environment={"PYMLPGF_THREADS": "2"},
+    )
+    assert out == "True 2\n"

@@ -175,7 +175,7 @@ def test_runs_that_a_limit_ended_go_on(tmp_path, options):
 
 def test_minimisations_go_on_to_the_same_minimum(tmp_path):
     net = student(2)
-    flow = {"maxT": 30, "optim_solver": "BFGS"}
+    flow = {"maxT": 30, "optim_solver": "BFGS", "observables": {"size": mg.ParameterNorm()}}
     first = mg.sweep(net, range(3), Here(), tmp_path, maxiterations_optim=5, **flow)
     assert {run.result.optim_stopped_by for run in first.runs} == {"maxiterations"}
     assert len(first.unconverged) == 3
@@ -190,7 +190,12 @@ def test_minimisations_go_on_to_the_same_minimum(tmp_path):
         assert run.result.optim_iterations > 5
         assert run.result.nfev > before.result.nfev
         assert run.result.ode_iterations == before.result.ode_iterations
-        np.testing.assert_array_equal(run.result.trajectory.x, before.result.trajectory.x)
+        # the flow's points, then that of the minimisation, with what is recorded there
+        path, during = run.result.trajectory, before.result.trajectory.t <= before.result.ode_t
+        np.testing.assert_array_equal(path.x[:-1], before.result.trajectory.x[during])
+        np.testing.assert_array_equal(path.x[-1], run.result.x)
+        np.testing.assert_allclose(path["size"], np.linalg.norm(path.x, axis=1))
+        assert path.t[-1] > path.t[-2] == run.result.ode_t
     assert last.unconverged == []
 
 
@@ -325,6 +330,7 @@ def test_two_of_four_shares_killed_and_repeated(tmp_path):
         ({"grid": {"width": [1]}, "part": (4, 4)}, InputError, "part is"),
         ({"grid": {"width": [1]}, "part": 1}, InputError, "part is 1; a pair"),
         ({}, InputError, "seeds_or_params, grid, or a directory"),
+        ({"grid": {"width": [1]}, "continue_unconverged": True}, InputError, "in a directory: give it"),
     ],
 )
 def test_bad_grids(arguments, error, message):

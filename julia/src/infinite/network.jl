@@ -138,13 +138,6 @@ random_params(seed::Integer, net::InfiniteNet; options...) = random_params(seed,
 random_params(rng::AbstractRNG, net::InfiniteNet; options...) = random_params(rng, net.student; options...)
 check_data(net::InfiniteNet) = nothing
 
-function twin(net::InfiniteNet)
-    monitor, net.monitor = net.monitor, nothing
-    other = deepcopy(net)
-    net.monitor = monitor
-    return other
-end
-
 function watch!(net::InfiniteNet, monitor)
     net.monitor = monitor
     return nothing

@@ -297,7 +297,7 @@ function landscape_workload(::Type{T}) where {T}
                      "centres", "spread")
     end
     outside_read(outside_tool(net, "merge", (layer=1, groups=[[1, 2]]), best), "")
-    outside_read(outside_tool(net, "neurons_along", (layer=1,), [best x]), "incoming", "outgoing", "cosines")
+    outside_read(outside_tool(net, "neurons_along", (layer=1,), [best x]), "incoming", "outgoing", "cosines", "angles")
     outside_read(outside_tool(0, "binomial_intervals", (n=5, confidence=0.95), [0, 2, 5]), "")
     outside_read(outside_tool(net, "distinct", (tolerance=1e-6,), [best; best; x], [0.1, 0.1, 0.2]), "labels", "representatives")
     plane, axis = [Float64.(x), [1.0; zeros(P - 1); 0.0; 1.0; zeros(P - 2)]], [0.0, 0.1]

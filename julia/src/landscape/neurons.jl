@@ -193,15 +193,15 @@ function merge_group!(y::Vector{Float64}, θ, layers, l::Int, group, f::Activati
 end
 
 """
-    neurons_along(layers, X; layer = 1) -> (incoming, outgoing, cosines)
+    neurons_along(layers, X; layer = 1) -> (incoming, outgoing, cosines, angles)
 
-At each column of `X` (P×M): norms of incoming weights with bias and of outgoing weights (width×M), and cosines of the
-incoming ones of each pair (width×width×M).
+At each column of `X` (P×M): norms of incoming weights with bias and of outgoing weights (width×M), and cosines and
+angles between the incoming ones of each pair (width×width×M), without signs.
 """
 function neurons_along(layers::Vector{Layer}, X::AbstractMatrix; layer::Int=1)
     check_hidden(layers, layer)
     k, M = layers[layer].width, size(X, 2)
-    norms, out, cosines = zeros(k, M), zeros(k, M), zeros(k, k, M)
+    norms, out, cosines, angles = zeros(k, M), zeros(k, M), zeros(k, k, M), zeros(k, k, M)
     for m in 1:M
         rows = unit_rows(layers, X[:, m], layer)
         for j in 1:k
@@ -209,8 +209,9 @@ function neurons_along(layers::Vector{Layer}, X::AbstractMatrix; layer::Int=1)
             out[j, m] = norm(X[outgoing(layers[layer+1], j), m])
         end
         cosines[:, :, m] = cosine_similarity(rows, rows)
+        angles[:, :, m] = [angle_between(rows[i, :], rows[j, :]) for i in 1:k, j in 1:k]
     end
-    return (incoming=norms, outgoing=out, cosines=cosines)
+    return (incoming=norms, outgoing=out, cosines=cosines, angles=angles)
 end
 
 """

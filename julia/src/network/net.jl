@@ -148,6 +148,12 @@ function with_data(net::Net{T}, input, target; weights=nothing) where {T}
 end
 
 "The same loss in buffers of its own: for whoever asks for a derivative while a solver works in those of `net`."
+function twin(net::AbstractNet)
+    other = deepcopy(net)
+    watch!(other, nothing)
+    return other
+end
+# with the data of the other
 twin(net::Net{T}) where {T} =
     Net{T}(net.layers, net.blocks, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
            make_shares(T, net.layers, net.blocks, length(net.shares)), nothing)
