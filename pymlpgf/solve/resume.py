@@ -40,7 +40,7 @@ def resume(
         As for ``train``, and needed if the run had them, since functions are not saved; a ``schedule`` only if it was a
         function, which is then called with the number of the step from the beginning of the run.
     allow_code : bool
-        Compile an activation that the file holds as Julia code; without it the net must be given.
+        Compile an activation or a loss that the file holds as Julia code; without it the net must be given.
     checkpoint_interval, verbosity, progress_interval
         As for ``train``.
 
@@ -71,8 +71,11 @@ def resume(
         net = saved.make_net(allow_code)
     elif net.layers != saved.layers or net.n_params != len(saved.x):
         raise InputError(f"net has the layers {net.layers}; the run of {os.fspath(path)} had {saved.layers}")
-    elif saved.net and isinstance(net, Net) and net._fingerprint() != saved.make_net(allow_code=True)._fingerprint():
-        # with the very layers of the net that was given: no other code
+    elif (
+        saved.net
+        and isinstance(net, Net)
+        and (net._loss != saved.net["loss"] or net._fingerprint() != saved.make_net(allow_code=True)._fingerprint())
+    ):  # with the very layers and loss of the net that was given: no other code
         raise InputError(f"net has other data, loss or regularisers than the run of {os.fspath(path)}")
     functions = {"event": event, "schedule": schedule, "observables": observables}
     given = {**functions, "callback": callback}
