@@ -10,6 +10,7 @@ from torch import nn
 
 from .errors import InputError
 from .network.activations import Activation, check_layers
+from .network.constraints import ConstrainedNet, parameters_of
 from .network.net import Net
 from .network.params import Params
 
@@ -74,7 +75,7 @@ def from_module(module: nn.Sequential, **data: Any) -> tuple[Net, Params]:
     module : nn.Sequential
         Linear layers, each followed by at most one activation: ReLU, Softplus (its default), Sigmoid, Tanh, GELU
         (exact), SiLU, SELU, Identity, or what ``to_module`` makes. LogSoftmax or Softmax may stand at the end, which
-        makes it a net with ``loss="nll"``.
+        makes it a net with ``loss="nll"``; logits at the end go with ``loss="nll"`` among ``data``.
     data
         Passed on to ``Net``: ``input``, ``target``, ``weights``, ``l2``, … ``input`` and ``target`` may be tensors.
 
@@ -82,6 +83,9 @@ def from_module(module: nn.Sequential, **data: Any) -> tuple[Net, Params]:
     -------
     net, params
         ``params.flat`` equals ``torch.nn.utils.parameters_to_vector(module.parameters())``, in the module's dtype.
+        Parameters that layers share, or that do not require a gradient, make it a ``ConstrainedNet``, whose derivatives
+        are by the parameters that PyTorch has and trains, in the order of ``module.parameters()``; ``params.flat`` then
+        has shared ones once for each layer.
 
     Raises
     ------
@@ -104,6 +108,8 @@ def from_module(module: nn.Sequential, **data: Any) -> tuple[Net, Params]:
     values, n_features = [], 0
     _refuse_more_than_parameters(module)
     factor: float | None = None
+    places: dict[int, list[str]] = {}  # of each parameter in the flat vector
+    frozen, position = [], 0
     for number, part in enumerate(module):
         if factor is not None and not isinstance(part, (nn.Softmax, nn.LogSoftmax)):
             raise InputError(f"module {number}, {part}, follows the factor of the outputs, which comes last")
@@ -115,7 +121,12 @@ def from_module(module: nn.Sequential, **data: Any) -> tuple[Net, Params]:
             if not layers:
                 n_features = part.in_features
             layers.append([part.out_features, None, part.bias is not None])
-            values += [p.detach().cpu().numpy().ravel() for p in part.parameters()]
+            for parameter in part.parameters():
+                values.append(parameter.detach().cpu().numpy().ravel())
+                place = f"p[{position}:{position + parameter.numel()}]"
+                position += parameter.numel()
+                places.setdefault(id(parameter), []).append(place)
+                frozen += [] if parameter.requires_grad else [place]
             continue
         name = _name(part)
         if name is None or not layers or layers[-1][1] is not None:
@@ -133,12 +144,13 @@ def from_module(module: nn.Sequential, **data: Any) -> tuple[Net, Params]:
         data["n_features"] = n_features
     loss = "nll" if specs[-1][1] == "softmax" else "mse"
     net = Net(layers=specs, **{"loss": loss, "dtype": dtypes.pop(), **data})
-    return net, net.params(np.concatenate(values))
+    p = net.params(np.concatenate(values))
+    tied = [tuple(group) for group in places.values() if len(group) > 1]
+    return (ConstrainedNet(net, p, freeze=frozen, tie=tied) if frozen or tied else net), p
 
 
 def _refuse_more_than_parameters(module: nn.Sequential) -> None:
-    """Refuse what a vector of free parameters cannot say: shared or frozen ones, hooks, reparametrisations."""
-    owners: dict[int, str] = {}
+    """Refuse what parameters cannot say: hooks, reparametrisations."""
     if _has_hooks(module):
         raise InputError("module has hooks, which would be ignored: remove them")
     for number, part in enumerate(module):
@@ -150,17 +162,6 @@ def _refuse_more_than_parameters(module: nn.Sequential) -> None:
             )
         if _has_hooks(part):
             raise InputError(f"module {number}, {part}, has hooks, which would be ignored: remove them")
-        for name, parameter in part.named_parameters():
-            if id(parameter) in owners:
-                raise InputError(
-                    f"the {name} of module {number} is the {owners[id(parameter)]}: shared parameters would come apart"
-                )
-            owners[id(parameter)] = f"{name} of module {number}"
-            if not parameter.requires_grad:
-                raise InputError(
-                    f"the {name} of module {number} does not require a gradient, and would be trained: call "
-                    "module.requires_grad_(), and freeze it by tauinv = 0 in flow"
-                )
 
 
 def _has_hooks(part: nn.Module) -> bool:
@@ -186,7 +187,8 @@ def _name(part: nn.Module) -> str | None:
 def to_module(net: Net, p: Any) -> nn.Sequential:
     """An ``nn.Sequential`` like ``net`` with the values ``p``, in the net's dtype.
 
-    A softmax output becomes LogSoftmax; a net's ``output_factor`` a module that multiplies, without parameters.
+    A softmax output becomes LogSoftmax; a net's ``output_factor`` a module that multiplies, without parameters. What is
+    tied or frozen in a ``ConstrainedNet`` becomes parameters of their own.
 
     Raises
     ------
@@ -218,7 +220,7 @@ def to_module(net: Net, p: Any) -> nn.Sequential:
     if net.output_factor != 1 and net.layers[-1][1] != "softmax":
         parts.append(_Scale(net.output_factor, dtype))
     module = nn.Sequential(*parts)
-    flat = net._core.flat(p)
+    flat = parameters_of(net, p)
     nn.utils.vector_to_parameters(torch.from_numpy(flat.copy()), module.parameters())
     return module
 

@@ -192,22 +192,50 @@ def test_the_output_factor_is_kept(last, tmp_path):
         from_module(nn.Sequential(*module, nn.Linear(last[0], 1).double()))
 
 
-def test_what_independent_parameters_cannot_say_is_refused():
+def shared_layer():
+    shared = nn.Linear(3, 3)
+    return nn.Sequential(nn.Linear(2, 3), nn.Tanh(), shared, nn.Tanh(), shared, nn.Softplus(), nn.Linear(3, 1)).double()
+
+
+def shared_bias():
+    module = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    module[2].bias = module[0].bias
+    return module
+
+
+def frozen_bias():
+    module = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    module[0].bias.requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize("make", [shared_layer, shared_bias, frozen_bias])
+def test_shared_and_frozen_parameters_stay_so(make):
+    torch.manual_seed(0)
+    module = make()
+    x, y = torch.randn(20, 2).double(), torch.randn(20, 1).double()
+    net, p = from_module(module, input=x, target=y)
+    loss = ((module(x) - y) ** 2).sum(1).mean()
+    loss.backward()
+    trained = [q for q in module.parameters() if q.requires_grad]
+    gradient = torch.cat([q.grad.ravel() for q in trained]).numpy()
+    assert net.n_params == gradient.size < p.size
+    np.testing.assert_array_equal(net.coordinates(p), nn.utils.parameters_to_vector(trained).detach().numpy())
+    assert net.loss(p) == pytest.approx(loss.item(), rel=1e-13)
+    np.testing.assert_allclose(net.gradient(p), gradient, rtol=1e-11, atol=1e-15)
+    res = mg.flow(net, p, maxT=1)
+    for q, values in zip(trained, torch.tensor(net.coordinates(res)).split([q.numel() for q in trained]), strict=True):
+        q.data = values.reshape(q.shape)
+    assert ((module(x) - y) ** 2).sum(1).mean().item() == pytest.approx(res.loss, rel=1e-12)
+    assert ((to_module(net, res)(x) - y) ** 2).sum(1).mean().item() == pytest.approx(res.loss, rel=1e-12)
+
+
+def test_what_parameters_cannot_say_is_refused():
     def refused(module, *parts):
         with pytest.raises(mg.InputError) as error:
             from_module(module)
         assert all(part in str(error.value) for part in parts), error.value
 
-    shared = nn.Linear(3, 3)
-    refused(
-        nn.Sequential(nn.Linear(2, 3), shared, nn.Tanh(), shared), "the weight of module 3 is the weight of module 1"
-    )
-    tied = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
-    tied[2].bias = tied[0].bias
-    refused(tied, "the bias of module 2 is the bias of module 0", "come apart")
-    frozen = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
-    frozen[0].bias.requires_grad_(False)
-    refused(frozen, "the bias of module 0 does not require a gradient", "tauinv")
     hooked = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
     handle = hooked[1].register_forward_hook(lambda module, x, y: 2 * y)
     refused(hooked, "module 1, Tanh(), has hooks")

@@ -64,6 +64,16 @@ end
         @test allocated(hvp!, G, net, θ, θ) == 0
         @test allocated(hessian!, H, net, θ) == 0
     end
+    X, Y = randn(MersenneTwister(4), 3, 300), randn(MersenneTwister(5), 2, 300)
+    for loss in ("nll", "correlation", (f, y) -> log(cosh(f - y)))
+        net = Net(layers = ((4, tanh, true), (2, identity, true)), input = X, target = abs.(Y), loss = loss)
+        θ = randn(MersenneTwister(6), n_params(net))
+        G, H = similar(θ), zeros(n_params(net), n_params(net))
+        allocated(f, args...) = (f(args...); f(args...); @allocated f(args...))
+        @test allocated(gradient!, G, net, θ) == 0
+        @test allocated(hvp!, G, net, θ, θ) == 0
+        @test allocated(hessian!, H, net, θ) == 0
+    end
 end
 
 @testset "threads" begin

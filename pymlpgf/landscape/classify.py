@@ -30,6 +30,7 @@ REASONS = {
     "dependent units": "units {units} of layer {layer} are linearly dependent on the samples",
     "dependent inputs": "inputs {units} are linearly dependent on the samples",
     "softmax shift": "equal changes of all logits",
+    "scale and offset of an output": "the correlation does not see scale and offset of output {0}",
     "interpolation": "the net fits all targets, with more parameters than equations",
     "diverging pair": "units {0} and {1} of layer {layer} merge into the derivative of one, and their outgoing weights "
     "diverge",

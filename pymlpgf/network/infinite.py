@@ -61,10 +61,10 @@ class InfiniteNet(Net):
         if not isinstance(student, Net):
             student = Net(student, n_features=teacher.net.n_features, dtype=teacher.net.dtype)
         for who, net in (("teacher", teacher.net), ("student", student)):
-            if len(net.layers) != 2 or net.layers[-1][1] != "identity":
+            if len(net.layers) != 2 or net.layers[-1][1] != "identity" or net._loss != "mse":
                 raise InputError(
-                    f"the {who} has the layers {net.layers}; infinite data need one hidden layer and an output layer "
-                    "with the activation 'identity'"
+                    f"the {who} has the layers {net.layers} and the loss {net._loss!r}; infinite data need one hidden "
+                    "layer, an output layer with the activation 'identity' and the loss 'mse'"
                 )
         shapes = [(net.n_features, net.n_outputs) for net in (teacher.net, student)]
         if shapes[0] != shapes[1]:

@@ -47,8 +47,13 @@ class Net:
         In place of ``input``.
     weights : array of shape (n_samples,), optional
         Sample weights wᵢ ≥ 0; default 1.
-    loss : "mse" or "nll"
-        ℓ = ‖f − y‖², or −Σₒ yₒ log fₒ with the activation "softmax" in the output layer.
+    loss : "mse", "nll", "correlation" or a Julia function
+        "mse": ℓ = ‖f − y‖². "nll": −Σₒ yₒ log fₒ with the activation "softmax" in the output layer, or with "identity",
+        where the outputs are logits. A function of one output and its target, such as
+        ``"(f, y) -> log(cosh(f - y))"``, is summed over outputs; its derivatives are found by automatic
+        differentiation. "correlation": in place of the mean over samples Σₒ (1 − rₒ), with Pearson's correlation rₒ of
+        output and target, in which samples count by their weights. Scale and offset of outputs have no effect, so that
+        there is no minimum with ``l2``.
     l2 : float
         λ of (λ/2)‖θ‖² in R.
     maxnorm : float
@@ -101,12 +106,7 @@ class Net:
         threads: int | None = None,
     ) -> None:
         self._layers = check_layers(layers)
-        if not isinstance(loss, str) or loss not in LOSSES:
-            raise InputError(f"unknown loss {loss!r}{nearest(str(loss), LOSSES)}")
-        softmax = self._layers[-1][1] == "softmax"
-        if softmax != (loss == "nll"):
-            given = f"loss={loss!r} and the output activation {self._layers[-1][1]!r}"
-            raise InputError(f"{given} do not fit: 'nll' and 'softmax' go together")
+        _check_loss(loss, self._layers[-1][1])
         self._loss = loss
         self._kept: Any = None
         if input is None:
@@ -334,6 +334,8 @@ class Net:
 
     def on(self, input: Any, target: Any, weights: Any = None) -> Net:
         """The same network, loss and regularisers on other data; evaluated in this net's dtype."""
+        if target is None:
+            raise InputError("target is missing: other data are input and target")
         other = object.__new__(Net)
         other.__dict__.update(self.__dict__)
         other._kept = self._data(numeric("input", input), numeric("target", target), weights, self._n_features)
@@ -370,41 +372,62 @@ class Net:
         """What the outputs are multiplied by."""
         return float(self._settings["output_factor"])
 
-    def loss(self, p: Any, input: Any = None, target: Any = None) -> float:
-        """L at the parameters ``p``, on the net's own data or on others."""
-        if input is not None:
-            return self.on(input, target).loss(p)
-        p = self._flat(p)  # keeps a converted copy alive during the call
-        return self._bridge.loss(self._handle, _address(p))
+    def _on(self, input: Any, target: Any, weights: Any) -> Net:
+        """This net, or the same on what a call gives in place of its data."""
+        if input is None and target is None and weights is None:
+            return self
+        if input is None:
+            if self._n_samples == 0:
+                raise InputError("this net has no data of its own: give input and target")
+            input, Y, w = self._given
+            target, weights = Y if target is None else target, w if weights is None else weights
+        return self.on(input, target, weights)
 
-    def gradient(self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None) -> np.ndarray:
+    def loss(self, p: Any, input: Any = None, target: Any = None, weights: Any = None) -> float:
+        """L at the parameters ``p``, on the net's own data or on others.
+
+        Others are given as for ``on``; what is not given is the net's own, where ``input`` is. They are copied in each
+        call: for many calls ``net.on(input, target, weights)`` is faster. The same holds for all derivatives.
+        """
+        net = self._on(input, target, weights)
+        p = net._flat(p)  # keeps a converted copy alive during the call
+        return net._bridge.loss(net._handle, _address(p))
+
+    def gradient(
+        self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None, weights: Any = None
+    ) -> np.ndarray:
         """∇L (n_params,), on the net's own data or on others; written into ``out`` if that is given."""
-        if input is not None:
-            return self.on(input, target).gradient(p, out)
-        return self.value_and_gradient(p, out)[1]
+        return self.value_and_gradient(p, out, input, target, weights)[1]
 
-    def value_and_gradient(self, p: Any, out: np.ndarray | None = None) -> tuple[float, np.ndarray]:
-        """Loss and gradient in one pass."""
-        p = self._flat(p)
-        out = self._out(out, (self._n_params,))
-        return self._bridge.gradient(self._handle, _address(p), _address(out)), out
+    def value_and_gradient(
+        self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None, weights: Any = None
+    ) -> tuple[float, np.ndarray]:
+        """Loss and gradient in one pass, on the net's own data or on others."""
+        net = self._on(input, target, weights)
+        p = net._flat(p)
+        out = net._out(out, (net._n_params,))
+        return net._bridge.gradient(net._handle, _address(p), _address(out)), out
 
-    def hessian(self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None) -> np.ndarray:
+    def hessian(
+        self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None, weights: Any = None
+    ) -> np.ndarray:
         """∇²L (n_params, n_params), on the net's own data or on others: exact, dense, symmetric to the last bit."""
-        if input is not None:
-            return self.on(input, target).hessian(p, out)
-        p = self._flat(p)
+        net = self._on(input, target, weights)
+        p = net._flat(p)
         if out is None:
-            refuse_square(self, "the Hessian", "use hvp, extreme_eigenvalues or linear_operator")
-        out = self._out(out, (self._n_params, self._n_params))
-        self._bridge.hessian(self._handle, _address(p), _address(out))
+            refuse_square(net, "the Hessian", "use hvp, extreme_eigenvalues or linear_operator")
+        out = net._out(out, (net._n_params, net._n_params))
+        net._bridge.hessian(net._handle, _address(p), _address(out))
         return out
 
-    def hvp(self, p: Any, v: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """∇²L v without the Hessian, at the cost of one to three gradients."""
-        p, v = self._flat(p), self._flat(v, "v")
-        out = self._out(out, (self._n_params,))
-        self._bridge.hvp(self._handle, _address(p), _address(v), _address(out))
+    def hvp(
+        self, p: Any, v: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None, weights: Any = None
+    ) -> np.ndarray:
+        """∇²L v without the Hessian, at the cost of one to three gradients; on the net's own data or on others."""
+        net = self._on(input, target, weights)
+        p, v = net._flat(p), net._flat(v, "v")
+        out = net._out(out, (net._n_params,))
+        net._bridge.hvp(net._handle, _address(p), _address(v), _address(out))
         return out
 
     def hessian_spectrum(self, p: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -547,6 +570,18 @@ class Core:
     def fingerprint(self) -> str:
         """The same for nets with the same loss function."""
         return self._net._fingerprint()
+
+
+def _check_loss(loss: Any, last: Activation) -> None:
+    if not isinstance(loss, str) or (loss not in LOSSES and "->" not in loss):
+        raise InputError(
+            f"unknown loss {loss!r}{nearest(str(loss), LOSSES)}; a function of Julia is written as '(f, y) -> …'"
+        )
+    if (last == "softmax" and loss != "nll") or (loss == "nll" and last not in ("softmax", "identity")):
+        raise InputError(
+            f"loss={loss!r} and the output activation {last!r} do not fit: 'softmax' needs 'nll', and 'nll' needs "
+            "'softmax', or 'identity' for logits"
+        )
 
 
 def _own(array: np.ndarray, given: Any) -> np.ndarray:

@@ -94,7 +94,7 @@ class Checkpoint:
         return cls(**fields)
 
     def make_net(self, allow_code: bool = False) -> Net:
-        """The net, with its data. An activation that is Julia code is only compiled if ``allow_code`` is set.
+        """The net, with its data. An activation or loss that is Julia code is only compiled if ``allow_code`` is set.
 
         Set it for files that you trust: the code may do whatever Julia can.
         """

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..facts import LOSSES
 from ..files import write_atomically
 from ..network.activations import Activation, code_in
 from ..network.net import Net
@@ -37,10 +38,13 @@ def rebuild(
     layers: list[tuple[int, Activation, bool]], values: dict[str, Any], allow_code: bool, given: dict[str, Any]
 ) -> Net:
     """The net that was described, on its own data, or on those ``given`` where its own were left out."""
-    code = code_in(layers)
-    if code and not allow_code:
+    found = [("an activation", code) for code in code_in(layers)]
+    if values["loss"] not in LOSSES:
+        found.append(("the loss", values["loss"]))
+    if found and not allow_code:
+        what, code = found[0]
         raise InputError(
-            f"the file holds Julia code as an activation, {code[0]!r}: give the net, or allow_code=True if you trust it"
+            f"the file holds Julia code as {what}, {code!r}: give the net, or allow_code=True if you trust it"
         )
     settings = dict(values)
     merge, digest = settings.pop("merge"), settings.pop("data", None)

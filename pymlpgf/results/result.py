@@ -217,8 +217,8 @@ class TrainResult:
         input, target, weights : arrays, optional
             The data, where the result was saved without them; they are compared with what was.
         allow_code : bool
-            Compile an activation that is Julia code. Set it for files that you trust: the code may do whatever Julia
-            can.
+            Compile an activation or a loss that is Julia code. Set it for files that you trust: the code may do
+            whatever Julia can.
 
         Raises
         ------

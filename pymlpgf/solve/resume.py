@@ -40,7 +40,8 @@ def resume(
         As for ``train``, and needed if the run had them, since functions are not saved; a ``schedule`` only if it was a
         function, which is then called with the number of the step from the beginning of the run.
     allow_code : bool
-        Compile an activation that the file holds as Julia code, without which the net must be given, or a rule.
+        Compile an activation, a loss or a rule that the file holds as Julia code; the net may be given instead, a rule
+        not.
     checkpoint_interval, verbosity, progress_interval
         As for ``train``.
 
@@ -74,9 +75,11 @@ def resume(
     elif (
         saved.net
         and isinstance(net, Net)
-        and net._core.fingerprint() != saved.make_net(allow_code=True)._core.fingerprint()
-    ):
-        # with the very layers of the net that was given: no other code
+        and (
+            net._core.settings["loss"] != saved.net["loss"]
+            or net._core.fingerprint() != saved.make_net(allow_code=True)._core.fingerprint()
+        )
+    ):  # with the very layers and loss of the net that was given: no other code
         raise InputError(f"net has other data, loss or regularisers than the run of {os.fspath(path)}")
     if "rule" in saved.options and not allow_code:
         raise InputError(

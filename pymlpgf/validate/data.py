@@ -57,6 +57,9 @@ def targets(Y: np.ndarray, samples: int, outputs: int, loss: str, dtype: np.dtyp
         )
     if loss == "nll" and (Y < 0).any():
         raise InputError("target holds negative probabilities")
+    if loss == "correlation":
+        for output in np.flatnonzero(np.ptp(Y, axis=0) == 0):
+            raise InputError(f"target is the same in all samples for output {output}: nothing correlates with it")
     return contiguous("target", Y, dtype)
 
 

@@ -137,6 +137,121 @@ def test_one_activation_for_each_unit(tmp_path):
     assert mg.load(res.save(tmp_path / "run")).layers == net.layers
 
 
+WEIGHTS = np.random.default_rng(8).random(30) + 0.1
+OWN = [
+    ("(f, y) -> log(cosh(f - y))", lambda f, y: torch.log(torch.cosh(f - y))),
+    ("(f, y) -> abs(f - y) < 1 ? (f - y)^2 / 2 : abs(f - y) - 1/2", torch.nn.HuberLoss(reduction="none")),  # Huber
+    ("(f, y) -> exp(f) - abs(y) * f", lambda f, y: torch.exp(f) - y.abs() * f),  # Poisson with log rates
+    (
+        "(f, y) -> max(0.9(y - f), -0.1(y - f)) + 0.01f^2",
+        lambda f, y: torch.maximum(0.9 * (y - f), -0.1 * (y - f)) + 0.01 * f**2,
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "function"), OWN)
+def test_own_losses(code, function):
+    net = mg.Net(layers=TANH, input=X, target=Y, weights=WEIGHTS, loss=code)
+
+    def loss(theta):
+        return (torch.tensor(WEIGHTS) * function(forward(theta), torch.tensor(Y)).sum(1)).mean()
+
+    p = check(net, loss)
+    single = mg.Net(layers=TANH, input=X, target=Y, weights=WEIGHTS, loss=code, dtype="float32")
+    np.testing.assert_allclose(single.gradient(p.astype("f4")), net.gradient(p), atol=1e-5)
+
+
+def test_minima_of_own_losses_are_those_of_scipy():
+    from scipy.optimize import minimize
+
+    line = mg.Net(layers=[(1, "identity", True)], input=X, target=Y[:, 0], loss=OWN[1][0])
+
+    def huber(p):
+        r = np.abs(X @ p[:3] + p[3] - Y[:, 0])
+        return np.where(r < 1, r**2 / 2, r - 0.5).mean()
+
+    found = minimize(huber, np.zeros(4), method="BFGS", options={"gtol": 1e-10})
+    for solver in ("NewtonTrustRegion", "LevenbergMarquardt", "LBFGS"):
+        res = mg.minimize(line, np.zeros(4), optim_solver=solver)
+        np.testing.assert_allclose(res.x, found.x, atol=1e-6)
+        assert res.gnorm < 1e-14
+    assert mg.classify(line, res).kind == "minimum"
+    steps = mg.flow(line, np.zeros(4), alg="Adam", batchsize=7, maxiterations_ode=10)
+    assert steps.ode_loss < huber(np.zeros(4))
+
+
+def test_logits():
+    net = mg.Net(layers=[(4, "tanh", True), (3, "identity", True)], input=X, target=LABELS, loss="nll", weights=WEIGHTS)
+
+    def loss(theta):
+        terms = torch.nn.functional.cross_entropy(forward(theta, outputs=3), torch.tensor(LABELS), reduction="none")
+        return (torch.tensor(WEIGHTS) * terms).mean()
+
+    p = check(net, loss)
+    probabilities = mg.Net(layers=SOFTMAX, input=X, target=LABELS, loss="nll", weights=WEIGHTS)
+    assert net.loss(p) == probabilities.loss(p)
+    np.testing.assert_allclose(net(p), forward(torch.tensor(p), outputs=3).numpy(), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(torch.softmax(torch.tensor(net(p)), 1).numpy(), probabilities(p), rtol=1e-12)
+    res = mg.minimize(net.replace(l2=0.1), p)
+    found = mg.classify(net, res.x)
+    assert found.kind == "not a fixed point"
+    assert mg.flow(net, p, maxT=1).loss == pytest.approx(mg.flow(probabilities, p, maxT=1).loss, rel=1e-6)
+
+
+def correlation(theta):
+    w = torch.tensor(WEIGHTS) / WEIGHTS.sum()
+    f, y = forward(theta), torch.tensor(Y)
+    df, dy = f - w @ f, y - w @ y
+    return (1 - (w @ (df * dy)) / torch.sqrt((w @ df**2) * (w @ dy**2))).sum()
+
+
+def test_correlation():
+    net = mg.Net(layers=TANH, input=X, target=Y, weights=WEIGHTS, loss="correlation")
+    p = check(net, correlation)
+    assert net.loss(p) == net.data_terms(p)[0]
+    scaled = net.params(p.copy())
+    scaled["w2"][:] *= 3
+    scaled["b2"][:] += 5
+    assert net.loss(scaled) == pytest.approx(net.loss(p), rel=1e-14)
+    plain = mg.Net(layers=[(1, "identity", True)], input=X, target=Y[:, 0], loss="correlation")
+    res = mg.train(plain, plain.random_params(seed=0), maxT=10)
+    design = np.column_stack([X, np.ones(30)])
+    fit = design @ np.linalg.lstsq(design, Y[:, 0], rcond=None)[0]
+    assert res.loss == pytest.approx(
+        1 - np.corrcoef(fit, Y[:, 0])[0, 1], rel=1e-12
+    )  # linear regression has the largest
+    assert res.gnorm < 1e-14
+    found = mg.classify(plain, res)
+    assert (found.kind, found.nullity, found.unexplained) == ("degenerate", 2, 0)
+    assert "does not see scale and offset of output 0" in str(found)
+    perfect = mg.Net(layers=TANH, input=X, target=net(p), loss="correlation")
+    assert 0 <= perfect.loss(p) < 1e-30
+
+
+def test_data_of_a_call():
+    net = mg.Net(layers=TANH, input=X, target=Y, weights=WEIGHTS, l2=0.1)
+    p, v = np.random.default_rng(3).normal(size=(2, net.n_params))
+    other, w = 2 * Y, WEIGHTS[::-1]
+    cases = [
+        ({"weights": w}, mg.Net(layers=TANH, input=X, target=Y, weights=w, l2=0.1)),
+        ({"target": other}, mg.Net(layers=TANH, input=X, target=other, weights=WEIGHTS, l2=0.1)),
+        ({"target": other, "weights": w}, mg.Net(layers=TANH, input=X, target=other, weights=w, l2=0.1)),
+        ({"input": -X, "target": other}, mg.Net(layers=TANH, input=-X, target=other, l2=0.1)),
+    ]
+    for data, same in cases:
+        assert net.loss(p, **data) == same.loss(p)
+        assert net.value_and_gradient(p, **data)[0] == same.loss(p)
+        for call in ("gradient", "hessian"):
+            np.testing.assert_array_equal(getattr(net, call)(p, **data), getattr(same, call)(p))
+        np.testing.assert_array_equal(net.hvp(p, v, **data), same.hvp(p, v))
+    with pytest.raises(InputError, match="target is missing"):
+        net.hvp(p, v, input=X)
+    with pytest.raises(InputError, match=r"weights has shape \(3,\)"):
+        net.gradient(p, weights=np.ones(3))
+    with pytest.raises(InputError, match="no data of its own"):
+        mg.Net(layers=TANH, n_features=3).loss(p, weights=w)
+
+
 def test_a_net_without_data():
     empty = mg.Net(layers=TANH, n_features=3, l2=0.2)
     full = mg.Net(layers=TANH, input=X, target=Y, l2=0.2)

@@ -56,6 +56,11 @@ def test_code_is_compiled_for_those_who_allow_it(tmp_path):
     with pytest.raises(InputError, match="allow_code"):
         res.net()
     _same(net, res.net(allow_code=True), res.x)
+    net = mg.Net(layers=[(2, "tanh", True), (1, "identity", True)], input=X, target=X[:, 0], loss="(f, y) -> (f - y)^4")
+    res = mg.load(mg.flow(net, net.random_params(seed=0), maxT=0.1).save(tmp_path / "loss.npz"))
+    with pytest.raises(InputError, match=r"Julia code as the loss, '\(f, y\) -> \(f - y\)\^4'.*allow_code"):
+        res.net()
+    _same(net, res.net(allow_code=True), res.x)
 
 
 def test_students_on_infinite_inputs_are_not_kept():

@@ -24,15 +24,17 @@ function hessian!(H::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
     size(H) == (net.n_params, net.n_params) ||
         throw(DimensionMismatch("H is $(size(H)), this net has $(net.n_params) parameters"))
     check_data(net)
+    prepare!(net.objective, net, θ)
     if length(net.shares) == 1
-        share_hessian!(H, net.shares[1], net, θ)
+        @objective net share_hessian!(H, net.shares[1], net, θ, objective)
     else
         each_share(net) do share
             isempty(share.hessian) && (share.hessian = similar(H))
-            share_hessian!(share.hessian, share, net, θ)
+            @objective net share_hessian!(share.hessian, share, net, θ, objective)
         end
         sum_hessians!(H, net.shares)
     end
+    add_outer_terms!(H, net.objective, net, θ)
     add_penalty_hessian!(H, net.regulariser, θ)
     return mirror!(H)
 end
@@ -46,17 +48,18 @@ function sum_hessians!(H, shares)
 end
 
 "The lower triangle of the Hessian over the samples of one share."
-share_hessian!(H::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T} =
-    share_hessian!(H, hessian_buffers(share, net), share, net, θ)
+share_hessian!(H::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, objective::Loss) where {T} =
+    share_hessian!(H, hessian_buffers(share, net), share, net, θ, objective)
 
-function share_hessian!(H::Matrix{T}, buffers::BlockBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
+function share_hessian!(H::Matrix{T}, buffers::BlockBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T},
+                        objective::Loss) where {T}
     scale = one(T) / net.n_samples
     fill!(H, 0)
     for b in share.blocks
         beat(share, net)
         block = net.blocks[b]
-        second_order_pass!(share.workspace, net, θ, block, scale)
-        add_blocks!(H, buffers, share.workspace, net, θ, block, scale)
+        second_order_pass!(share.workspace, net, θ, block, objective, scale)
+        add_blocks!(H, buffers, share.workspace, net, θ, block, objective, scale)
     end
     return H
 end
@@ -74,30 +77,31 @@ function gauss_newton!(G::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
     size(G) == (net.n_params, net.n_params) ||
         throw(DimensionMismatch("G is $(size(G)), this net has $(net.n_params) parameters"))
     check_data(net)
+    prepare!(net.objective, net, θ)
     if length(net.shares) == 1
-        share_gauss_newton!(G, hessian_buffers(net.shares[1], net), net.shares[1], net, θ)
+        @objective net share_gauss_newton!(G, hessian_buffers(net.shares[1], net), net.shares[1], net, θ, objective)
     else
         each_share(net) do share
             isempty(share.hessian) && (share.hessian = similar(G))
-            share_gauss_newton!(share.hessian, hessian_buffers(share, net), share, net, θ)
+            @objective net share_gauss_newton!(share.hessian, hessian_buffers(share, net), share, net, θ, objective)
         end
         sum_hessians!(G, net.shares)
     end
-    return mirror!(G)
+    return mirror!(add_outer_terms!(G, net.objective, net, θ))
 end
 
 function share_gauss_newton!(G::Matrix{T}, buffers::BlockBuffers{T}, share::Share{T}, net::Net{T},
-                             θ::Vector{T}) where {T}
+                             θ::Vector{T}, objective::Loss) where {T}
     ws, scale = share.workspace, one(T) / net.n_samples
     fill!(G, 0)
     for b in share.blocks
         beat(share, net)
-        second_order_pass!(ws, net, θ, net.blocks[b], scale)
+        second_order_pass!(ws, net, θ, net.blocks[b], objective, scale)
         for l in eachindex(net.layers)                 # a network without curvature
             fill!(ws.S[l], 0)
             fill!(ws.Δ[l], 0)
         end
-        add_blocks!(G, buffers, ws, net, θ, net.blocks[b], scale)
+        add_blocks!(G, buffers, ws, net, θ, net.blocks[b], objective, scale)
     end
     return G
 end
@@ -110,18 +114,20 @@ The diagonal blocks of ∇²L(θ) that belong to one layer each, without the res
 function hessian_blocks(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
+    prepare!(net.objective, net, θ)
     buffers, ws, layers = BlockBuffers(net), net.shares[1].workspace, net.layers
     Hs = [zeros(T, n_params(l), n_params(l)) for l in layers]
     scale = one(T) / net.n_samples
     for block in net.blocks
         heartbeat(net.monitor)
-        second_order_pass!(ws, net, θ, block, scale)
+        second_order_pass!(ws, net, θ, block, net.objective, scale)
         for l in eachindex(layers), j in 1:layers[l].width
-            unit_tangent!(ws, net, θ, block, scale, l, j)
+            unit_tangent!(ws, net, θ, block, net.objective, scale, l, j)
             add_block!(Hs[l], layers[l].offset, buffers, ws, layers, block, l, j, l)
         end
     end
     for (l, H) in enumerate(Hs)
+        add_outer_terms!(H, net.objective, net, θ, layers[l].offset)
         add_penalty_block!(H, net.regulariser, θ, layers[l].offset)
         mirror!(H)
     end
@@ -188,10 +194,11 @@ hessian(net::AbstractNet, θ) = hessian!(similar(θ, length(θ), length(θ)), ne
 # which summed over samples is a matrix product. Only pairs with m > l, or m = l and p >= j, are computed.
 
 "Add every block of the lower triangle for one block of samples."
-function add_blocks!(H, buffers::BlockBuffers{T}, ws::Workspace{T}, net, θ, block::Block{T}, scale::T) where {T}
+function add_blocks!(H, buffers::BlockBuffers{T}, ws::Workspace{T}, net, θ, block::Block{T}, objective::Loss,
+                     scale::T) where {T}
     layers = net.layers
     for l in eachindex(layers), j in 1:layers[l].width
-        unit_tangent!(ws, net, θ, block, scale, l, j)
+        unit_tangent!(ws, net, θ, block, objective, scale, l, j)
         for m in l:length(layers)
             add_block!(H, 0, buffers, ws, layers, block, l, j, m)
         end
@@ -199,7 +206,7 @@ function add_blocks!(H, buffers::BlockBuffers{T}, ws::Workspace{T}, net, θ, blo
     return H
 end
 
-function unit_tangent!(ws::Workspace{T}, net, θ, block::Block{T}, scale::T, l::Int, j::Int) where {T}
+function unit_tangent!(ws::Workspace{T}, net, θ, block::Block{T}, objective::Loss, scale::T, l::Int, j::Int) where {T}
     layers = net.layers
     n, L = block.n, length(layers)
     for m in l+1:L
@@ -218,7 +225,7 @@ function unit_tangent!(ws::Workspace{T}, net, θ, block::Block{T}, scale::T, l::
         fill!(ws.Ȧ[L], 0)
         @inbounds @lanes r n ws.Ȧ[L][r, j] = ws.D[L][r, j]
     end
-    loss_dot!(net.objective, ws.Δ̇[L], ws, ws.Ȧ[L], block, scale)
+    loss_dot!(objective, ws.Δ̇[L], ws, ws.Ȧ[L], block, scale)
     for m in L:-1:l+1
         for p in 1:layers[m].width
             chain_dot!(ws.Δ̇[m], ws.D[m], ws.S[m], ws.E[m], ws.Ḣ[m], p, n)

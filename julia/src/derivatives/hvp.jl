@@ -1,13 +1,13 @@
 """
-    second_order_pass!(ws, net, θ, block, scale, lowest = 1)
+    second_order_pass!(ws, net, θ, block, objective, scale, lowest = 1)
 
 Forward with f' and f'', then ∂ℓ/∂a in `E` and ∂ℓ/∂h in `Δ` of every layer from `lowest` on (of `scale` times the block's
 loss): what every second derivative starts from.
 """
-function second_order_pass!(ws::Workspace{T}, net, θ, block::Block{T}, scale::T, lowest::Int=1) where {T}
+function second_order_pass!(ws::Workspace{T}, net, θ, block::Block{T}, objective::Loss, scale::T, lowest::Int=1) where {T}
     layers = net.layers
     forward!(ws, net, θ, block, 2)
-    block_loss!(net.objective, last(ws.E), ws, block, scale)
+    block_loss!(objective, last(ws.E), ws, block, scale)
     for l in length(layers):-1:lowest
         hadamard!(ws.Δ[l], ws.D[l], ws.E[l], block.n, layers[l].width)
         l > lowest && pullback!(ws.E[l-1], ws.Δ[l], θ, layers[l], block.n)
@@ -29,21 +29,23 @@ the backward pass (Pearlmutter, Neural Computation 6, 1994). Costs about two gra
 function hvp!(y::Vector{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
     foreach(a -> check_params(net, a), (y, θ, v))
     check_data(net)
+    prepare!(net.objective, net, θ)
     fill!(y, 0)
     if length(net.shares) == 1
-        share_hvp!(y, net.shares[1], net, θ, v)
+        @objective net share_hvp!(y, net.shares[1], net, θ, v, objective)
     else
         each_share(net) do share
-            share_hvp!(fill!(share.gradient, 0), share, net, θ, v)
+            @objective net share_hvp!(fill!(share.gradient, 0), share, net, θ, v, objective)
         end
         for share in net.shares
             y .+= share.gradient
         end
     end
+    add_outer_product!(y, net.objective, net, θ, v)
     return add_penalty_hvp!(y, net.regulariser, θ, v)
 end
 
-function share_hvp!(y::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
+function share_hvp!(y::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}, objective::Loss) where {T}
     ws, layers = share.workspace, net.layers
     L = length(layers)
     lowest = narrow_first_layer(layers) ? 2 : 1
@@ -52,7 +54,7 @@ function share_hvp!(y::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, v
         beat(share, net)
         block = net.blocks[b]
         n = block.n
-        second_order_pass!(ws, net, θ, block, scale, lowest)
+        second_order_pass!(ws, net, θ, block, objective, scale, lowest)
         for l in 1:L
             linear!(ws.Ḣ[l], layer_input(ws, block, l), v, layers[l], n)
             if l > 1                # the input has no derivative: W Ȧ enters from the second layer on
@@ -61,7 +63,7 @@ function share_hvp!(y::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, v
             end
             hadamard!(ws.Ȧ[l], ws.D[l], ws.Ḣ[l], n, layers[l].width)
         end
-        loss_dot!(net.objective, ws.Δ̇[L], ws, ws.Ȧ[L], block, scale)
+        loss_dot!(objective, ws.Δ̇[L], ws, ws.Ȧ[L], block, scale)
         for l in L:-1:lowest
             for j in 1:layers[l].width
                 chain_dot!(ws.Δ̇[l], ws.D[l], ws.S[l], ws.E[l], ws.Ḣ[l], j, n)

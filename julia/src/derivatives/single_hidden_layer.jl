@@ -53,7 +53,8 @@ function add_product!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, block::Block
     return nothing
 end
 
-function share_hessian!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
+function share_hessian!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T},
+                        objective::Loss) where {T}
     ws, scale = share.workspace, one(T) / net.n_samples
     fill!(buffers.slopes, 0)
     fill!(buffers.curvatures, 0)
@@ -61,7 +62,7 @@ function share_hessian!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Sha
         beat(share, net)
         block = net.blocks[b]
         forward!(ws, net, θ, block, 2)
-        block_loss!(net.objective, ws.E[2], ws, block, scale)
+        block_loss!(objective, ws.E[2], ws, block, scale)
         hadamard!(ws.Δ[2], ws.D[2], ws.E[2], block.n, 1)
         fill_columns!(buffers, ws, net, θ, block, scale)
         add_product!(H, buffers, block, b == first(share.blocks))
@@ -72,7 +73,7 @@ function share_hessian!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Sha
 end
 
 function share_gauss_newton!(G::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Share{T}, net::Net{T},
-                             θ::Vector{T}) where {T}
+                             θ::Vector{T}, ::Loss) where {T}
     ws, scale = share.workspace, one(T) / net.n_samples
     for b in share.blocks
         beat(share, net)

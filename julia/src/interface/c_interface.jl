@@ -93,7 +93,7 @@ function border_net(::Type{T}, options, D, N, X, O, Y, w) where {T}
     number(name, default) = Float64(get(options, name, default))
     input, target, weights = border_data(T, D, N, X, O, Y, w)
     return Net{T}(build_layers(parse_layers(options["layers"]), D), input, target; weights=weights,
-                  loss=get(options, "loss", "mse"), l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf), merge=merge,
+                  loss=parse_loss(get(options, "loss", "mse")), l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf), merge=merge,
                   output_factor=number("output_factor", 1.0), threads=Int(number("threads", 1.0)))
 end
 
@@ -107,7 +107,7 @@ border_data(::Type{T}, D, N, X, O, Y, w) where {T} =
     X == C_NULL ? (nothing, nothing, nothing) :
     (array(T, X, D, N), O < 0 ? array(T, Y, N) : array(T, Y, O, N), w == C_NULL ? nothing : array(T, w, N))
 
-const EXPRESSIONS = Dict{String,Activation}()
+const EXPRESSIONS = Dict{String,Union{Activation,Loss}}()
 
 "Where users' expressions are evaluated: they see Base, and our activations by name."
 module Expressions
@@ -118,28 +118,37 @@ end
 parse_activation(units::Vector) = Tuple(parse_activation(unit) for unit in units)
 parse_activation(poly::Dict) = Poly(Float64.(poly["poly"])...)
 parse_activation(text::String) =
-    occursin("->", text) ? get!(() -> compile_activation(text), EXPRESSIONS, text) : activation(text)
+    occursin("->", text) ? get!(() -> compile_activation(text), EXPRESSIONS, text)::Activation : activation(text)
+parse_loss(text::String) =
+    occursin("->", text) ? get!(() -> compile_loss(text), EXPRESSIONS, text)::Loss : loss_by_name(text)
 
 "The function that a user's expression stands for, tried out with its derivatives."
-function compile_activation(code::String)
-    complain(why) = throw(ArgumentError("the activation \"$code\" is not a scalar function of Julia, such as " *
-                                        "\"x -> x * exp(-x^2)\": $why"))
+compile_activation(code::String) =
+    compile("the activation", code, "a scalar function of Julia, such as \"x -> x * exp(-x^2)\"", Custom, derivatives, 1)
+compile_loss(code::String) =
+    compile("the loss", code, "a function of an output and its target in Julia, such as \"(f, y) -> log(cosh(f - y))\"",
+            CustomLoss, sample_loss, 2)
+
+function compile(what, code::String, wanted, make, differentiate, arguments::Int)
+    complain(why) = throw(ArgumentError("$what \"$code\" is not $wanted: $why"))
     f = evaluate_function(code, complain)
-    custom = Custom(f)
+    made = make(f)
     for x in (0.5, -0.5)
+        point = (x, 1.0)[1:arguments]
         value = try
-            Base.invokelatest(f, x)
+            Base.invokelatest(f, point...)
         catch err
+            arguments == 2 && err isa DomainError && continue             # it may be one for other numbers only
             complain(sprint(showerror, err))
         end
         value isa Real || complain("it gives a $(typeof(value))")
         try
-            Base.invokelatest(derivatives, custom, x)
+            Base.invokelatest(differentiate, made, point...)
         catch err
             complain("it cannot be differentiated: " * sprint(showerror, err))
         end
     end
-    return custom
+    return made
 end
 
 function evaluate_function(code::String, complain)

@@ -222,7 +222,8 @@ function warm_up(net::AbstractNet{T}, @nospecialize(method), batches::Bool) wher
     inner = innermost(net)
     inner isa Net || return 0.0
     kind = method isa UpdateRule ? method.f : method isa DiscreteMethod ? typeof(method) : method
-    key = hash((batches, net isa Constrained), objectid(T) ⊻ objectid(kind))        # types themselves take 25 µs to hash
+    # Types themselves take 25 µs to hash.
+    key = hash((batches, net isa Constrained), objectid(T) ⊻ objectid(kind) ⊻ objectid(typeof(inner.objective)))
     for l in inner.layers, c in l.columns
         key = hash(objectid(typeof(c.activation)), key)
     end
@@ -258,9 +259,10 @@ function miniature(net::Net{T}) where {T}
     nll = net.objective isa NegativeLogLikelihood
     specs = map(net.layers) do l
         units = Tuple(c.activation for c in l.columns)
-        last(units) isa Softmax ? (2, last(units), l.bias) : (length(units), length(units) == 1 ? units[1] : units, l.bias)
+        l === last(net.layers) && nll ? (2, last(units), l.bias) :
+            (length(units), length(units) == 1 ? units[1] : units, l.bias)
     end
     input = T[0.5 -0.5]
-    target = nll ? [1, 2] : zeros(T, specs[end][1], 2)
+    target = nll ? [1, 2] : T[n / 2 for o in 1:specs[end][1], n in 1:2]
     return Net{T}(build_layers(specs, 1), input, target; loss=net.objective)
 end

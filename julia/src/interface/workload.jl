@@ -173,6 +173,14 @@ function losses_workload(::Type{T}) where {T}
         outside_tool(net, "jacobian", NamedTuple(), x)
         outside_solve(net, x, "train", (alg="auto", optim_solver="NewtonTrustRegion"))
     end
+    for loss in ("nll", "correlation", "(f, y) -> log(cosh(f - y))")
+        net = outside_net(T, Any[[3, "tanh", true], [2, "identity", true]], (loss=loss,), X, abs.(targets(T, 2, 6)))
+        x = outside_start(net)
+        outside_derivatives(net, x)
+        outside_tool(net, "gauss_newton", NamedTuple(), x)
+        outside_tool(net, "classify", NamedTuple(), x)
+        outside_solve(net, x, "train", (alg="auto", optim_solver="NewtonTrustRegion"))
+    end
     for options in ((loss="mse", l2=0.1, maxnorm=0.5, merge=[[1, 1, 2, 0.1]]), (loss="mse", output_factor=0.5))
         net = outside_net(T, Any[[3, "tanh", true], [1, "identity", true]], options, X, targets(T, 1, 6); weights=ones(T, 6))
         x = outside_start(net)

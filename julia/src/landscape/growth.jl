@@ -53,7 +53,7 @@ function with_layers(net::Net{T}, layers::Vector{Layer}, source::Vector{Int}) wh
     end
     old = net.regulariser
     pairs = [(place[i], place[j], λ) for (i, j, λ) in old.pairs if place[i] > 0 && place[j] > 0]
-    return Net{T}(layers, net.blocks, net.n_samples, length(source), net.objective,
+    return Net{T}(layers, net.blocks, net.n_samples, length(source), own_loss(net.objective, T, n_outputs(net)),
                   Regulariser{T}(old.l2, old.maxnorm, pairs), net.output_factor,
                   make_shares(T, layers, net.blocks, length(net.shares)), nothing)
 end

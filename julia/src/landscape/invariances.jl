@@ -56,8 +56,12 @@ function see_slopes!(slopes::Vector{Float64}, steep::Vector{Int}, D::Matrix, w::
 end
 
 # Plain loops on one number type: this is compiled at the first use, once.
-invariances(net::Net{T}, θ::Vector{T}) where {T} =
-    invariances(net.layers, Vector{Float64}(θ), activity(net, θ)[1:2]..., Float64(eps(T)))
+function invariances(net::Net{T}, θ::Vector{T}) where {T}
+    found = invariances(net.layers, Vector{Float64}(θ), activity(net, θ)[1:2]..., Float64(eps(T)))
+    net.objective isa NegativeLogLikelihood && add_shift!(found, last(net.layers), length(net.layers), length(θ))
+    net.objective isa Correlation && add_output_freedom!(found, net, θ)
+    return found
+end
 
 function unit_vector(P::Int, i::Int)
     e = zeros(P)
@@ -73,7 +77,20 @@ function invariances(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes, 
     for m in 0:length(layers)-1
         add_dependent!(found, layers[m+1], m, length(θ), grams[m+1])
     end
-    last(layers).activation isa Softmax && add_shift!(found, last(layers), length(layers), length(θ))
+    return found
+end
+
+"Scale and offset of linear outputs."
+function add_output_freedom!(found::Vector{Invariance}, net::Net, θ)
+    layer, L = last(net.layers), length(net.layers)
+    layer.activation isa Identity || return found
+    for j in 1:layer.width
+        into, P = incoming(layer, j), length(θ)
+        e = zeros(P)
+        e[into] = θ[into]
+        directions = layer.bias ? [e, unit_vector(P, last(into))] : [e]
+        push!(found, Invariance("scale and offset of an output", L, [j], directions))
+    end
     return found
 end
 

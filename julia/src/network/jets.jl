@@ -15,6 +15,7 @@ Jet{T}(x::Jet) where {T<:Real} = Jet{T}(T(x.value), T(x.first), T(x.second))
 
 Base.convert(::Type{Jet{T}}, x::Jet{T}) where {T<:Real} = x
 Base.promote_rule(::Type{Jet{T}}, ::Type{S}) where {T<:Real,S<:Real} = Jet{T}
+Base.promote_rule(::Type{BigFloat}, ::Type{Jet{T}}) where {T<:Real} = Jet{BigFloat}      # Base's own would be BigFloat
 Base.promote_rule(::Type{Jet{T}}, ::Type{Jet{S}}) where {T<:Real,S<:Real} = Jet{promote_type(T, S)}
 Base.float(x::Jet) = x
 Base.zero(::Type{Jet{T}}) where {T} = Jet{T}(zero(T), zero(T), zero(T))

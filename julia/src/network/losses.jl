@@ -1,8 +1,9 @@
 """
     Loss
 
-What one sample contributes: [`MeanSquared`](@ref) or [`NegativeLogLikelihood`](@ref). For one block of samples, with
-the output layer's activations in `ws.A[end]`, a loss has
+What one sample contributes: [`MeanSquared`](@ref), [`NegativeLogLikelihood`](@ref), a user's [`CustomLoss`](@ref), or, of all
+samples together, [`Correlation`](@ref). For one block of samples, with the output layer's activations in `ws.A[end]`, a loss
+has
 
 - `block_loss(loss, ws, block)`: Σᵢ wᵢ ℓᵢ;
 - `block_loss!(loss, E, ws, block, scale)`: that, and `scale` times its derivative by the outputs in `E`;
@@ -19,23 +20,45 @@ register!(LOSSES, "mse", MeanSquared(), "|f - y|^2")
 
 """
 ℓ = −Σₒ yₒ log softmax(h)ₒ with labels or probabilities y. The output layer's activations are the logits h, which the
-derivatives replace by the probabilities.
+derivatives replace by the probabilities: outputs are probabilities with the activation softmax, logits with identity.
 """
 struct NegativeLogLikelihood <: Loss end
-register!(LOSSES, "nll", NegativeLogLikelihood(), "-sum_o y_o log f_o, for a softmax output")
+register!(LOSSES, "nll", NegativeLogLikelihood(), "-sum_o y_o log f_o, for a softmax output or logits")
+
+"""
+    CustomLoss(f)
+
+A user's function: ℓ = Σₒ f(outputₒ, targetₒ). Its derivatives by the output are found as those of a [`Custom`](@ref) activation.
+"""
+struct CustomLoss{F,D} <: Loss
+    f::F
+    differentiation::D
+end
+CustomLoss(f) = CustomLoss(f, DIFFERENTIATION[])
+Base.show(io::IO, loss::CustomLoss) = print(io, loss.f)
 
 loss_by_name(loss::Loss) = loss
+loss_by_name(f::Function) = CustomLoss(f)
 loss_by_name(name::Union{Symbol,AbstractString}) = lookup(LOSSES, String(name))
 Base.show(io::IO, loss::Loss) = print(io, first(name for (name, known) in LOSSES if known === loss))
 
-fits(::MeanSquared, a::Activation) = a isa Softmax &&
+fits(::Loss, a::Activation) = a isa Softmax &&
     throw(ArgumentError("a softmax output needs loss = \"nll\""))
-fits(::NegativeLogLikelihood, a::Activation) = a isa Softmax ||
-    throw(ArgumentError("loss = \"nll\" needs an output layer with the activation softmax, got $a"))
+fits(::NegativeLogLikelihood, a::Activation) = a isa Union{Softmax,Identity} ||
+    throw(ArgumentError("loss = \"nll\" needs an output layer with the activation softmax, or identity for logits, got $a"))
+
+"The loss of a new net: one that keeps something of an evaluation is not shared."
+own_loss(loss::Loss, ::Type, outputs::Int) = loss
+
+"Before an evaluation at θ: what a loss has to know of all samples."
+prepare!(::Loss, net, θ) = nothing
+"What second derivatives have beside those of a sum over samples: to the lower triangle of H, to the product with v."
+add_outer_terms!(H, ::Loss, net, θ, offset::Int=0) = H
+add_outer_product!(y, ::Loss, net, θ, v) = y
 
 "Targets as an O×N matrix."
 target_matrix(::Loss, ::Type{T}, target::AbstractMatrix, outputs) where {T} = target
-target_matrix(::MeanSquared, ::Type{T}, target::AbstractVector, outputs) where {T} = reshape(target, 1, :)
+target_matrix(::Loss, ::Type{T}, target::AbstractVector, outputs) where {T} = reshape(target, 1, :)
 function target_matrix(::NegativeLogLikelihood, ::Type{T}, labels::AbstractVector, outputs) where {T}
     all(y -> y isa Integer || isinteger(y), labels) && all(y -> 1 <= y <= outputs, labels) ||
         throw(ArgumentError("labels must be whole numbers from 1 to $outputs"))
@@ -81,6 +104,37 @@ function loss_dot!(::MeanSquared, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}
     c, w = 2scale, block.w
     @inbounds for o in 1:size(Ė, 2)
         @lanes r block.n Ė[r, o] = c * w[r] * Ȧ[r, o]
+    end
+    return Ė
+end
+
+sample_loss(loss::CustomLoss{F,D}, f::T, y::T) where {F,D,T} = derivatives(Custom{Base.Fix2{F,T},D}(Base.Fix2(loss.f, y), loss.differentiation), f)
+
+function block_loss(loss::CustomLoss, ws::Workspace{T}, block::Block{T}) where {T}
+    F, Y, w = last(ws.A), block.Y, block.w
+    s = zero(T)
+    @inbounds for o in 1:size(Y, 2), r in 1:block.n
+        s += w[r] * T(loss.f(F[r, o], Y[r, o]))
+    end
+    return s
+end
+
+function block_loss!(loss::CustomLoss, E::Matrix{T}, ws::Workspace{T}, block::Block{T}, scale::T) where {T}
+    F, Y, w = last(ws.A), block.Y, block.w
+    s = zero(T)
+    @inbounds for o in 1:size(Y, 2), r in 1:block.n
+        value, slope, _ = sample_loss(loss, F[r, o], Y[r, o])
+        s += w[r] * T(value)
+        E[r, o] = scale * w[r] * T(slope)
+    end
+    return s
+end
+
+function loss_dot!(loss::CustomLoss, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}, block::Block{T}, scale::T) where {T}
+    F, Y, w = last(ws.A), block.Y, block.w
+    @inbounds for o in 1:size(Y, 2), r in 1:block.n
+        _, _, curvature = sample_loss(loss, F[r, o], Y[r, o])
+        Ė[r, o] = scale * w[r] * T(curvature) * Ȧ[r, o]
     end
     return Ė
 end

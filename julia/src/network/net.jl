@@ -66,7 +66,8 @@ A multilayer perceptron with its data and the loss
 
 `layers`: a tuple of `(width, activation, bias)`, the output layer last. `input`: D×N. `target`: O×N or a
 vector of length N for one output; for `loss = "nll"` also N labels from 1 to O. `weights`: one per sample, default 1.
-`loss`: "mse", ‖f − y‖², or "nll", −Σₒ yₒ log fₒ with a softmax output. `l2`, `maxnorm`, `merge`: see
+`loss`: "mse", ‖f − y‖²; "nll", −Σₒ yₒ log fₒ with a softmax output, or with an output layer of logits; "correlation", see
+[`Correlation`](@ref); or a function of one output and its target, such as `(f, y) -> log(cosh(f - y))`, summed over outputs. `l2`, `maxnorm`, `merge`: see
 [`Regulariser`](@ref). `output_factor`: outputs are multiplied by it. The data are copied once, into blocks; a net
 without data (`n_features` in place of `input`) has outputs, and a loss on other data. `threads`: how many of Julia's
 threads share the samples.
@@ -115,8 +116,8 @@ function Net{T}(layers::Vector{Layer}, input, target; weights=nothing, loss="mse
     else
         bs, N = data_blocks(T, layers, objective, input, target, weights), size(input, 2)
     end
-    return Net{T}(layers, bs, N, sum(n_params, layers), objective, regulariser, T(output_factor),
-                  make_shares(T, layers, bs, threads), nothing)
+    return Net{T}(layers, bs, N, sum(n_params, layers), own_loss(objective, T, last(layers).width), regulariser,
+                  T(output_factor), make_shares(T, layers, bs, threads), nothing)
 end
 
 function data_blocks(::Type{T}, layers, objective::Loss, X, target, weights) where {T}
@@ -143,8 +144,8 @@ The same network, loss and regularisers on other data.
 """
 function with_data(net::Net{T}, input, target; weights=nothing) where {T}
     bs = data_blocks(T, net.layers, net.objective, input, target, weights)
-    return Net{T}(net.layers, bs, size(input, 2), net.n_params, net.objective, net.regulariser, net.output_factor,
-                  make_shares(T, net.layers, bs, length(net.shares)), net.monitor)
+    return Net{T}(net.layers, bs, size(input, 2), net.n_params, own_loss(net.objective, T, n_outputs(net)), net.regulariser,
+                  net.output_factor, make_shares(T, net.layers, bs, length(net.shares)), net.monitor)
 end
 
 "The same loss in buffers of its own: for whoever asks for a derivative while a solver works in those of `net`."
