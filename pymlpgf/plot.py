@@ -15,9 +15,10 @@ from .network.params import Params
 from .results.result import TrainResult, Trajectory
 
 if TYPE_CHECKING:
+    from .landscape.saddle_line import SaddleLine
     from .landscape.subspace import LinearSubspace
 
-__all__ = ["neurons", "plane", "run", "spectrum", "trajectories", "work_precision"]
+__all__ = ["neurons", "plane", "run", "saddle_line", "spectrum", "trajectories", "work_precision"]
 
 CLOCK = 1e100  # at a minimum a flow's time runs on towards the largest number, which no axis can show
 
@@ -131,6 +132,38 @@ def spectrum(eigenvalues: Any, ax: Axes | None = None) -> list[Any]:
             drawn += ax.plot(rank[chosen], np.abs(values[chosen]), ".", color=colour, label=f"{name} ({chosen.sum()})")
     ax.set(yscale="log", xlabel="rank", ylabel="size of the eigenvalue of ∇²L")
     ax.legend()
+    return drawn
+
+
+def saddle_line(line: SaddleLine, ax: Axes | None = None) -> list[Any]:
+    """Eigenvalues of the Hessian along a line of splits, over γ: red where they are negative.
+
+    Eigenvalues are continued along the line, grey where they are zero to rounding. Dotted lines show where eigenvalues
+    change sign, and the index that the criterion predicts is written above each part.
+    """
+    ax = _axes(ax)
+    gamma, values = line.gamma, line.eigenvalues
+    noise = 1e-13 * np.abs(values).max()  # those of the directions along which the outputs stay the same
+    drawn: list[Any] = []
+    for column in values.T:
+        if np.abs(column).max() <= noise:
+            drawn += ax.plot(gamma, column, color="0.7", linewidth=1)
+            continue
+        change = np.flatnonzero(column[:-1] * column[1:] < 0)
+        zero = gamma[change] - column[change] * (gamma[change + 1] - gamma[change]) / np.diff(column)[change]
+        at, column = np.insert(gamma, change + 1, zero), np.insert(column, change + 1, 0.0)
+        drawn += ax.plot(at, np.where(column >= 0, column, np.nan), color="C0", linewidth=1)
+        drawn += ax.plot(at, np.where(column <= 0, column, np.nan), color="C3", linewidth=1.5)
+    drawn += [ax.axvline(end, color="black", linestyle=":", linewidth=1) for end in line.ends]
+    sizes = np.abs(values)[np.abs(values) > noise]
+    ax.set_yscale("symlog", linthresh=np.quantile(sizes, 0.1) if len(sizes) else 1.0)
+    ax.set_ylim(2 * min(values.min(), -10 * noise), 2 * values.max())
+    borders = np.array([gamma[0], *line.ends[(line.ends > gamma[0]) & (line.ends < gamma[-1])], gamma[-1]])
+    for middle in (borders[:-1] + borders[1:]) / 2:
+        label = f"index {line.index(middle)}"
+        drawn.append(ax.text(middle, 1.01, label, transform=ax.get_xaxis_transform(), ha="center", va="bottom"))
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set(xlabel="γ, the first copy's part of the outgoing weights", ylabel="eigenvalues of ∇²L")
     return drawn
 
 

@@ -109,3 +109,21 @@ def test_work_precision() -> None:
 def test_what_has_no_trajectory_is_refused() -> None:
     with pytest.raises(mg.InputError, match="a trajectory, or a result with one"):
         plot.run(None)
+
+
+def test_saddle_line() -> None:
+    X = np.linspace(-2, 2, 60)[:, None]
+    net = mg.Net(
+        layers=[(1, "tanh", True), (1, "identity", True)], input=X, target=np.sin(1.5 * X[:, 0]) + X[:, 0] ** 2
+    )
+    line = mg.saddle_line(net, mg.minimize(net, net.random_params(seed=1), verbosity=0), 0)
+    drawn = plot.saddle_line(line)
+    curves = [d for d in drawn if isinstance(d, mpl.lines.Line2D) and len(d.get_xdata()) > 2]
+    shown = np.concatenate([c.get_ydata() for c in curves if c.get_color() != "0.7"])
+    matter = line.eigenvalues[:, np.abs(line.eigenvalues).max(0) > 1e-10]
+    assert set(matter.ravel()) <= set(shown)
+    red = np.concatenate([c.get_ydata() for c in curves if c.get_color() == "C3"])
+    assert np.nanmin(red) == line.eigenvalues.min()
+    assert np.nanmax(red) <= 0
+    texts = [d.get_text() for d in drawn if isinstance(d, mpl.text.Text)]
+    assert texts == [f"index {line.index(gamma)}" for gamma in (-0.5, 0.5, 1.5)]

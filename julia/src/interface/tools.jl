@@ -92,6 +92,13 @@ const TOOLS = Dict{String,Function}(
     "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"])),
     "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),
     "escape" => (net, o, a) -> escape_saddle(net, numbers(net, a[1]); sign=o["sign"]),
+    "saddle_line" => (net, o, a) -> saddle_line(net, numbers(net, a[1]), whole(o, "unit", 1); layer=whole(o, "layer", 1),
+                                                γ=a[2]),
+    "off_line" => (net, o, a) -> off_line(net.layers, numbers(net, a[1]), whole(o, "layer", 1), whole(o, "unit", 1),
+                                          matrix(a[2], isqrt(length(a[2]))), permutedims(matrix(a[3], isqrt(length(a[2])))),
+                                          whole(o, "rank", 0), o["gamma"]; side=o["side"], size=o["size"]),
+    "pair_state" => (net, o, a) -> pair_state(net.layers, a[1], whole(o, "layer", 1), whole(o, "unit", 1),
+                                              whole(o, "other", 1), Float64(accuracy(net))),
     "passages" => (net, o, a) -> saddle_passages(net,
         Trajectory(a[1], collect(matrix(numbers(net, a[2]), n_params(net))), numbers(net, a[3]), a[4]);
         contrast=o["contrast"], plateau=o["plateau"]))
