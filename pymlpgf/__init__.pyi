@@ -10,6 +10,12 @@ from .errors import (
 )
 from .landscape.classify import Classification as Classification, Explanation as Explanation, classify as classify
 from .landscape.distance import TrajectoryDistance as TrajectoryDistance, trajectory_distance as trajectory_distance
+from .landscape.follow import (
+    Branch as Branch,
+    Followed as Followed,
+    SpecialPoint as SpecialPoint,
+    follow as follow,
+)
 from .landscape.polish import Polished as Polished, polish as polish
 from .landscape.saddle_line import Departure as Departure, SaddleLine as SaddleLine, saddle_line as saddle_line
 from .landscape.saddles import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -15,10 +16,11 @@ from .network.params import Params
 from .results.result import TrainResult, Trajectory
 
 if TYPE_CHECKING:
+    from .landscape.follow import Followed
     from .landscape.saddle_line import SaddleLine
     from .landscape.subspace import LinearSubspace
 
-__all__ = ["neurons", "plane", "run", "saddle_line", "spectrum", "trajectories", "work_precision"]
+__all__ = ["branches", "neurons", "plane", "run", "saddle_line", "spectrum", "trajectories", "work_precision"]
 
 CLOCK = 1e100  # at a minimum a flow's time runs on towards the largest number, which no axis can show
 
@@ -164,6 +166,53 @@ def saddle_line(line: SaddleLine, ax: Axes | None = None) -> list[Any]:
         drawn.append(ax.text(middle, 1.01, label, transform=ax.get_xaxis_transform(), ha="center", va="bottom"))
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set(xlabel="γ, the first copy's part of the outgoing weights", ylabel="eigenvalues of ∇²L")
+    return drawn
+
+
+def branches(
+    found: Followed, ax: Axes | None = None, *, value: int | Callable[[np.ndarray], float] | None = None
+) -> list[Any]:
+    """Branches of critical points over the parameter: solid for minima, dashed for saddles, a colour for each branch.
+
+    Circles mark folds, squares branch points.
+
+    Parameters
+    ----------
+    found : Followed
+    ax : matplotlib Axes, optional
+    value : int or function of a point, optional
+        What is drawn: the parameter with that number, or what the function returns for a point (n_params,); default the
+        loss.
+    """
+    ax = _axes(ax)
+    if value is None:
+        label, of = "loss L", None
+    elif callable(value):
+        label, of = "", value
+    else:
+        n_params = found.branches[0].x.shape[1]
+        if not 0 <= value < n_params:
+            raise InputError(f"value is {value}; there are {n_params} parameters, counted from 0")
+        label, of = f"parameter {value}", lambda x: x[value]
+    drawn: list[Any] = []
+    for number, branch in enumerate(found.branches):
+        y = branch.loss if of is None else np.array([of(x) for x in branch.x])
+        minima = branch.index == 0
+        # A piece of the curve is solid where both of its ends are minima: the change is at a fold or branch point.
+        solid = np.append(minima[:-1] & minima[1:], False)
+        for pieces, style, width in ((solid, "-", 2.0), (~solid, "--", 1.0)):
+            shown = pieces | np.append(False, pieces[:-1])
+            if pieces[:-1].any():
+                x, height = np.where(shown, branch.parameter, np.nan), np.where(shown, y, np.nan)
+                drawn += ax.plot(x, height, style, color=f"C{number % 10}", linewidth=width)
+    for kind, points, marker in (("fold", found.folds, "o"), ("branch point", found.branch_points, "s")):
+        if points:
+            at = [point.parameter for point in points]
+            heights = [point.loss if of is None else of(point.x) for point in points]
+            drawn += ax.plot(at, heights, marker, color="black", markerfacecolor="white", label=kind, zorder=4)
+    ax.set(xlabel="l2" if found.parameter == "l2" else "homotopy parameter μ", ylabel=label)
+    if found.points:
+        ax.legend()
     return drawn
 
 

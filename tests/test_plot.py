@@ -127,3 +127,21 @@ def test_saddle_line() -> None:
     assert np.nanmax(red) <= 0
     texts = [d.get_text() for d in drawn if isinstance(d, mpl.text.Text)]
     assert texts == [f"index {line.index(gamma)}" for gamma in (-0.5, 0.5, 1.5)]
+
+
+def test_branches() -> None:
+    net = mg.Net(layers=[(1, "identity", False)] * 2, input=[[1.0]], target=[1.0])
+    found = mg.follow(net, [0.0, 0.0], "l2", bounds=(0, 3), verbosity=0)
+    *curves, mark = plot.branches(found, value=1)
+    assert [c.get_linestyle() for c in curves].count("--") == 1  # the trunk up to l2 = 2
+    for branch in found.branches:
+        assert any(np.isin(branch.x[:, 1], c.get_ydata()).all() for c in curves if c.get_linestyle() == "-") or (
+            branch.parent is None
+        )
+    np.testing.assert_allclose(mark.get_xydata(), [[2, 0]], atol=1e-12)
+    assert mark.axes.get_xlabel() == "l2"
+    heights = plot.branches(found, value=lambda x: x[0] * x[1])[-2].get_ydata()
+    np.testing.assert_allclose(heights, 1 - found.branches[-1].parameter / 2, atol=1e-12)
+    assert plot.branches(found)[-1].get_ydata() == [1]
+    with pytest.raises(mg.InputError, match="value is 2"):
+        plot.branches(found, value=2)

@@ -100,6 +100,8 @@ include("landscape/along.jl")
 include("landscape/polish.jl")
 include("landscape/eigenpairs.jl")
 include("landscape/saddle_line.jl")
+include("landscape/homotopy.jl")
+include("landscape/follow.jl")
 
 include("interface/json.jl")
 include("interface/facts.jl")
@@ -118,7 +120,8 @@ export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDec
 export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, softmax, Poly, activation
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
-export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages, saddle_line
+export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages
+export saddle_line, follow
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

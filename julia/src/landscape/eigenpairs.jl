@@ -25,10 +25,10 @@ end
 """
     continued(before, after, τ) -> Eigenpairs, overlap
 
-The eigenpairs `after` (ascending) in the order and with the signs of those `before`: the assignment with the largest sum
-of squared overlaps. Eigenvalues that are equal to `τ` share a space, in which the basis nearest to the vectors before is
-taken (the polar factor of their products): a cluster has no eigenvectors of its own. `overlap` is the smallest length that
-a vector before keeps when it is projected on the space of its successor; 1 where nothing turned.
+The eigenpairs `after` (ascending) in the order and with the signs of those `before`: the assignment with the largest
+sum of squared overlaps. Eigenvalues that are equal to `τ` share a space, in which the basis nearest to the vectors
+before is taken (the polar factor of their products): a cluster has no eigenvectors of its own. `overlap` is the
+smallest length that a vector before keeps when it is projected on the space of its successor; 1 where nothing turned.
 """
 function continued(before::Eigenpairs{T}, after::Eigenpairs{T}, τ::Real) where {T}
     n = length(after.λ)
@@ -53,16 +53,24 @@ function continued(before::Eigenpairs{T}, after::Eigenpairs{T}, τ::Real) where 
     return Eigenpairs(λ, V), overlap
 end
 
+"Whether two eigenvalues, told apart by more than `τ`, have changed places."
+function exchanged(before::Eigenpairs, after::Eigenpairs, τ::Real)
+    order = sortperm(before.λ)
+    return any(before.λ[i] < before.λ[j] - τ && after.λ[i] > after.λ[j] + τ
+               for (k, i) in enumerate(order) for j in view(order, k+1:length(order)))
+end
+
 """
     continue_eigenpairs(pairs, before, s0, s1, τ) -> Eigenpairs at s1
 
-From the eigenpairs `before` at `s0`, with `pairs(s)` the unordered ones at s; halves the way where an eigenvector turns by
-more than 37° (overlap 0.8), which follows an avoided crossing around its bend. What turns faster than in 1/4096 of the way
-counts as a crossing.
+From the eigenpairs `before` at `s0`, with `pairs(s)` the unordered ones at s; halves the way where an
+eigenvector turns by more than 37° (overlap 0.8), and where two eigenvalues seem to have changed places, which
+tells an avoided crossing from a crossing: what turns within 1/4096 of the way counts as a crossing.
 """
 function continue_eigenpairs(pairs, before::Eigenpairs, s0::Real, s1::Real, τ::Real, depth::Int=0)
     after, overlap = continued(before, pairs(s1), τ)
-    overlap >= 0.8 || depth == 12 || return continue_eigenpairs(pairs,
-        continue_eigenpairs(pairs, before, s0, (s0 + s1) / 2, τ, depth + 1), (s0 + s1) / 2, s1, τ, depth + 1)
-    return after
+    (depth == 12 || overlap >= 0.8 && !exchanged(before, after, τ)) && return after
+    middle = (s0 + s1) / 2
+    half = continue_eigenpairs(pairs, before, s0, middle, τ, depth + 1)
+    return continue_eigenpairs(pairs, half, middle, s1, τ, depth + 1)
 end

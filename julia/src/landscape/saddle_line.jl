@@ -1,7 +1,7 @@
 # The line of fixed points on which a unit is split in two, and where it is stable.
 #
-# Let θ be a fixed point of a net, unit i of a hidden layer with incoming weights u (and bias) and outgoing weights a. In the
-# wide net, with u₁ = u₂ = u, a₁ = γa, a₂ = (1 − γ)a, write
+# Let θ be a fixed point of a net, unit i of a hidden layer with incoming weights u (and bias) and outgoing weights a.
+# In the wide net, with u₁ = u₂ = u, a₁ = γa, a₂ = (1 − γ)a, write
 #
 #     u₁ = u + (1 − γ)η,  u₂ = u − γη,  a₁ = γA + B,  a₂ = (1 − γ)A − B
 #
@@ -9,21 +9,21 @@
 #
 #     A f(u·x) + B f′(u·x) (η·x) + ½ γ(1 − γ) a f″(u·x) (η·x)²:
 #
-# η and B come in no term of first order and in none with the other parameters, so that the Hessian falls into that of the
-# narrow net, in (u, A) and the rest, and into
+# η and B come in no term of first order and in none with the other parameters, so that the Hessian falls into that of
+# the narrow net, in (u, A) and the rest, and into
 #
 #     K(γ) = [γ(1 − γ) M  Dᵀ; D  0]   with   M = f″ x xᵀ, summed over samples with weight ∂L/∂(output of the unit),
 #                                            D = f′ x, summed with weight ∂L/∂h of each unit of the next layer.
 #
 # M is Fukumizu and Amari's matrix (Neural Networks 13, 2000, theorem 3, for one output). There D vanishes, since
-# ∂L/∂u = Dᵀa = 0. With more units in the next layer D need not, and K has as many negative eigenvalues as D has rank, and
-# those of γ(1 − γ)M on the kernel of D (Nocedal and Wright, Numerical Optimization, 2006, theorem 16.3).
+# ∂L/∂u = Dᵀa = 0. With more units in the next layer D need not, and K has as many negative eigenvalues as D has rank,
+# and those of γ(1 − γ)M on the kernel of D (Nocedal and Wright, Numerical Optimization, 2006, theorem 16.3).
 
 """
     split_curvature(net, θ, i; layer = 1) -> M, D, noise of M, noise of D
 
-Curvature matrix M (d×d) and coupling D (units of the next layer × d) of unit `i` under a split, for its d incoming weights
-(and bias): see above. The noise is what rounding does to entries, from sums without cancellation.
+Curvature matrix M (d×d) and coupling D (units of the next layer × d) of unit `i` under a split, for its d incoming
+weights (and bias): see above. The noise is what rounding does to entries, from sums without cancellation.
 """
 function split_curvature(net::Net{T}, θ::Vector{T}, i::Int; layer::Int=1) where {T}
     check_unit(net.layers, layer, i)
@@ -61,11 +61,12 @@ end
 """
     SaddleLine
 
-What [`saddle_line`](@ref) found: the `wide` net, `layer`, `unit` and its `copy`; `M`, `D`, `rank` of D; the eigenvalues of M
-on the kernel of D, `curvatures`, and their `tolerance`; how many of them are `negative`, `positive` and `null`;
-`narrow_index` of the fixed point that is split; predicted indices `inside` (0 < γ < 1), `outside` and `at_ends`;
-`γ`, eigenvalues `λ` (P×G) of the Hessian of the wide net along it, continued, eigenvectors at each γ in `V` (P×P×G), and
-`counted`, the number of negative ones; the `ends`, where eigenvalues change sign, and how many do at each, `crossing`.
+What [`saddle_line`](@ref) found: the `wide` net, `layer`, `unit` and its `copy`; `M`, `D`, `rank` of D; the
+eigenvalues of M on the kernel of D, `curvatures`, and their `tolerance`; how many of them are `negative`, `positive`
+and `null`; `narrow_index` of the fixed point that is split; predicted indices `inside` (0 < γ < 1), `outside` and
+`at_ends`; `γ`, eigenvalues `λ` (P×G) of the Hessian of the wide net along it, continued, eigenvectors at each γ in
+`V` (P×P×G), and `counted`, the number of negative ones; the `ends`, where eigenvalues change sign, and how many do at
+each, `crossing`.
 """
 struct SaddleLine{T}
     wide::Net{T}
@@ -103,15 +104,13 @@ without regularisers; see [`split_neuron`](@ref).
 """
 function saddle_line(net::Net{T}, θ::AbstractVector, i::Int; layer::Int=1, γ=range(-1, 2; length=101)) where {T}
     check_unit(net.layers, layer, i)
-    unregularised(net) || throw(ArgumentError("this net has a regulariser, under which the splits of a fixed point are " *
-                                              "not fixed points: make a net without (net.replace(l2=0, …)) and minimize"))
+    unregularised(net) ||
+        throw(ArgumentError("this net has a regulariser, under which splits of a fixed point are not fixed points: " *
+                            "make a net without (net.replace(l2=0, …)) and minimize"))
     θ, γ = Vector{T}(θ), Vector{Float64}(γ)
     length(γ) >= 2 && issorted(γ) && allunique(γ) && all(isfinite, γ) ||
         throw(ArgumentError("gamma must be at least two finite numbers that ascend"))
-    point = classify(net, θ)
-    point.kind in ("minimum", "saddle", "degenerate") ||
-        throw(ArgumentError("p is $(point.kind == "escaping" ? "escaping" : "not a fixed point") (gnorm $(point.gnorm)): " *
-                            "minimize or polish first"))
+    point = classified_fixed_point(net, θ)
     a = norm(θ[outgoing(net.layers[layer+1], i)])
     a > 0 || throw(ArgumentError("this unit has no outgoing weights: all of its splits are the same point"))
     M, D, noise_M, noise_D = split_curvature(net, θ, i; layer=layer)
@@ -135,9 +134,18 @@ function saddle_line(net::Net{T}, θ::AbstractVector, i::Int; layer::Int=1, γ=r
     counted = [count(<(-τ[k]), λ[:, k]) for k in eachindex(γ)]
     ends, crossing = sign_changes(pairs, γ, all_pairs, τ)
     base = point.index + rank
-    return SaddleLine{T}(wide, layer, i, net.layers[layer].width + 1, M, D, rank, curvatures, tolerance, negative, positive,
-                         length(curvatures) - negative - positive, point.index, base + negative, base + positive, base, γ,
-                         points, λ, V, counted, ends, crossing)
+    null = length(curvatures) - negative - positive
+    return SaddleLine{T}(wide, layer, i, net.layers[layer].width + 1, M, D, rank, curvatures, tolerance, negative,
+                         positive, null, point.index, base + negative, base + positive, base, γ, points, λ, V, counted,
+                         ends, crossing)
+end
+
+"The classification of θ, if it is a fixed point; else an error."
+function classified_fixed_point(net::AbstractNet, θ)
+    point = classify(net, θ)
+    point.kind in ("minimum", "saddle", "degenerate") && return point
+    what = point.kind == "escaping" ? "escaping" : "not a fixed point"
+    throw(ArgumentError("p is $what (gnorm $(point.gnorm)): minimize or polish first"))
 end
 
 "The γ at which continued eigenvalues change sign, ascending, and how many do at each."
@@ -162,8 +170,8 @@ function sign_changes(pairs, γ, all_pairs::Vector{Eigenpairs{T}}, τ) where {T}
 end
 
 """
-The zero of eigenvalue `j` between two γ, by the Illinois method on the eigenvalue whose vector is nearest to that of the
-nearer end (the vector turns little over one step of γ).
+The zero of eigenvalue `j` between two γ, by the Illinois method on the eigenvalue whose vector is nearest to that of
+the nearer end (the vector turns little over one step of γ).
 """
 function zero_between(pairs, a, at_a::Eigenpairs, b, at_b::Eigenpairs, j::Int, τ)
     fa, fb, va, vb = Float64(at_a.λ[j]), Float64(at_b.λ[j]), at_a.V[:, j], at_b.V[:, j]
@@ -191,12 +199,13 @@ end
 """
     off_line(line, θ, γ; side = 1, size = 1e-3) -> θ′
 
-The split with parameter γ, displaced by the length `size` along the direction across the line of the lowest curvature, to
-either `side`: η is the lowest eigenvector of γ(1 − γ)M, or of K(γ) with its part B if D has a rank; its largest
-component is positive for `side` 1. At the same γ the two sides differ; side −1 at 1 − γ is side 1 with the units exchanged.
+The split with parameter γ, displaced by the length `size` along the direction across the line of the lowest
+curvature, to either `side`: η is the lowest eigenvector of γ(1 − γ)M, or of K(γ) with its part B if D has a rank; its
+largest component is positive for `side` 1. At the same γ the two sides differ; side −1 at 1 − γ is side 1 with the
+units exchanged.
 """
-function off_line(layers::Vector{Layer}, θ::Vector, layer::Int, i::Int, M::Matrix{Float64}, D::Matrix{Float64}, rank::Int, γ;
-                  side=1, size=1e-3)
+function off_line(layers::Vector{Layer}, θ::Vector, layer::Int, i::Int, M::Matrix{Float64}, D::Matrix{Float64},
+                  rank::Int, γ; side=1, size=1e-3)
     wide, _, x = split_unit(layers, θ, layer, i, γ)
     d, c = Base.size(M, 1), γ * (1 - γ)
     v = eigen(Symmetric(rank == 0 ? c * M : [c*M D'; D zeros(Base.size(D, 1), Base.size(D, 1))])).vectors[:, 1]
@@ -212,8 +221,9 @@ end
 """
     pair_state(layers, θ, layer, i, j, ε) -> gap, rest, channel
 
-How far apart the incoming weights of units i and j are, relative to 1 + their norm; what is left of their outgoing weights' sum, relative to
-their sizes; and whether they are on the way into a channel, as for [`roads_to_infinity`](@ref).
+How far apart the incoming weights of units i and j are, relative to 1 + their norm; what is left of their outgoing
+weights' sum, relative to their sizes; and whether they are on the way into a channel, as for
+[`roads_to_infinity`](@ref).
 """
 function pair_state(layers::Vector{Layer}, θ::Vector{Float64}, layer::Int, i::Int, j::Int, ε::Float64)
     into_i, into_j = incoming(layers[layer], i), incoming(layers[layer], j)
