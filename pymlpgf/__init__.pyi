@@ -11,6 +11,12 @@ from .errors import (
 from .landscape.catalogue import Catalogue as Catalogue, minima_catalogue as minima_catalogue
 from .landscape.classify import Classification as Classification, Explanation as Explanation, classify as classify
 from .landscape.distance import TrajectoryDistance as TrajectoryDistance, trajectory_distance as trajectory_distance
+from .landscape.follow import (
+    Branch as Branch,
+    Followed as Followed,
+    SpecialPoint as SpecialPoint,
+    follow as follow,
+)
 from .landscape.neurons import (
     Likeness as Likeness,
     NeuronClusters as NeuronClusters,
@@ -24,6 +30,7 @@ from .landscape.neurons import (
     neurons_along as neurons_along,
 )
 from .landscape.polish import Polished as Polished, polish as polish
+from .landscape.saddle_line import Departure as Departure, SaddleLine as SaddleLine, saddle_line as saddle_line
 from .landscape.saddles import (
     SaddlePassage as SaddlePassage,
     escape_saddle as escape_saddle,

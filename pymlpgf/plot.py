@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -17,11 +17,14 @@ from .results.result import TrainResult, Trajectory
 
 if TYPE_CHECKING:
     from .landscape.catalogue import Catalogue
+    from .landscape.follow import Followed
     from .landscape.neurons import NeuronsAlong
+    from .landscape.saddle_line import SaddleLine
     from .landscape.subspace import LinearSubspace
 
 __all__ = [
-    "catalogue", "network", "neurons", "neurons_along", "plane", "run", "spectrum", "trajectories", "work_precision",
+    "branches", "catalogue", "network", "neurons", "neurons_along", "plane", "run", "saddle_line", "spectrum",
+    "trajectories", "work_precision",
 ]  # fmt: skip
 
 KINDS = ("minimum", "saddle", "degenerate", "escaping", "not a fixed point")  # as ``classify`` calls them
@@ -218,6 +221,85 @@ def spectrum(eigenvalues: Any, ax: Axes | None = None) -> list[Any]:
             drawn += ax.plot(rank[chosen], np.abs(values[chosen]), ".", color=colour, label=f"{name} ({chosen.sum()})")
     ax.set(yscale="log", xlabel="rank", ylabel="size of the eigenvalue of ∇²L")
     ax.legend()
+    return drawn
+
+
+def saddle_line(line: SaddleLine, ax: Axes | None = None) -> list[Any]:
+    """Eigenvalues of the Hessian along a line of splits, over γ: red where they are negative.
+
+    Eigenvalues are continued along the line, grey where they are zero to rounding. Dotted lines show where eigenvalues
+    change sign, and the index that the criterion predicts is written above each part.
+    """
+    ax = _axes(ax)
+    gamma, values = line.gamma, line.eigenvalues
+    noise = 1e-13 * np.abs(values).max()  # those of the directions along which the outputs stay the same
+    drawn: list[Any] = []
+    for column in values.T:
+        if np.abs(column).max() <= noise:
+            drawn += ax.plot(gamma, column, color="0.7", linewidth=1)
+            continue
+        change = np.flatnonzero(column[:-1] * column[1:] < 0)
+        zero = gamma[change] - column[change] * (gamma[change + 1] - gamma[change]) / np.diff(column)[change]
+        at, column = np.insert(gamma, change + 1, zero), np.insert(column, change + 1, 0.0)
+        drawn += ax.plot(at, np.where(column >= 0, column, np.nan), color="C0", linewidth=1)
+        drawn += ax.plot(at, np.where(column <= 0, column, np.nan), color="C3", linewidth=1.5)
+    drawn += [ax.axvline(end, color="black", linestyle=":", linewidth=1) for end in line.ends]
+    sizes = np.abs(values)[np.abs(values) > noise]
+    ax.set_yscale("symlog", linthresh=np.quantile(sizes, 0.1) if len(sizes) else 1.0)
+    ax.set_ylim(2 * min(values.min(), -10 * noise), 2 * values.max())
+    borders = np.array([gamma[0], *line.ends[(line.ends > gamma[0]) & (line.ends < gamma[-1])], gamma[-1]])
+    for middle in (borders[:-1] + borders[1:]) / 2:
+        label = f"index {line.index(middle)}"
+        drawn.append(ax.text(middle, 1.01, label, transform=ax.get_xaxis_transform(), ha="center", va="bottom"))
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set(xlabel="γ, the first copy's part of the outgoing weights", ylabel="eigenvalues of ∇²L")
+    return drawn
+
+
+def branches(
+    found: Followed, ax: Axes | None = None, *, value: int | Callable[[np.ndarray], float] | None = None
+) -> list[Any]:
+    """Branches of critical points over the parameter: solid for minima, dashed for saddles, a colour for each branch.
+
+    Circles mark folds, squares branch points.
+
+    Parameters
+    ----------
+    found : Followed
+    ax : matplotlib Axes, optional
+    value : int or function of a point, optional
+        What is drawn: the parameter with that number, or what the function returns for a point (n_params,); default the
+        loss.
+    """
+    ax = _axes(ax)
+    if value is None:
+        label, of = "loss L", None
+    elif callable(value):
+        label, of = "", value
+    else:
+        n_params = found.branches[0].x.shape[1]
+        if not 0 <= value < n_params:
+            raise InputError(f"value is {value}; there are {n_params} parameters, counted from 0")
+        label, of = f"parameter {value}", lambda x: x[value]
+    drawn: list[Any] = []
+    for number, branch in enumerate(found.branches):
+        y = branch.loss if of is None else np.array([of(x) for x in branch.x])
+        minima = branch.index == 0
+        # A piece of the curve is solid where both of its ends are minima: the change is at a fold or branch point.
+        solid = np.append(minima[:-1] & minima[1:], False)
+        for pieces, style, width in ((solid, "-", 2.0), (~solid, "--", 1.0)):
+            shown = pieces | np.append(False, pieces[:-1])
+            if pieces[:-1].any():
+                x, height = np.where(shown, branch.parameter, np.nan), np.where(shown, y, np.nan)
+                drawn += ax.plot(x, height, style, color=f"C{number % 10}", linewidth=width)
+    for kind, points, marker in (("fold", found.folds, "o"), ("branch point", found.branch_points, "s")):
+        if points:
+            at = [point.parameter for point in points]
+            heights = [point.loss if of is None else of(point.x) for point in points]
+            drawn += ax.plot(at, heights, marker, color="black", markerfacecolor="white", label=kind, zorder=4)
+    ax.set(xlabel="l2" if found.parameter == "l2" else "homotopy parameter μ", ylabel=label)
+    if found.points:
+        ax.legend()
     return drawn
 
 

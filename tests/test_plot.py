@@ -150,3 +150,39 @@ def test_catalogue(solved) -> None:
     np.testing.assert_allclose(points.get_xydata(), np.c_[found.loss, found.count / 4][own])
     ends = np.array([segment[:, 1] for segment in lines.get_segments()])
     np.testing.assert_allclose(ends, np.c_[found.low, found.high][own], atol=1e-12)
+
+
+def test_saddle_line() -> None:
+    X = np.linspace(-2, 2, 60)[:, None]
+    net = mg.Net(
+        layers=[(1, "tanh", True), (1, "identity", True)], input=X, target=np.sin(1.5 * X[:, 0]) + X[:, 0] ** 2
+    )
+    line = mg.saddle_line(net, mg.minimize(net, net.random_params(seed=1), verbosity=0), 0)
+    drawn = plot.saddle_line(line)
+    curves = [d for d in drawn if isinstance(d, mpl.lines.Line2D) and len(d.get_xdata()) > 2]
+    shown = np.concatenate([c.get_ydata() for c in curves if c.get_color() != "0.7"])
+    matter = line.eigenvalues[:, np.abs(line.eigenvalues).max(0) > 1e-10]
+    assert set(matter.ravel()) <= set(shown)
+    red = np.concatenate([c.get_ydata() for c in curves if c.get_color() == "C3"])
+    assert np.nanmin(red) == line.eigenvalues.min()
+    assert np.nanmax(red) <= 0
+    texts = [d.get_text() for d in drawn if isinstance(d, mpl.text.Text)]
+    assert texts == [f"index {line.index(gamma)}" for gamma in (-0.5, 0.5, 1.5)]
+
+
+def test_branches() -> None:
+    net = mg.Net(layers=[(1, "identity", False)] * 2, input=[[1.0]], target=[1.0])
+    found = mg.follow(net, [0.0, 0.0], "l2", bounds=(0, 3), verbosity=0)
+    *curves, mark = plot.branches(found, value=1)
+    assert [c.get_linestyle() for c in curves].count("--") == 1  # the trunk up to l2 = 2
+    for branch in found.branches:
+        assert any(np.isin(branch.x[:, 1], c.get_ydata()).all() for c in curves if c.get_linestyle() == "-") or (
+            branch.parent is None
+        )
+    np.testing.assert_allclose(mark.get_xydata(), [[2, 0]], atol=1e-12)
+    assert mark.axes.get_xlabel() == "l2"
+    heights = plot.branches(found, value=lambda x: x[0] * x[1])[-2].get_ydata()
+    np.testing.assert_allclose(heights, 1 - found.branches[-1].parameter / 2, atol=1e-12)
+    assert plot.branches(found)[-1].get_ydata() == [1]
+    with pytest.raises(mg.InputError, match="value is 2"):
+        plot.branches(found, value=2)

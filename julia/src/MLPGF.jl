@@ -109,6 +109,10 @@ include("landscape/along.jl")
 include("landscape/polish.jl")
 include("landscape/constrained.jl")
 include("landscape/recordings.jl")
+include("landscape/eigenpairs.jl")
+include("landscape/saddle_line.jl")
+include("landscape/homotopy.jl")
+include("landscape/follow.jl")
 
 include("interface/json.jl")
 include("interface/facts.jl")
@@ -129,6 +133,7 @@ export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, 
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
 export cosine_similarity, match_neurons, compare_neurons, cluster_neurons, merge_neurons, neurons_along,
     binomial_interval, recorded_eigenvalues, recorded_unit_norms, distinct_minima, spectrum_along, escape_saddle, saddle_passages
+export saddle_line, follow
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export Constraint, Constrained
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel

@@ -45,7 +45,7 @@ end
 # Where the pre-activations are not there as a `whole`, column by column, so that they are in the first-level cache. Few
 # samples fill the columns without a gap, and all of them are one long column.
 function forward_columns!(a::Activation, order::Val, A, D, S, X, θ, layer::Layer, n::Int, columns::Columns, whole::Bool)
-    if whole && n == size(A, 1) && n < 64 && !(a isa Custom)       # whose loop counts rows and columns
+    if whole && n == size(A, 1) && n < 64 && !(a isa Union{Custom,Blend})       # whose loop counts rows and columns
         activate!(a, order, A, D, S, n * (columns.last - columns.first + 1), columns.first)
         return nothing
     end

@@ -40,6 +40,17 @@ function answer(q::Polishing, x0, options, monitor)
             stopped_by=r.stopped_by, time_run=r.time_run)
 end
 
+struct Following <: Question{Float64}
+    net::Family
+    range::NTuple{2,Float64}
+    max_step::Float64
+    max_points::Int
+    max_branches::Int
+end
+answer(q::Following, x0, options, monitor) =
+    follow(q.net, x0; range=q.range, max_step=q.max_step, max_points=q.max_points, max_branches=q.max_branches,
+           maxtime=options["maxtime"], monitor=monitor)
+
 "`n` significant decimal digits and two spare ones."
 decimal(x::BigFloat, n::Int) = setprecision(BigFloat, ceil(Int, (n + 2) * log2(10))) do
     string(BigFloat(x))
@@ -128,6 +139,16 @@ const TOOLS = Dict{String,Function}(
     "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"]), get(o, "constraint", nothing)),
     "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),
     "escape" => (net, o, a) -> escape_saddle(net, numbers(net, a[1]); sign=o["sign"]),
+    "following" => (net, o, a) -> Following(haskey(o, "to") ? family(net, net_of(Int64(o["to"]))) : decay(net),
+                                            (o["low"], o["high"]), o["max_step"], Int(o["max_points"]),
+                                            Int(o["max_branches"])),
+    "saddle_line" => (net, o, a) -> saddle_line(net, numbers(net, a[1]), whole(o, "unit", 1); layer=whole(o, "layer", 1),
+                                                γ=a[2]),
+    "off_line" => (net, o, a) -> off_line(net.layers, numbers(net, a[1]), whole(o, "layer", 1), whole(o, "unit", 1),
+                                          matrix(a[2], isqrt(length(a[2]))), permutedims(matrix(a[3], isqrt(length(a[2])))),
+                                          whole(o, "rank", 0), o["gamma"]; side=o["side"], size=o["size"]),
+    "pair_state" => (net, o, a) -> pair_state(net.layers, a[1], whole(o, "layer", 1), whole(o, "unit", 1),
+                                              whole(o, "other", 1), Float64(accuracy(net))),
     "passages" => (net, o, a) -> saddle_passages(net,
         Trajectory(a[1], collect(matrix(numbers(net, a[2]), n_params(net))), numbers(net, a[3]), a[4]);
         contrast=o["contrast"], plateau=o["plateau"]))

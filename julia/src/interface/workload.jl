@@ -326,10 +326,39 @@ function landscape_workload(::Type{T}) where {T}
     polished = outside_handle(c_solve, outside_tool(net, "polishing", (digits=25,)), best, "minimize",
                               wire((maxtime_optim=5, maxiterations_optim=3)), C_NULL, C_NULL, C_NULL)
     outside_read(polished, "x", "exact_x", "exact_loss", "exact_gnorm", "converged", "iterations", "stopped_by", "time_run")
+    splits_workload(T)
+    T === Float64 && branches_workload()
     # A minimum at infinity: separable classes.
     separable = outside_net(T, Any[[2, "softmax", true]], (loss="nll",), T[-1 -2 1 2], T[1, 1, 2, 2])
     run = outside_solve(separable, outside_start(separable), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=30))
     outside_tool(separable, "classify", NamedTuple(), HANDLES[run].x)
+    return nothing
+end
+
+function splits_workload(::Type{T}) where {T}
+    net = outside_net(T, Any[[1, "square", false], [1, "identity", false]], NamedTuple(), T[1], T[1])
+    best = [1.0, 2.0]
+    handle = outside_tool(net, "saddle_line", (layer=1, unit=1), best, [-0.5, 0.5, 1.5])
+    line = HANDLES[handle]
+    outside_read(handle, (string(f) for f in fieldnames(typeof(line)) if f !== :wide)...)
+    outside_tool(net, "off_line", (layer=1, unit=1, rank=0, gamma=0.5, side=1, size=1e-3), best, line.M,
+                 permutedims(line.D))
+    outside_tool(keep!(line.wide), "pair_state", (layer=1, unit=1, other=2), line.x[:, 1])
+    return nothing
+end
+
+function branches_workload()
+    linear = Any[[1, "identity", false], [1, "identity", false]]
+    net, other = (outside_net(Float64, linear, NamedTuple(), [1.0], [y]) for y in (1.0, 2.0))
+    curved = outside_net(Float64, Any[[1, "tanh", false], [1, "identity", false]], NamedTuple(), [1.0], [1.0])
+    whole_range = (low=0, high=3, max_step=0.05, max_points=100, max_branches=20)
+    for to in (NamedTuple(), (to=other,), (to=curved,))
+        question = outside_tool(net, "following", merge(whole_range, to))
+        found = outside_handle(c_solve, question, [0.0, 0.0], "minimize", wire((maxtime=10,)), C_NULL, C_NULL, C_NULL)
+        paths = ["branches.1.$f" for f in fieldnames(Branch)]
+        outside_read(found, "n_branches", "n_points", "finished", paths...)
+        HANDLES[found].n_points > 0 && outside_read(found, ("points.1.$f" for f in fieldnames(SpecialPoint))...)
+    end
     return nothing
 end
 

@@ -187,6 +187,24 @@ Base.show(io::IO, a::Custom) = print(io, a.f)
 end
 
 """
+    Blend(first, second, μ)
+
+The activation (1 − μ) first + μ second; a reference to `μ` is shared by all units of a net.
+"""
+struct Blend{A<:Activation,B<:Activation} <: Activation
+    first::A
+    second::B
+    μ::Base.RefValue{Float64}
+end
+@inline function derivatives(a::Blend, x)
+    μ = oftype(x, a.μ[])
+    f, d, s = derivatives(a.first, x)
+    F, D, S = derivatives(a.second, x)
+    return (muladd(μ, F - f, f), muladd(μ, D - d, d), muladd(μ, S - s, s))
+end
+Base.show(io::IO, a::Blend) = print(io, "(", a.first, " to ", a.second, ")")
+
+"""
     activation(f) -> Activation
 
 An `Activation` from itself, its name, or Julia's own `identity` or `tanh`.
@@ -242,7 +260,7 @@ Replace the pre-activations in column `j` of `A` (first `n` rows) by f; for `ord
     end
     return nothing
 end
-@inline function activate!(a::Custom, ::Val{order}, A::Matrix{T}, D::Matrix{T}, S::Matrix{T}, n::Int, j::Int) where {order,T}
+@inline function activate!(a::Union{Custom,Blend}, ::Val{order}, A::Matrix{T}, D::Matrix{T}, S::Matrix{T}, n::Int, j::Int) where {order,T}
     @inbounds @lanes r n begin
         f, d, s = derivatives(a, A[r, j])
         A[r, j] = f
