@@ -159,7 +159,7 @@ def minimize(
     net: Net,
     p: Any,
     *,
-    optim_solver: str = "NewtonTrustRegion",
+    optim_solver: str = "auto",
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     min_gnorm: float = _F["min_gnorm"],
@@ -178,8 +178,10 @@ def minimize(
     net : Net
     p : array of shape (n_params,), Params or TrainResult
         Where to start; not changed.
-    optim_solver : "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS", "LBFGS" or "NewtonKrylov"
-        The last two need memory for some vectors of length n_params only, the others for matrices.
+    optim_solver : "auto", "NewtonLBFGS", "VariableProjection", "NewtonTrustRegion", "Newton", "LevenbergMarquardt",
+        "BFGS", "LBFGS" or "NewtonKrylov"
+        The last two need memory for some vectors of length n_params only, the others for matrices. "auto" is
+        NewtonLBFGS, and VariableProjection where a fit becomes perfect; with more than 1500 parameters LBFGS.
         On the full host also Optim.jl's and NLopt's, such as "ConjugateGradient", "optim.Newton" or "nlopt.SLSQP".
     maxtime_optim : float
         Seconds.
@@ -239,7 +241,7 @@ def train(
     seed: int = 0,
     learning_rate: float | None = None,
     schedule: Any = None,
-    optim_solver: str = "NewtonTrustRegion",
+    optim_solver: str = "auto",
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     patience: float = _M["patience"],

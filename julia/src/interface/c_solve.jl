@@ -78,13 +78,13 @@ function border_method(options, f)
 end
 
 border_solver(options) =
-    named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")::String)
+    named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "auto")::String)
 
 "Load the packages that methods are named of, before the world that knows them is entered."
 function load_providers(options)
     alg = get(options, "alg", "auto")::String
     haskey(DISCRETE_METHODS, alg) || load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
-    load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "NewtonTrustRegion")::String, MINIMIZE_PROVIDERS)
+    load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "auto")::String, MINIMIZE_PROVIDERS)
     return nothing
 end
 
