@@ -31,11 +31,14 @@ include("derivatives/hessian.jl")
 include("derivatives/single_hidden_layer.jl")
 include("derivatives/correlation.jl")
 include("derivatives/constrained.jl")
+include("derivatives/output_layer.jl")
+include("derivatives/residuals.jl")
 
 include("linear_algebra/cholesky.jl")
 include("linear_algebra/shifted_solver.jl")
 include("linear_algebra/eigen.jl")
 include("linear_algebra/lanczos.jl")
+include("linear_algebra/tall_qr.jl")
 
 include("flow/kinks.jl")
 include("flow/problem.jl")
@@ -79,6 +82,9 @@ include("minimize/methods/lbfgs.jl")
 include("minimize/methods/newton.jl")
 include("minimize/methods/levenberg_marquardt.jl")
 include("minimize/methods/newton_krylov.jl")
+include("minimize/methods/newton_lbfgs.jl")
+include("minimize/methods/variable_projection.jl")
+include("minimize/methods/auto.jl")
 include("minimize/second_opinion.jl")
 
 include("solve/providers.jl")
@@ -125,7 +131,7 @@ include("interface/precompile.jl")
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
 export FlowOptions, MinimizeOptions
-export minimize, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
+export minimize, AutoMinimizer, NewtonLBFGS, VariableProjection, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
 export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, UpdateRule, ExponentialDecay, CosineDecay
 export trajectory_distance

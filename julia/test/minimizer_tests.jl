@@ -7,7 +7,7 @@ using MLPGF: AbstractNet, Objective, SymmetricEigen, LimitedInverse, initial_sta
 
 Base.include(@__MODULE__, joinpath(@__DIR__, "problems.jl"))
 
-const DENSE = (NewtonTrustRegion(), Newton(), LevenbergMarquardt(), BFGS())
+const DENSE = (NewtonLBFGS(), NewtonTrustRegion(), Newton(), LevenbergMarquardt(), BFGS())
 const LARGE = (LBFGS(), NewtonKrylov())
 pairs_that_fit = [(problem, m) for problem in test_problems() for m in (DENSE..., LARGE...)
                   if !(m isa LevenbergMarquardt) || problem.net isa Net]

@@ -31,11 +31,11 @@ CALLS: dict[str, Callable[[mg.Net, np.ndarray], Any]] = {
     "classify": lambda net, p: mg.classify(net, p),
     **{
         solver: lambda net, p, solver=solver: mg.minimize(net, p, optim_solver=solver)
-        for solver in ("NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS")
+        for solver in ("NewtonLBFGS", "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS")
     },
     "Rodas5P": lambda net, p: mg.flow(net, p, alg="Rodas5P"),
     "Exprb53s3": lambda net, p: mg.flow(net, p, alg="Exprb53s3"),
-    "train": lambda net, p: mg.train(net, p),
+    "train": lambda net, p: mg.train(net, p, optim_solver="Newton"),
 }
 
 

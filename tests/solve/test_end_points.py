@@ -6,7 +6,7 @@ from scipy.optimize import minimize as scipy_minimize
 
 import pymlpgf as mg
 
-SOLVERS = ("NewtonTrustRegion", "LevenbergMarquardt", "Newton", "BFGS", "LBFGS", "NewtonKrylov")
+SOLVERS = ("auto", "NewtonLBFGS", "NewtonTrustRegion", "LevenbergMarquardt", "Newton", "BFGS", "LBFGS", "NewtonKrylov")
 ITERATIONS = 300  # for whoever tries to get on
 
 

@@ -115,7 +115,7 @@ function compile_rule(code::String, state::Tuple)
 end
 
 border_solver(options) =
-    named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "NewtonTrustRegion")::String)
+    named_method(MINIMIZE_METHODS, "optim_solver", get(options, "optim_solver", "auto")::String)
 
 "Load the packages that methods are named of, and compile a user's rule, before the world that knows them is entered."
 function load_providers(options)
@@ -125,7 +125,7 @@ function load_providers(options)
     elseif !haskey(DISCRETE_METHODS, alg)
         load_provider(FLOW_METHODS, alg, FLOW_PROVIDERS)
     end
-    load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "NewtonTrustRegion")::String, MINIMIZE_PROVIDERS)
+    load_provider(MINIMIZE_METHODS, get(options, "optim_solver", "auto")::String, MINIMIZE_PROVIDERS)
     return nothing
 end
 

@@ -141,9 +141,13 @@ function pursue!(search::Search{T}, objective::Objective{T}, method::MinimizeMet
             search.settled = stop == Stop.roundoff && settled!(state)
             return stop
         end
+        yields(state) && return Stop.running
     end
     return Stop.running
 end
+
+"Does a method leave the rest to another one?"
+yields(state) = false
 
 "Does a method that ended by rounding know from its Hessian that the minimum is a point?"
 settled!(state) = false

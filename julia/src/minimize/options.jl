@@ -8,8 +8,8 @@ The options of [`minimize`](@ref), all of them with defaults:
 - `optim_solver`: a method by its constructor, see `MLPGF.MINIMIZE_METHODS`; or, where the package is loaded (Julia 1.9 and
   newer), a method of Optim such as `Optim.Newton()`, or an algorithm of NLopt that uses gradients, such as
   `NLopt.LD_SLSQP`
-- `maxtime`: seconds. `maxiterations`: trial steps of `NewtonTrustRegion` and `LevenbergMarquardt`, line searches of the
-  others.
+- `maxtime`: seconds. `maxiterations`: trial steps of the trust-region and projection methods, line searches of the others;
+  `NewtonLBFGS` counts both.
 - `min_gnorm`: stop when ‖∇L‖_∞ is at most this. Newton's methods go on all the same where the Hessian is
   clearly indefinite, since such a point is a saddle.
 - `minloss`: stop when the loss is at most this, if it is positive.
@@ -17,7 +17,7 @@ The options of [`minimize`](@ref), all of them with defaults:
 - `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.
 """
 Base.@kwdef struct MinimizeOptions
-    optim_solver::Any = NewtonTrustRegion()
+    optim_solver::Any = AutoMinimizer()
     maxtime::Float64 = Inf
     maxiterations::Float64 = Inf
     min_gnorm::Real = 0.0           # of whatever precision the net has

@@ -13,6 +13,7 @@ opinion_iterations(P::Int) = clamp(div(20_000, P), 20, 200)
 "The methods that are asked when `method` sees no way on."
 function second_opinions(method::MinimizeMethod, P::Int)
     P > DENSE_OPINION && method isa NewtonKrylov && return (LBFGS(),)
+    P > DENSE_PARAMETERS && method isa AutoMinimizer && return (NewtonKrylov(),)
     P > DENSE_OPINION && method isa QuasiNewton && return (NewtonKrylov(),)
     method isa NewtonTrustRegion && return (Newton(), BFGS())
     method isa Newton && return (NewtonTrustRegion(), BFGS())

@@ -57,7 +57,8 @@ function update!(model::LimitedInverse{T}, s::Vector{T}, y::Vector{T}, sy::T, g=
     return true
 end
 
-function apply_inverse!(d::Vector{T}, model::LimitedInverse{T}, g::Vector{T}) where {T}
+"`d ← W g` from W₀ = scale · I, or the inverse whose Cholesky factor `base` is."
+function apply_inverse!(d::Vector{T}, model::LimitedInverse{T}, g::Vector{T}, base=nothing) where {T}
     S, Y, m = model.steps, model.changes, length(model.product)
     copyto!(d, g)
     for age in 0:model.count-1
@@ -65,12 +66,18 @@ function apply_inverse!(d::Vector{T}, model::LimitedInverse{T}, g::Vector{T}) wh
         model.weight[c] = column_dot(S, c, d) / model.product[c]
         add_column!(d, -model.weight[c], Y, c)
     end
-    for i in eachindex(d)
-        d[i] *= model.scale
-    end
+    apply_base!(d, model, base)
     for age in model.count-1:-1:0
         c = mod1(model.newest - age, m)
         add_column!(d, model.weight[c] - column_dot(Y, c, d) / model.product[c], S, c)
+    end
+    return d
+end
+
+apply_base!(d, model::LimitedInverse, factor::Matrix) = cholesky_solve!(factor, d)
+function apply_base!(d, model::LimitedInverse, ::Nothing)
+    for i in eachindex(d)
+        d[i] *= model.scale
     end
     return d
 end

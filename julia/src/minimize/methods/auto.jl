@@ -1,0 +1,32 @@
+"""
+    AutoMinimizer()
+
+The method that suits the problem: [`NewtonLBFGS`](@ref), and up to `JACOBIAN_NUMBERS` [`VariableProjection`](@ref)
+where the fit has become nearly perfect and Newton's method gets on slowly, as it does where the minimum is no point;
+[`LBFGS`](@ref) for more than `DENSE_PARAMETERS` parameters. The rules count parameters, samples and steps and know no
+clock, so that a run can be repeated.
+"""
+struct AutoMinimizer <: MinimizeMethod end
+name(::AutoMinimizer) = "auto"
+
+"""
+Up to so many parameters a Hessian is cheap beside what its steps save; its factor takes as long as its sum over 10
+000 samples.
+"""
+const DENSE_PARAMETERS = 1500
+
+projects(net) = false
+projects(net::Net) = separable(net) && jacobian_fits(net)
+
+function pursue!(search::Search{T}, objective::Objective{T}, ::AutoMinimizer, iterations::Int) where {T}
+    net, last = objective.net, iterations == typemax(Int) ? iterations : search.iteration + iterations
+    n_params(net) > DENSE_PARAMETERS && return pursue!(search, objective, LBFGS(), iterations)
+    stop = pursue!(search, objective, NewtonLBFGS(projects(net)), iterations)
+    stop == Stop.running && search.iteration < last || return stop
+    stop = pursue!(search, objective, VariableProjection(), last - search.iteration)
+    rounding = (100 * eps(T))^2 * target_scale(net)
+    stop == Stop.roundoff && search.best.loss > rounding && search.iteration < last || return stop
+    return pursue!(search, objective, NewtonLBFGS(), last - search.iteration)
+end
+
+register!(MINIMIZE_METHODS, "auto", AutoMinimizer(), "the one of the others that suits the problem")
