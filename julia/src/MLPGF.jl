@@ -51,6 +51,7 @@ include("flow/methods/exponential.jl")
 include("flow/methods/auto.jl")
 include("flow/options.jl")
 include("flow/flow.jl")
+include("flow/gradient_flow_problem.jl")
 include("flow/distance.jl")
 
 include("discrete/method.jl")
@@ -111,7 +112,7 @@ export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, h
     unpack, n_params
 export FlowOptions, MinimizeOptions
 export minimize, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
-export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
+export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor, GradientFlowProblem
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, ExponentialDecay, CosineDecay
 export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, softmax, Poly, activation
