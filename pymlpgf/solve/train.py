@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -76,7 +76,8 @@ def flow(
         Discrete: "GradientDescent", "Momentum", "Nesterov", "RMSprop", "Adam" or "AdamW" with the defaults of
         ``pymlpgf.Adam`` and so on, or such an object; the docstrings of these say what t means.
         On the full host also OrdinaryDiffEq's and Sundials' algorithms by name, such as "KenCarp58", "CVODE_BDF" or
-        "Vern9". "sciml.Rodas5P" is the method of OrdinaryDiffEq where pymlpgf has one of the same name.
+        "Vern9". "sciml.Rodas5P" is the method of OrdinaryDiffEq where pymlpgf has one of the same name. A method with
+        options of its own is a call in Julia, such as "KenCarp58(linsolve = LinearSolve.KrylovJL_GMRES())".
     maxT : float
         Final time; infinity integrates until another stop.
     abstol, reltol : float
@@ -160,6 +161,7 @@ def minimize(
     p: Any,
     *,
     optim_solver: str = "NewtonTrustRegion",
+    optim_options: Mapping[str, Any] | None = None,
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     min_gnorm: float = _F["min_gnorm"],
@@ -180,7 +182,11 @@ def minimize(
         Where to start; not changed.
     optim_solver : "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "BFGS", "LBFGS" or "NewtonKrylov"
         The last two need memory for some vectors of length n_params only, the others for matrices.
-        On the full host also Optim.jl's and NLopt's, such as "ConjugateGradient", "optim.Newton" or "nlopt.SLSQP".
+        On the full host also Optim.jl's and NLopt's, such as "ConjugateGradient", "optim.Newton" or "nlopt.SLSQP". A
+        method with options of its own is a call in Julia: "optim.LBFGS(m = 20)".
+    optim_options : dict, optional
+        Options of Optim.jl (of its ``Optim.Options``) or of NLopt by name, for a method of theirs: numbers, bools
+        and texts. Where they end the run, ``optim_stopped_by`` is "patience".
     maxtime_optim : float
         Seconds.
     maxiterations_optim : float
@@ -210,7 +216,7 @@ def minimize(
     >>> mg.minimize(net, [0.0, 0.0]).x.round(12)
     array([2., 1.])
     """
-    options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience)
+    options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options)
     options.update(_goals(min_gnorm, minloss))
     return _solve(
         "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback
@@ -240,6 +246,7 @@ def train(
     learning_rate: float | None = None,
     schedule: Any = None,
     optim_solver: str = "NewtonTrustRegion",
+    optim_options: Mapping[str, Any] | None = None,
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     patience: float = _M["patience"],
@@ -266,7 +273,7 @@ def train(
     True
     """
     options, schedule = _flow_options(**locals())
-    options.update(_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience))
+    options.update(_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options))
     options.update(_goals(min_gnorm, minloss))
     return _solve(
         "train", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
@@ -303,7 +310,7 @@ def _solve(
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     instead = {"alg": '"QNDF" needs none', "optim_solver": '"LBFGS" and "NewtonKrylov" need none'}
     for kind in ("alg", "optim_solver"):
-        if count := matrices(str(options.get(kind))):
+        if count := matrices(_called(str(options.get(kind)))):
             size = (net.n_params, net.n_params)
             refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, instead[kind], count)
     step = stepwise(callback, net)
@@ -336,13 +343,31 @@ def _flow_options(
     return options, function
 
 
-def _minimize_options(solver: str, maxtime: float, maxiterations: float, patience: float) -> dict[str, Any]:
+def _minimize_options(
+    solver: str, maxtime: float, maxiterations: float, patience: float, own: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     return {
+        **_optim_options(own),
         "optim_solver": _solver("optim_solver", solver, OPTIM_SOLVERS),
         "maxtime_optim": _number("maxtime_optim", maxtime),
         "maxiterations_optim": _number("maxiterations_optim", maxiterations),
         "patience": _number("patience", patience, positive=True),
     }
+
+
+def _optim_options(own: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What goes to the method's package unseen."""
+    if own is None:
+        return {}
+    if not isinstance(own, Mapping):
+        raise InputError(f"optim_options is {own!r}; a dictionary of names and values is needed")
+    for name, value in own.items():
+        plain = isinstance(value, (bool, str)) or (isinstance(value, (int, float)) and math.isfinite(value))
+        if not isinstance(name, str) or not plain:
+            raise InputError(
+                f"optim_options has {name!r}: {value!r}; names and finite numbers, bools or texts are needed"
+            )
+    return {"optim_options": dict(own)}
 
 
 def _goals(min_gnorm: float, minloss: float) -> dict[str, Any]:
@@ -392,14 +417,22 @@ def _whole(value: object) -> bool:
 
 
 def _solver(argument: str, value: object, own: tuple[str, ...]) -> str:
-    """The name of a solver: one of our own, or of the Julia packages, with or without its provider's."""
-    if isinstance(value, str) and value in own:
-        return value
-    others = [name for name in (FLOW_METHODS if argument == "alg" else MINIMIZERS) if name not in own]
-    short = {name.partition(".")[2] for name in others}
-    if not isinstance(value, str) or (value not in others and value not in short):
+    """A solver: one of our own, or of the Julia packages, with or without its provider's name; or a call of one."""
+    name = _called(value) if isinstance(value, str) else ""
+    if name in own and not (name != value and name in DISCRETE_METHODS):
+        return str(value)
+    if name in DISCRETE_METHODS:
+        raise InputError(f"alg is {value!r}; options of {name} are those of the object pymlpgf.{name}(…)")
+    others = [known for known in (FLOW_METHODS if argument == "alg" else MINIMIZERS) if known not in own]
+    short = {known.partition(".")[2] for known in others}
+    if name not in others and name not in short:
         raise InputError(f"unknown {argument} {value!r}{nearest(str(value), own, (*others, *short))}")
-    return value
+    return str(value)
+
+
+def _called(text: str) -> str:
+    """The name of a method that is given with its options, as a call in Julia."""
+    return text.partition("(")[0].rstrip() if text.endswith(")") else text
 
 
 def _number(argument: str, value: Any, *, finite: bool = False, positive: bool = False) -> float:

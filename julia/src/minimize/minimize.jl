@@ -66,7 +66,7 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
     end
     o.patience >= 1 || throw(ArgumentError("patience = $(o.patience): must be at least 1."))
     limits = Limits{T}(o.maxtime, o.maxiterations, T(o.min_gnorm), T(o.minloss), o.patience)
-    method = minimize_method(o.optim_solver)
+    method = with_options(minimize_method(o.optim_solver), o.optim_options)
     return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)
 end
 

@@ -13,6 +13,8 @@ The options of [`minimize`](@ref), all of them with defaults:
 - `min_gnorm`: stop when ‖∇L‖_∞ is at most this. Newton's methods go on all the same where the Hessian is
   clearly indefinite, since such a point is a saddle.
 - `minloss`: stop when the loss is at most this, if it is positive.
+- `optim_options`: options of Optim's or NLopt's own, names and values, such as `(store_trace = true,)` for a method of Optim
+  or `(xtol_rel = 1e-6,)` for one of NLopt. Where these end the run, it is `Stop.patience`.
 - `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.
 """
 Base.@kwdef struct MinimizeOptions
@@ -22,4 +24,5 @@ Base.@kwdef struct MinimizeOptions
     min_gnorm::Real = 0.0           # of whatever precision the net has
     minloss::Real = 0.0
     patience::Float64 = 10_000.0
+    optim_options::Any = NamedTuple()
 end
