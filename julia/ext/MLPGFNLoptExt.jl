@@ -9,7 +9,9 @@ import MLPGF: MinimizeMethod, Objective, Search, Stop
 
 struct NLoptMethod <: MinimizeMethod
     algorithm::NLopt.Algorithm
+    options::NamedTuple
 end
+NLoptMethod(algorithm) = NLoptMethod(algorithm, NamedTuple())
 
 function MLPGF.minimize_method(algorithm::NLopt.Algorithm)
     startswith(string(algorithm), "LD_") ||
@@ -17,6 +19,24 @@ function MLPGF.minimize_method(algorithm::NLopt.Algorithm)
     return NLoptMethod(algorithm)
 end
 MLPGF.named_minimize_method(::Val{:NLopt}, package, method) = NLoptMethod(getfield(package, Symbol("LD_", method)))
+function MLPGF.with_options(method::NLoptMethod, options)
+    given = MLPGF.named_options(options)
+    try
+        set_options!(NLopt.Opt(method.algorithm, 1), given)
+    catch failure
+        throw(ArgumentError("optim_options cannot be given to NLopt: $(sprint(showerror, failure))"))
+    end
+    return NLoptMethod(method.algorithm, given)
+end
+
+function set_options!(optimizer, options)
+    for (name, value) in pairs(options)
+        name in propertynames(optimizer) || throw(ArgumentError("it has no option $name"))
+        setproperty!(optimizer, name, value)
+    end
+    return optimizer
+end
+
 MLPGF.provider(::NLoptMethod) = "nlopt"
 MLPGF.name(method::NLoptMethod) = String(split(string(method.algorithm), '_'; limit=2)[2])
 
@@ -40,10 +60,11 @@ function MLPGF.pursue!(search::Search{T}, objective::Objective{T}, method::NLopt
         isempty(g) || copyto!(g, gradient)
         return Float64(loss)
     end
-    optimizer = NLopt.Opt(method.algorithm, n)
+    optimizer = set_options!(NLopt.Opt(method.algorithm, n), method.options)
     NLopt.min_objective!(optimizer, evaluate)
     NLopt.optimize(optimizer, Vector{Float64}(best.x))
-    return stop == Stop.running ? Stop.roundoff : stop
+    stop == Stop.running || return stop
+    return isempty(method.options) ? Stop.roundoff : Stop.patience
 end
 
 end

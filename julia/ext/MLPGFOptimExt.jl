@@ -9,9 +9,26 @@ import MLPGF: BestPoint, MinimizeMethod, Objective, Search, Stop
 
 struct OptimMethod{M<:Optim.AbstractOptimizer} <: MinimizeMethod
     method::M
+    options::NamedTuple
 end
+OptimMethod(method) = OptimMethod(method, NamedTuple())
 
 MLPGF.minimize_method(method::Optim.AbstractOptimizer) = OptimMethod(method)
+function MLPGF.with_options(method::OptimMethod, options)
+    given = MLPGF.named_options(options)
+    for name in (:callback, :iterations)
+        haskey(given, name) && throw(ArgumentError("optim_options: $name is what minimize itself sets"))
+    end
+    try
+        Optim.Options(; given...)
+    catch failure
+        known = join(sort!(setdiff(collect(fieldnames(Optim.Options)), [:callback, :iterations])), ", ")
+        throw(ArgumentError("optim_options cannot be given to Optim.Options: $(first_line(failure)); known are $known"))
+    end
+    return OptimMethod(method.method, given)
+end
+first_line(failure) = String(first(split(sprint(showerror, failure), '\n')))
+
 MLPGF.provider(::OptimMethod) = "optim"
 MLPGF.name(method::OptimMethod) = String(nameof(typeof(method.method)))
 
@@ -59,10 +76,11 @@ function MLPGF.pursue!(search::Search{T}, objective::Objective{T}, method::Optim
     second = method.method isa Optim.SecondOrderOptimizer
     objective_matrix = second ? zeros(T, length(x0), length(x0)) : zeros(T, 0, 0)
     problem = second ? Optim.TwiceDifferentiable(f, g!, fg!, h!, x0) : Optim.OnceDifferentiable(f, g!, fg!, x0)
-    options = Optim.Options(; x_abstol=0, x_reltol=0, f_abstol=0, f_reltol=0, g_abstol=0, allow_f_increases=true,
-                            iterations=iterations, show_warnings=false, callback=callback)
-    Optim.optimize(problem, x0, method.method, options)
-    return stop == Stop.running ? Stop.roundoff : stop
+    defaults = (; x_abstol=0, x_reltol=0, f_abstol=0, f_reltol=0, g_abstol=0, allow_f_increases=true,
+                iterations=iterations, show_warnings=false, callback=callback)
+    Optim.optimize(problem, x0, method.method, Optim.Options(; defaults..., method.options...))
+    stop == Stop.running || return stop
+    return isempty(method.options) ? Stop.roundoff : Stop.patience
 end
 
 end

@@ -1,12 +1,16 @@
 """
-The algorithms of OrdinaryDiffEq's component packages and of Sundials, objects of SciMLBase's interface, as methods of
-`flow`: their integrator makes the steps, our loop keeps time, records, asks the callback and decides when to stop.
+Both ways between SciMLBase's interface and ours. The algorithms of OrdinaryDiffEq's component packages and of Sundials as
+methods of `flow`: their integrator makes the steps, our loop keeps time, records, asks the callback and decides when to
+stop. And nets as problems of theirs, with all derivatives (sciml_problems.jl).
 """
 module MLPGFSciMLBaseExt
 
 using MLPGF, SciMLBase
 import LinearAlgebra
-import MLPGF: FlowMethod, FlowProblem, FlowState, StepCache, hessian_at!, hvp_at!, value_and_gradient_at!
+import MLPGF: AbstractNet, FlowMethod, FlowProblem, FlowState, StepCache, hessian_at!, hvp_at!, value_and_gradient_at!
+import SciMLBase: ODEFunction, ODEProblem, OptimizationFunction, OptimizationProblem
+
+include("sciml_problems.jl")
 
 struct SciMLMethod{A<:SciMLBase.AbstractODEAlgorithm} <: FlowMethod
     alg::A

@@ -60,6 +60,7 @@ include("flow/methods/auto.jl")
 include("flow/options.jl")
 include("flow/flow.jl")
 include("flow/loop.jl")
+include("flow/gradient_flow_problem.jl")
 include("flow/distance.jl")
 
 include("discrete/method.jl")
@@ -131,8 +132,9 @@ include("interface/precompile.jl")
 export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, hvp, hvp!, predict, random_params,
     unpack, n_params
 export FlowOptions, MinimizeOptions
-export minimize, AutoMinimizer, NewtonLBFGS, VariableProjection, Newton, NewtonTrustRegion, LevenbergMarquardt, NewtonKrylov, BFGS, LBFGS, train
-export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor
+export minimize, AutoMinimizer, NewtonLBFGS, VariableProjection, Newton, NewtonTrustRegion, LevenbergMarquardt
+export NewtonKrylov, BFGS, LBFGS, train
+export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor, GradientFlowProblem
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, UpdateRule, ExponentialDecay, CosineDecay
 export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, softmax, Poly, activation

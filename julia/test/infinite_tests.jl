@@ -10,9 +10,9 @@ end
 
 "A student and a teacher, their parameters of hidden weights times `scale`."
 function problem(teacher_f, student_f; D=3, k=2, m=3, O=1, bias=(true, true), scale=1.0, seed=1)
-    rng = MersenneTwister(seed)
+    rng = MLPGF.Xoshiro256(seed)                 # the same numbers with every version of Julia
     teacher, student = shallow(teacher_f, m, D; O=O, bias=bias), shallow(student_f, k, D; O=O, bias=bias)
-    draw(net, units) = [i <= units * D ? scale * randn(rng) : randn(rng) for i in 1:n_params(net)]
+    draw(net, units) = [(i <= units * D ? scale : 1.0) * MLPGF.normal!(rng) for i in 1:n_params(net)]
     return InfiniteNet(TeacherNet(teacher, draw(teacher, m)), student), draw(student, k)
 end
 
@@ -211,11 +211,11 @@ end
 end
 
 @testset "solvers" begin
-    net, θ = problem("tanh", "softplus"; D=2, k=2)
-    res = train(net, random_params(3, net); maxT=100, maxtime_optim=20)       # other seeds creep along a valley to infinity
+    net, θ = problem("tanh", "sigmoid"; D=2, k=2)       # a softplus student creeps along a valley to infinity
+    res = train(net, random_params(3, net); maxT=100, maxtime_optim=20)
     @test res.ode.stopped_by == Stop.maxT
     @test res.gnorm < 1e-14
-    @test eigmin(Symmetric(hessian(net, res.x))) > 4e-6
+    @test eigmin(Symmetric(hessian(net, res.x))) > 1e-5
     @test predict(net, res.x, zeros(2, 1)) == predict(net.student, res.x, zeros(2, 1))
     stopped = flow(net, θ; monitor=Monitor((args...) -> Stop.interrupted; interval=0.0))
     @test stopped.stopped_by == Stop.interrupted

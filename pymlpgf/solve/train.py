@@ -87,7 +87,8 @@ def flow(
         or a rule of your own, a ``pymlpgf.UpdateRule``.
 
         On the full host also OrdinaryDiffEq's and Sundials' algorithms by name, such as "KenCarp58", "CVODE_BDF" or
-        "Vern9". "sciml.Rodas5P" is the method of OrdinaryDiffEq where pymlpgf has one of the same name.
+        "Vern9". "sciml.Rodas5P" is the method of OrdinaryDiffEq where pymlpgf has one of the same name. A method with
+        options of its own is a call in Julia, such as "KenCarp58(linsolve = LinearSolve.KrylovJL_GMRES())".
     maxT : float
         Final time; infinity integrates until another stop.
     abstol, reltol : float
@@ -182,6 +183,7 @@ def minimize(
     p: Any,
     *,
     optim_solver: str = _M["optim_solver"],
+    optim_options: Mapping[str, Any] | None = None,
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     min_gnorm: float = _F["min_gnorm"],
@@ -207,7 +209,11 @@ def minimize(
 
         {minimizers}
 
-        On the full host also Optim.jl's and NLopt's, such as "ConjugateGradient", "optim.Newton" or "nlopt.SLSQP".
+        On the full host also Optim.jl's and NLopt's, such as "ConjugateGradient", "optim.Newton" or "nlopt.SLSQP". A
+        method with options of its own is a call in Julia: "optim.LBFGS(m = 20)".
+    optim_options : dict, optional
+        Options of Optim.jl (of its ``Optim.Options``) or of NLopt by name, for a method of theirs: numbers, bools
+        and texts. Where they end the run, ``optim_stopped_by`` is "patience".
     maxtime_optim : float
         Seconds.
     maxiterations_optim : float
@@ -239,7 +245,7 @@ def minimize(
     >>> mg.minimize(net, [0.0, 0.0]).x.round(12)
     array([2., 1.])
     """
-    options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience)
+    options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options)
     options.update(_goals(min_gnorm, minloss))
     return _solve(
         "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
@@ -275,6 +281,7 @@ def train(
     learning_rate: float | None = None,
     schedule: Any = None,
     optim_solver: str = _M["optim_solver"],
+    optim_options: Mapping[str, Any] | None = None,
     maxtime_optim: float = _M["maxtime_optim"],
     maxiterations_optim: float = _M["maxiterations_optim"],
     patience: float = _M["patience"],
@@ -301,7 +308,7 @@ def train(
     True
     """
     options, schedule = _flow_options(**locals())
-    options.update(_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience))
+    options.update(_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options))
     options.update(_goals(min_gnorm, minloss))
     return _solve(
         "train", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
@@ -342,7 +349,7 @@ def _solve(
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     builtin = {"alg": FLOW_ALGORITHMS, "optim_solver": OPTIM_SOLVERS}
     for kind in ("alg", "optim_solver"):
-        if count := matrices(str(options.get(kind))):
+        if count := matrices(_called(str(options.get(kind)))):
             size = (net.n_params, net.n_params)
             without = [f'"{name}"' for name in builtin[kind] if not matrices(name)]
             refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, f"{', '.join(without)} need none", count)
@@ -382,13 +389,31 @@ def _flow_options(
     return options, function
 
 
-def _minimize_options(solver: str, maxtime: float, maxiterations: float, patience: float) -> dict[str, Any]:
+def _minimize_options(
+    solver: str, maxtime: float, maxiterations: float, patience: float, own: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     return {
+        **_optim_options(own),
         "optim_solver": _solver("optim_solver", solver, OPTIM_SOLVERS),
         "maxtime_optim": _number("maxtime_optim", maxtime),
         "maxiterations_optim": _number("maxiterations_optim", maxiterations),
         "patience": _number("patience", patience, positive=True),
     }
+
+
+def _optim_options(own: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What goes to the method's package unseen."""
+    if own is None:
+        return {}
+    if not isinstance(own, Mapping):
+        raise InputError(f"optim_options is {own!r}; a dictionary of names and values is needed")
+    for name, value in own.items():
+        plain = isinstance(value, (bool, str)) or (isinstance(value, (int, float)) and math.isfinite(value))
+        if not isinstance(name, str) or not plain:
+            raise InputError(
+                f"optim_options has {name!r}: {value!r}; names and finite numbers, bools or texts are needed"
+            )
+    return {"optim_options": dict(own)}
 
 
 def _goals(min_gnorm: float, minloss: float) -> dict[str, Any]:
@@ -447,14 +472,22 @@ def _whole(value: object) -> bool:
 
 
 def _solver(argument: str, value: object, own: tuple[str, ...]) -> str:
-    """The name of a solver: one of our own, or of the Julia packages, with or without its provider's."""
-    if isinstance(value, str) and value in own:
-        return value
-    others = [name for name in (FLOW_METHODS if argument == "alg" else MINIMIZERS) if name not in own]
-    short = {name.partition(".")[2] for name in others}
-    if not isinstance(value, str) or (value not in others and value not in short):
+    """A solver: one of our own, or of the Julia packages, with or without its provider's name; or a call of one."""
+    name = _called(value) if isinstance(value, str) else ""
+    if name in own and not (name != value and name in DISCRETE_METHODS):
+        return str(value)
+    if name in DISCRETE_METHODS:
+        raise InputError(f"alg is {value!r}; options of {name} are those of the object pymlpgf.{name}(…)")
+    others = [known for known in (FLOW_METHODS if argument == "alg" else MINIMIZERS) if known not in own]
+    short = {known.partition(".")[2] for known in others}
+    if name not in others and name not in short:
         raise InputError(f"unknown {argument} {value!r}{nearest(str(value), own, (*others, *short))}")
-    return value
+    return str(value)
+
+
+def _called(text: str) -> str:
+    """The name of a method that is given with its options, as a call in Julia."""
+    return text.partition("(")[0].rstrip() if text.endswith(")") else text
 
 
 def _number(argument: str, value: Any, *, finite: bool = False, positive: bool = False) -> float:

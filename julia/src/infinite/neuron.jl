@@ -105,8 +105,8 @@ function bisect_kink(a::Custom, lo::Float64, hi::Float64)
         change(u, v) = abs(derivatives(a, v)[i] - derivatives(a, u)[i])
         u, v, largest = lo, hi, change(lo, hi)
         largest > 1e-9 * (abs(derivatives(a, u)[i]) + abs(derivatives(a, v)[i])) || continue
-        # Tails that saturate move in steps of the rounding of what they come from.
-        rounding = 1e-12 * maximum(abs(derivatives(a, lo + d)[i]) for d in -1:0.125:1)
+        # Tails that saturate move in steps of the rounding of what they come from, as 1 - tanh(x)^2 does.
+        rounding = 1e-12 * maximum(maximum(abs, derivatives(a, lo + d)[1:i]) for d in -1:0.125:1)
         while true
             m = (u + v) / 2
             left, right = change(u, m), change(m, v)

@@ -69,7 +69,7 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
         minimize(inner, z, changed(o; constraint=nothing), monitor)
     end
     limits = Limits{T}(o.maxtime, o.maxiterations, T(o.min_gnorm), T(o.minloss), o.patience)
-    method = minimize_method(o.optim_solver)
+    method = with_options(minimize_method(o.optim_solver), o.optim_options)
     return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)
 end
 

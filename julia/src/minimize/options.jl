@@ -14,6 +14,8 @@ The options of [`minimize`](@ref), all of them with defaults:
   clearly indefinite, since such a point is a saddle.
 - `minloss`: stop when the loss is at most this, if it is positive.
 - `constraint`: a [`Constraint`](@ref) that the parameters obey, from the nearest point to the start that does
+- `optim_options`: options of Optim's or NLopt's own, names and values, such as `(store_trace = true,)` for a method of Optim
+  or `(xtol_rel = 1e-6,)` for one of NLopt. Where these end the run, it is `Stop.patience`.
 - `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.
 """
 Base.@kwdef struct MinimizeOptions
@@ -24,4 +26,5 @@ Base.@kwdef struct MinimizeOptions
     minloss::Real = 0.0
     patience::Float64 = 10_000.0
     constraint::Union{Nothing,Constraint} = nothing
+    optim_options::Any = NamedTuple()
 end

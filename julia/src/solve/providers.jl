@@ -20,6 +20,13 @@ minimize_method(solver) =
     throw(ArgumentError("optim_solver is a $(typeof(solver)); a method such as NewtonTrustRegion(), or, on Julia 1.9 and " *
                         "newer, one of Optim or an algorithm of NLopt is needed"))
 
+"A method of Optim or NLopt with options of its package, by name; our own have theirs as arguments."
+function with_options(method::MinimizeMethod, options)
+    isempty(options)::Bool || throw(ArgumentError("optim_options are for methods of Optim and NLopt; $(name(method)) is our own"))
+    return method
+end
+named_options(options) = (; (Symbol(name) => value for (name, value) in pairs(options))...)
+
 "\"builtin\", \"sciml\", \"optim\" or \"nlopt\": where the solver of a result comes from."
 provider(method) = "builtin"
 
@@ -78,9 +85,12 @@ provided_names(providers) =
 """
     named_method(table, kind, name)
 
-The method called `name`: of our own `table`, else of a provider. Its package must have been loaded by `load_provider`.
+The method called `name`: of our own `table`, else of a provider. Its package must have been loaded by `load_provider`. A
+method with options of its own is a call in Julia, such as `"KenCarp58(linsolve = LinearSolve.KrylovJL_GMRES())"`.
 """
-function named_method(table, kind, name)
+function named_method(table, kind, text)
+    name = called_method(text)
+    name == text || return called(table, kind, name, text)
     haskey(table, name) && return table[name]
     providers = kind == "alg" ? FLOW_PROVIDERS : MINIMIZE_PROVIDERS
     found = provided(name, providers)
@@ -89,6 +99,64 @@ function named_method(table, kind, name)
     package = Base.root_module(package_id(found, name))
     return kind == "alg" ? named_flow_method(Val(Symbol(found.package)), package, found.method) :
            named_minimize_method(Val(Symbol(found.package)), package, found.method)
+end
+
+"The name before the parenthesis, if there is one."
+called_method(text) = rstrip(String(first(split(text, '('; limit=2))))
+
+"The method that the call `text` makes."
+function called(table, kind, name, text)
+    method = named_method(table, kind, name)             # known, and what its package needs is there
+    own = haskey(table, name)
+    found = own ? nothing : provided(name, kind == "alg" ? FLOW_PROVIDERS : MINIMIZE_PROVIDERS)
+    package = own ? @__MODULE__() : Base.root_module(package_id(found, name))
+    complain(why) = throw(ArgumentError("$kind is $text, which Julia cannot evaluate: $why"))
+    expression = parsed_call(text)
+    expression isa Expr && expression.head == :call || complain("it must be one call, as in $name(…)")
+    constructor = own ? typeof(method) : getfield(package, Symbol(found.method))
+    constructor isa Union{Function,Type} || complain("$name takes no arguments")
+    expression.args[1] = own ? nameof(constructor) : constructor
+    room = Module(:Options)
+    for loaded in [package; filter(!isnothing, package_called.(packages_named(expression)))]
+        Core.eval(room, :(const $(nameof(loaded)) = $loaded))
+    end
+    Core.eval(room, Expr(:using, Expr(:., :., nameof(package))))
+    value = try
+        Core.eval(room, expression)
+    catch err
+        complain(sprint(showerror, err))
+    end
+    return Base.invokelatest(kind == "alg" ? flow_method : minimize_method, value)
+end
+
+function parsed_call(text)
+    try
+        return Meta.parse(text)
+    catch
+        return nothing
+    end
+end
+
+"What stands before a dot, as LinearSolve in `LinearSolve.KrylovJL_GMRES()`."
+function packages_named(expression)
+    found = Symbol[]
+    search(x) = nothing
+    function search(x::Expr)
+        x.head == :. && x.args[1] isa Symbol && push!(found, x.args[1])
+        foreach(search, x.args)
+    end
+    search(expression)
+    return unique(found)
+end
+
+"The package of that name, of this environment or loaded as a part of another; `nothing` if there is none."
+function package_called(name::Symbol)
+    id = Base.identify_package(String(name))
+    id === nothing || return Base.require(id)
+    for (id, loaded) in Base.loaded_modules
+        id.name == String(name) && return loaded
+    end
+    return nothing
 end
 
 # Extensions replace these where a bare name needs more than its type's default.
@@ -106,9 +174,10 @@ function package_id(found, name)
 end
 
 "Load the package that a name asks for, if it does: the caller goes on in a newer world, where its methods are seen."
-function load_provider(table, name, providers)
-    haskey(table, name) && return nothing
-    found = provided(name, providers)
+function load_provider(table, text, providers)
+    name = called_method(text)
+    found = haskey(table, name) ? nothing : provided(name, providers)
     found === nothing || Base.require(package_id(found, name))
+    name == text || foreach(package_called, packages_named(parsed_call(text)))
     return nothing
 end
