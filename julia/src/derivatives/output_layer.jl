@@ -46,7 +46,7 @@ function output_moments!(gram::Matrix{T}, moments::Matrix{T}, share::Share{T}, n
         @inbounds for j in 1:k
             @lanes r n Z[r, j] = sqrt(w[r]) * A[r, j]
         end
-        gram!(gram, 0, q, k, k, Z, 1, Z, 1, n, true)
+        gram!(Panel(gram), k, k, Panel(Z), Panel(Z), n, true)
         @inbounds for o in 1:l.width
             @lanes r n Δ[r, o] = w[r] * (block.Y[r, o] - F[r, o])
             for j in 1:q
