@@ -40,8 +40,8 @@ struct FlowResult{T<:AbstractFloat}
 end
 
 lifted(r::FlowResult{T}, C::Constraint{T}) where {T} =
-    FlowResult{T}(embed(C, r.x), r.loss, r.gnorm, r.t, r.stopped_by, r.iterations, r.rejected, r.nfev, r.nhev, r.time_run, r.alg,
-                  lifted(r.trajectory, C), lifted(r.dense, C), r.nhvp, lifted(r.best, C))
+    FlowResult{T}(embed(C, r.x), r.loss, r.gnorm, r.t, r.stopped_by, r.iterations, r.rejected, r.nfev, r.nhev,
+                  r.time_run, r.alg, lifted(r.trajectory, C), lifted(r.dense, C), r.nhvp, lifted(r.best, C))
 lifted(::Nothing, ::Constraint) = nothing
 lifted(p::LowestPoint{T}, C::Constraint{T}) where {T} = LowestPoint{T}(embed(C, p.x), p.loss, p.gnorm)
 
@@ -105,8 +105,8 @@ end
 """
     motion(constraint, tauinv, x) -> constraint or nothing, rates
 
-The constraint of a flow from `x` in which parameters whose inverse time constant is zero keep their values, and the inverse
-time constants of its coordinates; `nothing` where all parameters move freely.
+The constraint of a flow from `x` in which parameters whose inverse time constant is zero keep their values, and the
+inverse time constants of its coordinates; `nothing` where all parameters move freely.
 """
 function motion(constraint, tauinv, x::Vector{T}) where {T}
     tauinv isa Real || length(tauinv) == length(x) ||

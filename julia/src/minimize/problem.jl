@@ -113,8 +113,8 @@ struct MinimizeResult{T<:AbstractFloat}
 end
 
 lifted(r::MinimizeResult{T}, C::Constraint{T}) where {T} =
-    MinimizeResult{T}(embed(C, r.x), r.loss, r.gnorm, r.stopped_by, r.iterations, r.nfev, r.njev, r.nhev, r.nhvp, r.time_run,
-                      r.optim_solver, r.trace)
+    MinimizeResult{T}(embed(C, r.x), r.loss, r.gnorm, r.stopped_by, r.iterations, r.nfev, r.njev, r.nhev, r.nhvp,
+                      r.time_run, r.optim_solver, r.trace)
 
 function Base.show(io::IO, r::MinimizeResult)
     print(io, "MinimizeResult(", r.optim_solver, ": loss = ", Float64(r.loss),
