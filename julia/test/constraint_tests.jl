@@ -1,5 +1,5 @@
-# Constraints θ = B z + c: derivatives against differences of the loss at B z + c, flows and minima against closed forms,
-# kinks against the narrower net that ties make.
+# Constraints θ = B z + c: derivatives against differences of the loss at B z + c, flows and minima against closed
+# forms, kinks against the narrower net that ties make.
 using MLPGF, LinearAlgebra, Test
 import MLPGF: coordinates, embed, n_coordinates
 
@@ -18,7 +18,7 @@ const CONSTRAINTS = ["frozen" => Constraint(START; freeze=[2, 10, 17]),
                      "tied" => Constraint(START; tie=[[1, 3, -5], [16, -17]]),
                      "both" => Constraint(START; freeze=[8], tie=[[1, 3], [3, -2], [10, 11]]),
                      "dense" => Constraint(DENSE, START),
-                     "sparse, not disjoint" => Constraint([i == j || i == j + 1 ? 1.0 : 0.0 for i in 1:17, j in 1:16], START)]
+                     "chain" => Constraint([i == j || i == j + 1 ? 1.0 : 0.0 for i in 1:17, j in 1:16], START)]
 
 @testset "constraints" begin
     @testset "derivatives, $name" for (name, C) in CONSTRAINTS
@@ -106,7 +106,8 @@ end
         end
         @test seen[] > 100
         points = Ref(0)
-        monitor = Monitor((phase, i, t, loss, gnorm, x) -> (points[] += x !== nothing && length(x) == 5; Stop.running); interval=0)
+        count_points(phase, i, t, loss, gnorm, x) = (points[] += x !== nothing && length(x) == 5; Stop.running)
+        monitor = Monitor(count_points; interval=0)
         for name in MLPGF.MINIMIZE_METHODS.names
             m = minimize(net, θ; optim_solver=MLPGF.MINIMIZE_METHODS[name], constraint=C, monitor=monitor)
             @test m.x ≈ B * end_point + C.c atol = 1e-13
@@ -155,7 +156,7 @@ end
 end
 
 @testset "classification under constraints" begin
-    # Both units of the narrow minimum are doubled: free, that is a line of fixed points; with one of them frozen a point.
+    # The unit of the narrow minimum is there twice: free, that is a line of fixed points; with one unit frozen a point.
     x = reshape(collect(range(-2, 2; length=40)), 1, :)
     wide = Net(layers=((2, tanh, false), (1, identity, false)), input=x, target=tanh.(1.5x))
     θ = [1.5, 1.5, 0.4, 0.6]
@@ -176,14 +177,15 @@ end
     @test classify(classes, tied; constraint=Constraint(tied; tie=[[1, 2]])).kind == "degenerate"
 end
 
-# Symmetric teachers on infinitely many inputs: the flow that begins symmetric stays so, and the constrained one is the same.
+# A symmetric teacher on infinitely many inputs: the flow that begins symmetric stays so; the constrained one is the same.
 @testset "infinite data" begin
     layers = ((2, sigmoid2, false), (1, identity, false))
     teacher = TeacherNet(layers=layers, params=[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], n_features=2)
     net = InfiniteNet(teacher, layers)
     θ = [0.3, 0.1, 0.1, 0.3, 0.5, 0.5]
     C = Constraint(θ; tie=[[1, 4], [2, 3], [5, 6]])
-    r = flow(net, θ; constraint=C, tauinv=0.5, maxT=3.0, abstol=1e-9, reltol=1e-9)          # a group's gradient is twice one's
+    # The gradient of a group of two is twice that of one.
+    r = flow(net, θ; constraint=C, tauinv=0.5, maxT=3.0, abstol=1e-9, reltol=1e-9)
     @test r.x ≈ flow(net, θ; maxT=3.0, abstol=1e-9, reltol=1e-9).x rtol = 1e-6
     m = minimize(net, θ; constraint=C)
     @test m.x ≈ [1, 0, 0, 1, 1, 1] atol = 1e-7

@@ -47,26 +47,27 @@ const CHANCES = (p = rand(rng, 3, 21); p ./ sum(p, dims = 1))
         logits = predict(net, θ)
         @test exp.(logits) ./ sum(exp, logits, dims = 1) ≈ predict(softmax, θ)
     end
-    @testset "own losses, depth $(length(layers))" for layers in (((2, tanh, true), (2, identity, true)), (hidden..., (2, tanh, true)))
-        net, θ = check(layers = layers, input = X, target = Y, loss = (f, y) -> log(cosh(f - y)) + f^4 / 8, weights = W, l2 = 0.1)
+    shallow, deep = ((2, tanh, true), (2, identity, true)), (hidden..., (2, tanh, true))
+    @testset "own losses, $(length(layers)) layers" for layers in (shallow, deep)
+        own(f, y) = log(cosh(f - y)) + f^4 / 8
+        net, θ = check(layers = layers, input = X, target = Y, loss = own, weights = W, l2 = 0.1)
         f = predict(net, θ)
-        @test data_loss(net, θ) ≈ sum(W[i] * (log(cosh(f[o, i] - Y[o, i])) + f[o, i]^4 / 8) for o in 1:2, i in 1:21) / 21
+        @test data_loss(net, θ) ≈ sum(W[i] * own(f[o, i], Y[o, i]) for o in 1:2, i in 1:21) / 21
         J = reshape(jacobian(net, θ), :, n_params(net))
         curvature = [W[i] * (sech(f[o, i] - Y[o, i])^2 + 3 / 2 * f[o, i]^2) / 21 for o in 1:2, i in 1:21]
         @test relative(gauss_newton(net, θ), J' * Diagonal(vec(curvature)) * J) < 1e-12
     end
-    deep = (hidden..., (2, tanh, true))
-    @testset "correlation, $(length(layers)) layers, $N samples" for (layers, N) in (
-            (((2, tanh, true), (2, identity, true)), 21), (((2, tanh, true), (2, identity, true)), 300), (deep, 21))
+    @testset "correlation, $(length(layers)) layers, $N samples" for (layers, N) in ((shallow, 21), (shallow, 300), (deep, 21))
         x, y, w = repeat(X, 1, cld(N, 21))[:, 1:N], repeat(Y, 1, cld(N, 21))[:, 1:N], repeat(W, cld(N, 21))[1:N]
         x = x .+ 0.1 .* sin.(1:N)'
         net, θ = check(layers = layers, input = x, target = y, loss = "correlation", weights = w, l2 = 0.1)
         f, p = predict(net, θ), w ./ sum(w)
         r(a, b) = sum(p .* deviations(a) .* deviations(b))
         deviations(a) = a .- sum(p .* a)
-        @test data_loss(net, θ) ≈ sum(1 - r(f[o, :], y[o, :]) / sqrt(r(f[o, :], f[o, :]) * r(y[o, :], y[o, :])) for o in 1:2)
-        @test loss(with_data(net, x[:, 1:20], y[:, 1:20]; weights = w[1:20]), θ) ==
-              loss(Net(layers = layers, input = x[:, 1:20], target = y[:, 1:20], loss = "correlation", weights = w[1:20], l2 = 0.1), θ)
+        @test data_loss(net, θ) ≈ sum(1 - r(a, b) / sqrt(r(a, a) * r(b, b)) for (a, b) in zip(eachrow(f), eachrow(y)))
+        few = (input = x[:, 1:20], target = y[:, 1:20], weights = w[1:20])
+        @test loss(with_data(net, few.input, few.target; weights = few.weights), θ) ==
+              loss(Net(; layers = layers, loss = "correlation", l2 = 0.1, few...), θ)
     end
     @testset "extreme logits" begin
         net = Net(layers = ((3, "softmax", false),), input = X, target = LABELS, loss = "nll")

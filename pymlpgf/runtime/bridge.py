@@ -28,7 +28,7 @@ i32, i64, u64, f64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64, ctypes.c_d
 ptr, text = ctypes.c_void_p, ctypes.c_char_p
 
 #: the number of the border that this file speaks (BORDER in julia/src/interface/c_interface.jl)
-BORDER = 3
+BORDER = 4
 #: name -> (result, arguments), in the order of MLPGF's table
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "last_error": (i64, (ptr, i64)),

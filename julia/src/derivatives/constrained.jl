@@ -1,8 +1,8 @@
 """
     Constrained(net, constraint)
 
-The loss of `net` on the points θ = B z + c of a [`Constraint`](@ref), as a function of z: a net like any other for solvers
-and tools, with the gradient Bᵀ∇L, the Hessian Bᵀ∇²L B and products with it.
+The loss of `net` on the points θ = B z + c of a [`Constraint`](@ref), as a function of z: a net like any other for
+solvers and tools, with the gradient Bᵀ∇L, the Hessian Bᵀ∇²L B and products with it.
 
     julia> net = Net(layers = ((2, identity, false), (1, identity, false)), input = [1.0 2.0], target = [2.0 4.0]);
 
@@ -25,7 +25,8 @@ function Constrained(net::AbstractNet{T}, constraint::Constraint) where {T}
     P = n_params(net)::Int
     n_params(constraint) == P || throw(DimensionMismatch(
         "the constraint is one of $(n_params(constraint)) parameters, the net has $P"))
-    return Constrained{T}(net, Constraint{T}(constraint), Ref(zero(T)), zeros(T, P), zeros(T, P), zeros(T, P), zeros(T, 0, 0))
+    return Constrained{T}(net, Constraint{T}(constraint), Ref(zero(T)), zeros(T, P), zeros(T, P), zeros(T, P),
+                          zeros(T, 0, 0))
 end
 
 n_params(r::Constrained) = n_coordinates(r.constraint)
@@ -59,7 +60,8 @@ loss(r::Constrained, z) = loss(r.net, embed!(r, z))
 data_loss(r::Constrained, z) = data_loss(r.net, embed!(r, z))
 predict(r::Constrained, z) = predict(r.net, embed!(r, z))
 predict(r::Constrained, z, X::AbstractMatrix) = predict(r.net, embed!(r, z), X)
-random_params(seed::Integer, r::Constrained; options...) = coordinates(r.constraint, random_params(seed, r.net; options...))
+random_params(seed::Integer, r::Constrained; options...) =
+    coordinates(r.constraint, random_params(seed, r.net; options...))
 with_data(r::Constrained, data...; options...) = Constrained(with_data(r.net, data...; options...), r.constraint)
 
 function value_and_gradient!(g::Vector{T}, r::Constrained{T}, z::Vector{T}) where {T}

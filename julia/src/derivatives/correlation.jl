@@ -1,5 +1,5 @@
-# The correlation loss is no sum over samples: moments of the outputs come first, and second derivatives have products of
-# sums.
+# The correlation loss is no sum over samples: moments of the outputs come first, and second derivatives have products
+# of sums.
 
 "Weighted means and standard deviations of outputs and targets, and one minus the correlations."
 function prepare!(c::Correlation{T}, net::Net{T}, θ::Vector{T}) where {T}
@@ -31,8 +31,8 @@ function prepare!(c::Correlation{T}, net::Net{T}, θ::Vector{T}) where {T}
 end
 
 """
-Means, sums of squares around them and of products of output and target `o`, joined with those of the blocks before (Chan,
-Golub and LeVeque, The American Statistician 37 (1983) 242).
+Means, sums of squares around them and of products of output and target `o`, joined with those of the blocks before
+(Chan, Golub and LeVeque, The American Statistician 37 (1983) 242).
 """
 function join_moments!(c::Correlation{T}, o::Int, F::Matrix{T}, block::Block{T}, part::T, total::T) where {T}
     Y, w = block.Y, block.w

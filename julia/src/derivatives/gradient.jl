@@ -1,8 +1,8 @@
 """
     @objective net call(…, objective)
 
-The call with the loss of `net` as `objective`, of known type where it is the mean square: an evaluation on few samples takes
-less than a microsecond. Others cost one dynamic call.
+The call with the loss of `net` as `objective`, of known type where it is the mean square: an evaluation on few samples
+takes less than a microsecond. Others cost one dynamic call.
 """
 macro objective(net, call)
     return esc(:(let objective = $net.objective

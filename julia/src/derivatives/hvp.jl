@@ -4,7 +4,8 @@
 Forward with f' and f'', then ∂ℓ/∂a in `E` and ∂ℓ/∂h in `Δ` of every layer from `lowest` on (of `scale` times the block's
 loss): what every second derivative starts from.
 """
-function second_order_pass!(ws::Workspace{T}, net, θ, block::Block{T}, objective::Loss, scale::T, lowest::Int=1) where {T}
+function second_order_pass!(ws::Workspace{T}, net, θ, block::Block{T}, objective::Loss, scale::T,
+                            lowest::Int=1) where {T}
     layers = net.layers
     forward!(ws, net, θ, block, 2)
     block_loss!(objective, last(ws.E), ws, block, scale)

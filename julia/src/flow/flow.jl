@@ -105,8 +105,8 @@ end
 """
     motion(constraint, tauinv, x) -> constraint or nothing, rates
 
-The constraint of a flow from `x` in which parameters whose inverse time constant is zero keep their values, and the inverse
-time constants of its coordinates; `nothing` where all parameters move freely.
+The constraint of a flow from `x` in which parameters whose inverse time constant is zero keep their values, and the
+inverse time constants of its coordinates; `nothing` where all parameters move freely.
 """
 function motion(constraint, tauinv, x::Vector{T}) where {T}
     tauinv isa Real || length(tauinv) == length(x) ||

@@ -52,8 +52,8 @@ end
 
 Where the flow is, as seen from the kinks of `net`; `nothing` if there are none, or so many that they blur.
 
-- `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks; `whole`, `sided`: what the flow
-  is one of, the same unless it is constrained
+- `plain`, `net`: the net, and one with the same data whose blocks know the sides of kinks; `whole`, `sided`: what the
+  flow is one of, the same unless it is constrained
 - `rows`: samples in each block
 - `active`: what slides, `slack` by how much its weight may leave [0, 1]; `fellows`: what stays at its kink because its
   normal depends on theirs; `recent` and `doubts`: what was met lately, and how often

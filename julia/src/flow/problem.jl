@@ -40,8 +40,8 @@ restart!(cache::StepCache) = accepted!(cache)
     FlowProblem(net, tauinv)
 
 The flow dx/dt = -tauinv ∘ ∇L(x) in the coordinates `y = x ./ sqrt.(tauinv)`, where it is the gradient flow of
-`L(sqrt.(tauinv) ∘ y)` and its Jacobian is symmetric. `tauinv` is positive: parameters that do not move are none of this net's
-(see [`motion`](@ref)). When all of `tauinv` is one, `y` is `x`.
+`L(sqrt.(tauinv) ∘ y)` and its Jacobian is symmetric. `tauinv` is positive: parameters that do not move are
+none of this net's (see [`motion`](@ref)). When all of `tauinv` is one, `y` is `x`.
 
 The net's type is deliberately not a parameter: the solvers compile once for each number type, whatever the
 network. What that costs is one dynamic call for each evaluation, about 0.1 µs and no allocation.

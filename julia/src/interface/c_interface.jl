@@ -93,8 +93,8 @@ function border_net(::Type{T}, options, D, N, X, O, Y, w) where {T}
     number(name, default) = Float64(get(options, name, default))
     input, target, weights = border_data(T, D, N, X, O, Y, w)
     return Net{T}(build_layers(parse_layers(options["layers"]), D), input, target; weights=weights,
-                  loss=parse_loss(get(options, "loss", "mse")), l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf), merge=merge,
-                  output_factor=number("output_factor", 1.0), threads=Int(number("threads", 1.0)))
+                  loss=parse_loss(get(options, "loss", "mse")), l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf),
+                  merge=merge, output_factor=number("output_factor", 1.0), threads=Int(number("threads", 1.0)))
 end
 
 """
@@ -124,7 +124,8 @@ parse_loss(text::String) =
 
 "The function that a user's expression stands for, tried out with its derivatives."
 compile_activation(code::String) =
-    compile("the activation", code, "a scalar function of Julia, such as \"x -> x * exp(-x^2)\"", Custom, derivatives, 1)
+    compile("the activation", code, "a scalar function of Julia, such as \"x -> x * exp(-x^2)\"",
+            Custom, derivatives, 1)
 compile_loss(code::String) =
     compile("the loss", code, "a function of an output and its target in Julia, such as \"(f, y) -> log(cosh(f - y))\"",
             CustomLoss, sample_loss, 2)
@@ -309,7 +310,7 @@ end
 const C_TABLE = Ptr{Cvoid}[]
 
 "The number of this border: raise it with every change of the table, of a function's arguments or of what they mean."
-const BORDER = 3
+const BORDER = 4
 
 """
     c_table() -> address

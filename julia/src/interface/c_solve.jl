@@ -149,8 +149,8 @@ data_part(net, x, constraint::Constraint, loss, gnorm) =
 data_part(net, x, ::Nothing, loss, gnorm) = unregularised(net) ? (loss, gnorm) : data_terms(net, x)
 
 """
-The constraint of a run from `x`, or `nothing`: `{freeze: […], tie: [[…], …]}` as for [`Constraint`](@ref), or `{first: […],
-rows: […], values: […], c: […]}`, its fields.
+The constraint of a run from `x`, or `nothing`: `{freeze: […], tie: [[…], …]}` as for [`Constraint`](@ref), or
+`{first: […], rows: […], values: […], c: […]}`, its fields.
 """
 border_constraint(::Nothing, x) = nothing
 function border_constraint(what::Dict, x::Vector{T}) where {T}
@@ -184,7 +184,8 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
         ode, time, providers = nothing, optim.time_run, provider(solver)
     else
-        best = train(net, x0, border_flow_options(options, alg, τ, f), border_minimize_options(options, solver), monitor)
+        best = train(net, x0, border_flow_options(options, alg, τ, f), border_minimize_options(options, solver),
+                     monitor)
         ode, optim, time = best.ode, best.optim, best.total_time
         providers = optim === nothing ? provider(alg) : join(unique([provider(alg), provider(solver)]), "+")
     end

@@ -380,7 +380,8 @@ end
 function constraints_workload(::Type{T}) where {T}
     net, x = student(T)
     both = Dict("freeze" => [2], "tie" => [[1, -3]])
-    general = Dict("first" => collect(1:length(x)-1), "rows" => collect(1:length(x)-2), "values" => ones(length(x) - 2), "c" => x)
+    n = length(x) - 2
+    general = Dict("first" => collect(1:n+1), "rows" => collect(1:n), "values" => ones(n), "c" => x)
     for rule in (both, general)
         held = outside_tool(net, "constrain", (constraint=rule,), x)
         z = Vector{T}(HANDLES[outside_tool(held, "coordinates_of", NamedTuple(), x)])
@@ -394,8 +395,8 @@ function constraints_workload(::Type{T}) where {T}
         for solver in MINIMIZE_METHODS.names
             outside_solve(net, x, "minimize", (optim_solver=solver, constraint=rule))
         end
-        outside_solve(net, x, "train", (alg="auto", maxT=3, dense=true, constraint=rule, optim_solver="NewtonTrustRegion"))
-        outside_tool(net, "classify", (constraint=rule,), HANDLES[outside_solve(net, x, "minimize", (constraint=rule,))].x)
+        best = outside_solve(net, x, "train", (alg="auto", maxT=3, dense=true, constraint=rule))
+        outside_tool(net, "classify", (constraint=rule,), HANDLES[best].x)
     end
     outside_solve(net, x, "flow", (alg="Adam", learning_rate=0.01, batchsize=2, seed=1, maxT=Inf, constraint=both))
     kinked, y = student(T; f="relu", N=20)

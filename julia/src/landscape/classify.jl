@@ -87,7 +87,8 @@ into the derivative of one ([`roads_to_infinity`](@ref)), make the point *escapi
 loss still falls. Any other point is *escaping* if the loss falls without end from it (see [`escape_direction`](@ref)),
 else *not a fixed point*.
 
-With a [`Constraint`](@ref) all this is said of the loss as a function of its coordinates; `direction` is one in the parameters.
+With a [`Constraint`](@ref) all this is said of the loss as a function of its coordinates; `direction` is one in the
+parameters.
 """
 function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=nothing, constraint=nothing) where {T}
     length(θ) == n_params(net) ||

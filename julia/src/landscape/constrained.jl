@@ -43,12 +43,14 @@ end
 "A classification of the coordinates with its direction in the parameters."
 function lifted(c::Classification{T}, C::Constraint{T}) where {T}
     direction = isempty(c.direction) ? c.direction : normalize(image(C, c.direction))
-    return Classification{T}(c.kind, c.index, c.nullity, c.loss, c.gnorm, c.eigenvalues, c.tolerance, c.gradient_tolerance,
-                             c.displacement, c.displacement_tolerance, c.explanations, c.unexplained, direction)
+    return Classification{T}(c.kind, c.index, c.nullity, c.loss, c.gnorm, c.eigenvalues, c.tolerance,
+                             c.gradient_tolerance, c.displacement, c.displacement_tolerance, c.explanations,
+                             c.unexplained, direction)
 end
 
 with_number_type(::Type{S}, r::Constrained) where {S<:AbstractFloat} =
     Constrained(with_number_type(S, r.net), Constraint{S}(r.constraint))
 
 lifted(r::PolishResult, C::Constraint) =
-    PolishResult(embed(Constraint{BigFloat}(C), r.x), r.loss, r.gnorm, r.iterations, r.converged, r.stopped_by, r.time_run)
+    PolishResult(embed(Constraint{BigFloat}(C), r.x), r.loss, r.gnorm, r.iterations, r.converged, r.stopped_by,
+                 r.time_run)

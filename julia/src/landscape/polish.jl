@@ -33,7 +33,8 @@ Base.show(io::IO, r::PolishResult) = print(io, "PolishResult(", r.converged ? ""
     Float64(r.loss), ", ‖∇L‖_∞ = ", Float64(r.gnorm), ", ", r.iterations, " iterations)")
 
 """
-    polish(net, θ; digits = 50, maxiterations = 200, maxtime = Inf, monitor = Monitor(), constraint = nothing) -> PolishResult
+    polish(net, θ; digits = 50, maxiterations = 200, maxtime = Inf, monitor = Monitor(), constraint = nothing)
+        -> PolishResult
 
 Newton's method from θ to the fixed point near by, of whatever index, to `digits` decimal digits of the parameters.
 Gradients are evaluated in BigFloat; steps are solved with the eigenvalues of the Hessian in Float64, and without
@@ -42,8 +43,8 @@ Numerical Algorithms, 2002, ch. 12) and degenerate points are polished too. Wher
 for that but not indefinite, [`minimize`](@ref) goes on in BigFloat, Hessian included, which is slow. The data are
 taken as the exact numbers they are in the net's own type.
 """
-function polish(net::Union{Net,Constrained}, θ::AbstractVector; digits::Real=50, maxiterations::Real=200, maxtime::Real=Inf,
-                monitor::Monitor=Monitor(), constraint=nothing)
+function polish(net::Union{Net,Constrained}, θ::AbstractVector; digits::Real=50, maxiterations::Real=200,
+                maxtime::Real=Inf, monitor::Monitor=Monitor(), constraint=nothing)
     length(θ) == n_params(net) ||
         throw(DimensionMismatch("θ has $(length(θ)) entries, the net has $(n_params(net)) parameters"))
     constraint === nothing || return within(net, constraint, θ, monitor) do inner, z
@@ -67,7 +68,8 @@ mutable struct Refinement
     index::Int
 end
 
-function refine(big::AbstractNet{BigFloat}, coarse::AbstractNet{Float64}, x, ε::BigFloat, maxiterations, maxtime, monitor)
+function refine(big::AbstractNet{BigFloat}, coarse::AbstractNet{Float64}, x, ε::BigFloat, maxiterations, maxtime,
+                monitor)
     start!(monitor)
     state = Refinement(copy(x), BigFloat(NaN), BigFloat(Inf), 0, Inf, Inf, 0)
     watch!(big, monitor)

@@ -4,13 +4,14 @@
     Constraint(θ; freeze = (), tie = ())
     Constraint(B, c)
 
-All points θ = B z + c: P parameters that n ≤ P coordinates z drive. `flow`, `minimize`, `train`, `classify` and `polish` take
-it as `constraint`; [`Constrained`](@ref) is the loss as a function of z, with the gradient Bᵀg and the Hessian BᵀHB.
+All points θ = B z + c: P parameters that n ≤ P coordinates z drive. `flow`, `minimize`, `train`, `classify` and `polish`
+take it as `constraint`; [`Constrained`](@ref) is the loss as a function of z, with the gradient Bᵀg and the Hessian
+BᵀHB.
 
-`freeze`: indices of parameters that keep the values they have in `θ`. `tie`: groups of indices of parameters that are equal,
-or opposite where an index is negative: `tie = [[1, 2], [3, -4]]` is θ₁ = θ₂ and θ₃ = −θ₄. A coordinate is the value of the
-first of its group, so that its derivative is the sum over the group, as for a parameter that several layers share. `B`: a
-matrix (P×n) of full column rank, `c` a vector (P).
+`freeze`: indices of parameters that keep the values they have in `θ`. `tie`: groups of indices of parameters that are
+equal, or opposite where an index is negative: `tie = [[1, 2], [3, -4]]` is θ₁ = θ₂ and θ₃ = −θ₄. A coordinate is the
+value of the first of its group, so that its derivative is the sum over the group, as for a parameter that several layers
+share. `B`: a matrix (P×n) of full column rank, `c` a vector (P).
 
     julia> C = Constraint([1.0, 2.0, 3.0, 4.0]; freeze = [2], tie = [[1, -3]]);
 
@@ -91,7 +92,9 @@ end
 "Tie two parameters and their groups together; a negative index means the opposite."
 function join!(parent, relation, i::Integer, k::Integer)
     P = length(parent)
-    all(j -> 1 <= abs(j) <= P, (i, k)) || throw(ArgumentError("tie names the parameter $(abs(i) in 1:P ? abs(k) : abs(i)) of $P"))
+    for j in (i, k)
+        1 <= abs(j) <= P || throw(ArgumentError("tie names the parameter $(abs(j)) of $P"))
+    end
     (a, s), (b, t) = lead(parent, relation, abs(i)), lead(parent, relation, abs(k))
     between = s * t * sign(i) * sign(k)
     a == b && between < 0 && throw(ArgumentError("parameter $(abs(k)) (of 1 to $P) is tied to its own opposite: " *
@@ -107,7 +110,8 @@ unconstrained(::Type{T}, P::Int) where {T} = Constraint{T}(collect(1:P+1), colle
 n_params(C::Constraint) = length(C.c)
 n_coordinates(C::Constraint) = length(C.first) - 1
 column(C::Constraint, j::Int) = C.first[j]:C.first[j+1]-1
-Base.show(io::IO, C::Constraint) = print(io, "Constraint of ", n_params(C), " parameters to ", n_coordinates(C), " coordinates")
+Base.show(io::IO, C::Constraint) =
+    print(io, "Constraint of ", n_params(C), " parameters to ", n_coordinates(C), " coordinates")
 
 "Whether no parameter depends on two coordinates, so that BᵀB is diagonal."
 disjoint(C::Constraint) = allunique(C.rows)
@@ -184,8 +188,8 @@ end
 """
     coordinates(C::Constraint, θ) -> z
 
-The coordinates of the nearest point to θ that the constraint allows: of θ itself, to the last bit where parameters are only
-frozen or tied, if it is one.
+The coordinates of the nearest point to θ that the constraint allows: of θ itself, to the last bit where parameters are
+only frozen or tied, if it is one.
 """
 function coordinates(C::Constraint{T}, θ::AbstractVector) where {T}
     length(θ) == n_params(C) ||

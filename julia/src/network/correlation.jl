@@ -1,9 +1,9 @@
 """
     Correlation{T}(outputs)
 
-L = Σₒ (1 − rₒ), with rₒ Pearson's correlation, over the weighted samples, of output and target o: indifferent to scale and
-offset of the outputs. Not a mean over samples: [`prepare!`](@ref) looks at all of them before an evaluation. With means and
-standard deviations by the weights w/W, W = Σw, and φ = (f − mean f)/s, η = (y − mean y)/s_y,
+L = Σₒ (1 − rₒ), with rₒ Pearson's correlation, over the weighted samples, of output and target o: indifferent to scale
+and offset of the outputs. Not a mean over samples: [`prepare!`](@ref) looks at all of them before an evaluation. With
+means and standard deviations by the weights w/W, W = Σw, and φ = (f − mean f)/s, η = (y − mean y)/s_y,
 
     1 − r = Σ w (η − φ)²/2W,      ∂r/∂fᵢ = wᵢ (ηᵢ − r φᵢ)/(W s),
 
@@ -26,10 +26,12 @@ mutable struct Correlation{T} <: Loss
     output::Int
     part::Int               # 1, 2 or 3: what is differentiated is that mean of `output`; 0: the loss
 end
-Correlation{T}(outputs::Int) where {T} =
-    Correlation{T}(0, zeros(T, outputs), zeros(T, outputs), zeros(T, outputs), zeros(T, outputs), zeros(T, outputs), T[], T[], T[],
-                   0, 0)
-register!(LOSSES, "correlation", Correlation{Float64}(0), "1 - correlation of f_o and y_o over all samples, summed over o")
+function Correlation{T}(outputs::Int) where {T}
+    z() = zeros(T, outputs)
+    return Correlation{T}(0, z(), z(), z(), z(), z(), T[], T[], T[], 0, 0)
+end
+register!(LOSSES, "correlation", Correlation{Float64}(0),
+          "1 - correlation of f_o and y_o over all samples, summed over o")
 Base.show(io::IO, ::Correlation) = print(io, "correlation")
 own_loss(::Correlation, ::Type{T}, outputs::Int) where {T} = Correlation{T}(outputs)
 
@@ -76,7 +78,8 @@ function part_derivative!(c::Correlation{T}, E::Matrix{T}, F::Matrix{T}, block::
     o, k = c.output, scale * c.share
     fill!(E, zero(T))
     @inbounds for r in 1:block.n
-        factor = c.part == 1 ? one(T) : c.part == 2 ? standardised(c, F[r, o], o) : standardised_target(c, block.Y[r, o], o)
+        factor = c.part == 1 ? one(T) : c.part == 2 ? standardised(c, F[r, o], o) :
+                 standardised_target(c, block.Y[r, o], o)
         E[r, o] = k * block.w[r] * factor
     end
     return zero(T)

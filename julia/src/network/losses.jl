@@ -1,9 +1,9 @@
 """
     Loss
 
-What one sample contributes: [`MeanSquared`](@ref), [`NegativeLogLikelihood`](@ref), a user's [`CustomLoss`](@ref), or, of all
-samples together, [`Correlation`](@ref). For one block of samples, with the output layer's activations in `ws.A[end]`, a loss
-has
+What one sample contributes: [`MeanSquared`](@ref), [`NegativeLogLikelihood`](@ref), a user's [`CustomLoss`](@ref), or,
+of all samples together, [`Correlation`](@ref). For one block of samples, with the output layer's activations in
+`ws.A[end]`, a loss has
 
 - `block_loss(loss, ws, block)`: Σᵢ wᵢ ℓᵢ;
 - `block_loss!(loss, E, ws, block, scale)`: that, and `scale` times its derivative by the outputs in `E`;
@@ -28,7 +28,8 @@ register!(LOSSES, "nll", NegativeLogLikelihood(), "-sum_o y_o log f_o, for a sof
 """
     CustomLoss(f)
 
-A user's function: ℓ = Σₒ f(outputₒ, targetₒ). Its derivatives by the output are found as those of a [`Custom`](@ref) activation.
+A user's function: ℓ = Σₒ f(outputₒ, targetₒ). Its derivatives by the output are found as those of a [`Custom`](@ref)
+activation.
 """
 struct CustomLoss{F,D} <: Loss
     f::F
@@ -45,7 +46,8 @@ Base.show(io::IO, loss::Loss) = print(io, first(name for (name, known) in LOSSES
 fits(::Loss, a::Activation) = a isa Softmax &&
     throw(ArgumentError("a softmax output needs loss = \"nll\""))
 fits(::NegativeLogLikelihood, a::Activation) = a isa Union{Softmax,Identity} ||
-    throw(ArgumentError("loss = \"nll\" needs an output layer with the activation softmax, or identity for logits, got $a"))
+    throw(ArgumentError("loss = \"nll\" needs an output layer with the activation softmax, or identity for logits, " *
+                        "got $a"))
 
 "The loss of a new net: one that keeps something of an evaluation is not shared."
 own_loss(loss::Loss, ::Type, outputs::Int) = loss
@@ -108,7 +110,8 @@ function loss_dot!(::MeanSquared, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}
     return Ė
 end
 
-sample_loss(loss::CustomLoss{F,D}, f::T, y::T) where {F,D,T} = derivatives(Custom{Base.Fix2{F,T},D}(Base.Fix2(loss.f, y), loss.differentiation), f)
+"The loss of one output, and its two derivatives by it."
+@inline sample_loss(loss::CustomLoss, f, y) = derivatives(Custom(Base.Fix2(loss.f, y), loss.differentiation), f)
 
 function block_loss(loss::CustomLoss, ws::Workspace{T}, block::Block{T}) where {T}
     F, Y, w = last(ws.A), block.Y, block.w

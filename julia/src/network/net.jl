@@ -66,11 +66,11 @@ A multilayer perceptron with its data and the loss
 
 `layers`: a tuple of `(width, activation, bias)`, the output layer last. `input`: D×N. `target`: O×N or a
 vector of length N for one output; for `loss = "nll"` also N labels from 1 to O. `weights`: one per sample, default 1.
-`loss`: "mse", ‖f − y‖²; "nll", −Σₒ yₒ log fₒ with a softmax output, or with an output layer of logits; "correlation", see
-[`Correlation`](@ref); or a function of one output and its target, such as `(f, y) -> log(cosh(f - y))`, summed over outputs. `l2`, `maxnorm`, `merge`: see
-[`Regulariser`](@ref). `output_factor`: outputs are multiplied by it. The data are copied once, into blocks; a net
-without data (`n_features` in place of `input`) has outputs, and a loss on other data. `threads`: how many of Julia's
-threads share the samples.
+`loss`: "mse", ‖f − y‖²; "nll", −Σₒ yₒ log fₒ with a softmax output, or with an output layer of logits; "correlation",
+see [`Correlation`](@ref); or a function of one output and its target, such as `(f, y) -> log(cosh(f - y))`, summed over
+outputs. `l2`, `maxnorm`, `merge`: see [`Regulariser`](@ref). `output_factor`: outputs are multiplied by it. The data are
+copied once, into blocks; a net without data (`n_features` in place of `input`) has outputs, and a loss on other data.
+`threads`: how many of Julia's threads share the samples.
 
 A net owns the buffers its functions work in: use one net per task.
 
@@ -144,8 +144,8 @@ The same network, loss and regularisers on other data.
 """
 function with_data(net::Net{T}, input, target; weights=nothing) where {T}
     bs = data_blocks(T, net.layers, net.objective, input, target, weights)
-    return Net{T}(net.layers, bs, size(input, 2), net.n_params, own_loss(net.objective, T, n_outputs(net)), net.regulariser,
-                  net.output_factor, make_shares(T, net.layers, bs, length(net.shares)), net.monitor)
+    return Net{T}(net.layers, bs, size(input, 2), net.n_params, own_loss(net.objective, T, n_outputs(net)),
+                  net.regulariser, net.output_factor, make_shares(T, net.layers, bs, length(net.shares)), net.monitor)
 end
 
 "The same loss in buffers of its own: for whoever asks for a derivative while a solver works in those of `net`."

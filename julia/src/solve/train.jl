@@ -31,7 +31,8 @@ end
 "The options of one phase from those of both; what they do not name has its default."
 function phase_options(::Type{O}, options) where {O}
     default = O()
-    return changed(default; (name => get(options, phase_name(O, name), getfield(default, name)) for name in fieldnames(O))...)
+    value(name) = get(options, phase_name(O, name), getfield(default, name))
+    return changed(default; (name => value(name) for name in fieldnames(O))...)
 end
 
 """
