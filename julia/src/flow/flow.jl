@@ -67,12 +67,14 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has length $(length(x0)), the net has $(n_params(net)) parameters."))
     o = options
-    for name in (:maxT, :maxtime, :maxiterations, :n_samples_trajectory)
-        check_setting(name, getfield(o, name), getfield(o, name) >= 0)
-    end
+    # One by one: code that compares numbers of any type is compiled again where a package has numbers of its own.
+    check_setting("maxT", o.maxT, o.maxT >= 0)
+    check_setting("maxtime", o.maxtime, o.maxtime >= 0)
+    check_setting("maxiterations", o.maxiterations, o.maxiterations >= 0)
+    check_setting("n_samples_trajectory", o.n_samples_trajectory, o.n_samples_trajectory >= 0)
     check_setting("abstol", o.abstol, 0 <= o.abstol < Inf)
     check_setting("reltol", o.reltol, 0 <= o.reltol < Inf)
-    all(τ -> 0 <= τ < Inf, o.tauinv) || throw(ArgumentError("tauinv must be finite and not negative."))
+    allowed_rates(o.tauinv)::Bool || throw(ArgumentError("tauinv must be finite and not negative."))
     o.dt === nothing || check_setting("dt", o.dt, 0 < o.dt < Inf)
     start = convert(Vector{T}, x0)
     alg = flow_method(o.alg)::FlowMethod
@@ -89,6 +91,9 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     state = FlowState(problem, max(o.abstol, Float64(max(floatmin(T), T(1e-30)))), max(o.reltol, 10 * Float64(eps(T))))
     return watching(() -> integrate(problem, state, start, alg, o, monitor), net, monitor)
 end
+
+allowed_rates(tauinv::Real) = 0 <= tauinv < Inf
+allowed_rates(tauinv) = all(allowed_rates, tauinv)
 
 check_setting(name, @nospecialize(value), good) = good ? nothing : Base.invokelatest(refuse_setting, name, value)
 refuse_setting(name, value) = throw(ArgumentError("$name = $value is not allowed: it must not be negative or NaN."))

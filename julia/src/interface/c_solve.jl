@@ -114,7 +114,7 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     compile_time = (flows ? warm_up(net, alg, haskey(options, "batchsize")) : 0.0) +
                    (minimizes ? warm_up(net, solver, false) : 0.0)
     monitor = foreign_monitor(report, get(options, "everystep", false))
-    plain = Int64(unregularised(net) && all(>(0), τ))
+    plain = Int64(unregularised(net) && all_positive(τ)::Bool)
     if what == "flow"
         ode = flow(net, x0, border_flow_options(options, alg, τ, f), monitor)
         last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
@@ -129,6 +129,9 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     providers = both.optim === nothing ? provider(alg) : join(unique([provider(alg), provider(solver)]), "+")
     return Solved(both.x, both.loss, both.gnorm, both.ode, both.optim, both.total_time, compile_time, plain, providers)
 end
+
+all_positive(τ::Real) = τ > 0
+all_positive(τ) = all(all_positive, τ)
 
 "The options of a phase as the core has them: numbers and flags as they come, functions and methods in place of their names."
 function border_options(::Type{O}, options; others...) where {O}

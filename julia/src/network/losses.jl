@@ -25,7 +25,7 @@ struct NegativeLogLikelihood <: Loss end
 register!(LOSSES, "nll", NegativeLogLikelihood(), "-sum_o y_o log f_o, for a softmax output")
 
 loss_by_name(loss::Loss) = loss
-loss_by_name(name::Union{Symbol,AbstractString}) = lookup(LOSSES, String(name))
+loss_by_name(name::Union{Symbol,AbstractString}) = lookup(LOSSES, String(name)::String)
 Base.show(io::IO, loss::Loss) = print(io, first(name for (name, known) in LOSSES if known === loss))
 
 fits(::MeanSquared, a::Activation) = a isa Softmax &&

@@ -31,8 +31,11 @@ end
 "The options of one phase from those of both; what they do not name has its default."
 function phase_options(::Type{O}, options) where {O}
     default = O()
-    values = Any[convert(fieldtype(O, name), get(options, phase_name(O, name), getfield(default, name)))
-                 for name in fieldnames(O)]
+    values = Any[]
+    for name in fieldnames(O)
+        given = phase_name(O, name)::Symbol
+        push!(values, convert(fieldtype(O, name), haskey(options, given) ? options[given] : getfield(default, name)))
+    end
     # The constructor would be compiled for every combination of types that these have.
     return ccall(:jl_new_structv, Any, (Any, Ptr{Any}, UInt32), O, values, length(values))::O
 end
