@@ -29,6 +29,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHON_JULIAPKG_PROJECT", str(tmp_path / "juliapkg"))
     for name in ("JULIA_LOAD_PATH", "JULIA_DEPOT_PATH", "JULIA_PROJECT", "JULIA_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):  # a full host that is configured
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 
 

@@ -113,3 +113,32 @@ def test_versions_agree():
         ("CHANGELOG.md", r"^## (\S+)"),
     ):
         assert re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.M)[1] == __version__, name
+
+
+def project_table(name: str) -> dict[str, str]:
+    """A table of julia/Project.toml; lists over several lines are one value."""
+    text = (ROOT / "julia" / "Project.toml").read_text(encoding="utf-8")
+    section = re.search(rf"^\[{name}\]\n(.*?)(?=^\[|\Z)", text, re.M | re.S)
+    assert section, f"there is no [{name}]"
+    return dict(re.findall(r"^(\w+) = ((?:\[[^\]]*\])|.*)$", section[1], re.M))
+
+
+def test_julias_general_registry_could_take_the_package() -> None:
+    """What its automatic checks ask for, but for the name, which would need a lower-case letter."""
+    folder = ROOT / "julia"
+    text = (folder / "Project.toml").read_text(encoding="utf-8")
+    assert re.search(r'^authors = \[".+"\]$', text, re.M)
+    assert "MIT License" in (folder / "LICENSE").read_text(encoding="utf-8")
+    assert (folder / "test" / "runtests.jl").is_file()
+    deps, weak, extras = (project_table(name) for name in ("deps", "weakdeps", "extras"))
+    compat = project_table("compat")
+    assert set(compat) - {"julia"} == set(deps) | set(weak) | set(extras)
+    for name, versions in compat.items():
+        assert ">" not in versions, f"{name} has no upper bound"
+        assert not re.search(r'"0(\.0)?"', versions), f"{name} allows versions that break everything"
+    named = set(re.findall(r'"(\w+)"', project_table("targets")["test"]))
+    assert named == (set(weak) | set(extras)), "tests that Pkg.test runs find every package that they use"
+    assert not set(deps) & (set(weak) | set(extras))
+    extensions = project_table("extensions")
+    assert {f"{name}.jl" for name in extensions} <= {path.name for path in (folder / "ext").iterdir()}
+    assert {trigger.strip('"') for trigger in extensions.values()} == set(weak)

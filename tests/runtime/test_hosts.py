@@ -108,6 +108,44 @@ def test_minimize_by_optim(net: mg.Net, solver: str, tmp_path: Path) -> None:
     assert both.optim_iterations == 3
 
 
+def test_methods_with_options_of_their_own(net: mg.Net) -> None:
+    p = net.random_params(seed=0)
+    products = mg.flow(net, p, alg="TRBDF2(linsolve = :krylov)", maxT=1)
+    matrices = mg.flow(net, p, alg="TRBDF2", maxT=1)
+    assert (products.alg, products.nhev, matrices.nhvp) == ("TRBDF2 with a Krylov method", 0, 0)
+    assert products.nhvp > 0 < matrices.nhev
+    np.testing.assert_allclose(products.x, matrices.x, atol=1e-3)
+    assert mg.minimize(net, p, optim_solver="LBFGS(memory = 3)", maxiterations_optim=5).optim_solver == "LBFGS"
+    for alg, message in (
+        ("TRBDF2(nonsense = 1)", "which Julia cannot evaluate"),
+        ("TRBDF2(;linsolve=)", "which Julia cannot evaluate"),
+        ("TRBDF2(", "unknown alg"),
+        ("Nothing(1)", "unknown alg"),
+        ("Adam(learning_rate = 1)", r"pymlpgf\.Adam"),
+    ):
+        with pytest.raises(mg.InputError, match=message):
+            mg.flow(net, p, alg=alg, maxT=1)
+    with pytest.raises(mg.InputError, match="for methods of Optim and NLopt"):
+        mg.minimize(net, p, optim_options={"f_calls_limit": 3})
+    for nonsense in (3, {1: 2}, {"a": [1]}, {"a": float("nan")}):
+        with pytest.raises(mg.InputError, match="optim_options"):
+            mg.minimize(net, p, optim_options=nonsense)
+
+
+def test_options_of_optim(net: mg.Net, tmp_path: Path) -> None:
+    _needs_packages()
+    p = net.random_params(seed=0)
+    options = {"optim_solver": "optim.LBFGS(m = 3)", "optim_options": {"f_calls_limit": 7}}
+    res = mg.minimize(net, p, checkpoint=tmp_path / "c.npz", **options)
+    assert (res.optim_solver, res.optim_stopped_by) == ("LBFGS", "patience")
+    assert res.nfev <= 10
+    krylov = mg.flow(net, p, alg="KenCarp58(linsolve = LinearSolve.KrylovJL_GMRES())", maxT=1)
+    assert (krylov.provider, krylov.nhev) == ("sciml", 0)
+    assert krylov.nhvp > 0
+    with pytest.raises(mg.InputError, match="nonsense"):
+        mg.minimize(net, p, optim_solver="optim.Newton", optim_options={"nonsense": 1})
+
+
 @pytest.fixture(scope="module")
 def net() -> mg.Net:
     X = np.random.default_rng(1).normal(size=(60, 2))

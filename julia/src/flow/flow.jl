@@ -72,12 +72,14 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has length $(length(x0)), the net has $(n_params(net)) parameters."))
     o = options
-    for name in (:maxT, :maxtime, :maxiterations, :n_samples_trajectory)
-        check_setting(name, getfield(o, name), getfield(o, name) >= 0)
-    end
+    # One by one: code that compares numbers of any type is compiled again where a package has numbers of its own.
+    check_setting("maxT", o.maxT, o.maxT >= 0)
+    check_setting("maxtime", o.maxtime, o.maxtime >= 0)
+    check_setting("maxiterations", o.maxiterations, o.maxiterations >= 0)
+    check_setting("n_samples_trajectory", o.n_samples_trajectory, o.n_samples_trajectory >= 0)
     check_setting("abstol", o.abstol, 0 <= o.abstol < Inf)
     check_setting("reltol", o.reltol, 0 <= o.reltol < Inf)
-    all(τ -> 0 <= τ < Inf, o.tauinv) || throw(ArgumentError("tauinv must be finite and not negative."))
+    allowed_rates(o.tauinv)::Bool || throw(ArgumentError("tauinv must be finite and not negative."))
     o.dt === nothing || check_setting("dt", o.dt, 0 < o.dt < Inf)
     start = convert(Vector{T}, x0)
     alg = flow_method(o.alg)::FlowMethod
@@ -111,7 +113,7 @@ inverse time constants of its coordinates; `nothing` where all parameters move f
 function motion(constraint, tauinv, x::Vector{T}) where {T}
     tauinv isa Real || length(tauinv) == length(x) ||
         throw(DimensionMismatch("tauinv has length $(length(tauinv)), the net has $(length(x)) parameters."))
-    constraint === nothing && all(τ -> T(τ) > 0, tauinv) && return nothing, tauinv
+    constraint === nothing && all_positive(T, tauinv)::Bool && return nothing, tauinv
     C = constraint === nothing ? unconstrained(T, length(x)) : Constraint{T}(constraint)
     rates = T[tauinv isa Real ? tauinv : rate(C, j, tauinv) for j in 1:n_coordinates(C)]
     free = findall(>(0), rates)
@@ -135,6 +137,11 @@ function on_coordinates(event, C::Constraint{T}) where {T}
     applicable(event, 0.0, C.c) && return (t, z) -> event(t, embed(C, z))
     return event
 end
+
+allowed_rates(tauinv::Real) = 0 <= tauinv < Inf
+allowed_rates(tauinv) = all(allowed_rates, tauinv)
+all_positive(::Type{T}, τ::Real) where {T} = T(τ) > 0
+all_positive(::Type{T}, τ) where {T} = all(t -> T(t) > 0, τ)
 
 check_setting(name, @nospecialize(value), good) = good ? nothing : Base.invokelatest(refuse_setting, name, value)
 refuse_setting(name, value) = throw(ArgumentError("$name = $value is not allowed: it must not be negative or NaN."))

@@ -57,9 +57,12 @@ end
 function changed(old::O; new...) where {O}
     new = values(new)
     fields = Any[convert(fieldtype(O, name), get(new, name, getfield(old, name))) for name in fieldnames(O)]
-    # The constructor would be compiled for every combination of types that these have.
-    return ccall(:jl_new_structv, Any, (Any, Ptr{Any}, UInt32), O, fields, length(fields))::O
+    return made(O, fields)
 end
+
+"A struct of these fields. Its constructor would be compiled for every combination of types that they have."
+made(::Type{O}, fields::Vector{Any}) where {O} =
+    ccall(:jl_new_structv, Any, (Any, Ptr{Any}, UInt32), O, fields, length(fields))::O
 
 "How many points a trajectory keeps at most; zero is all."
 recorded(options::FlowOptions) = options.save_everystep ? 0 : max(2, options.n_samples_trajectory)

@@ -89,8 +89,11 @@ c_net(single::Int32, options::Cstring, D::Int64, N::Int64, X::Ptr{Cvoid}, O::Int
     unsafe_store!(out, keep!(net))
 end
 function border_net(::Type{T}, options, D, N, X, O, Y, w) where {T}
-    merge = [(Int(l), Int(i), Int(j), Float64(λ)) for (l, i, j, λ) in get(options, "merge", ())]
-    number(name, default) = Float64(get(options, name, default))
+    merge = Tuple{Int,Int,Int,Float64}[]
+    for (l, i, j, λ) in get(options, "merge", Any[])::Vector{Any}
+        push!(merge, (Int(l), Int(i), Int(j), Float64(λ)))
+    end
+    number(name, default::Float64) = haskey(options, name) ? Float64(options[name])::Float64 : default
     input, target, weights = border_data(T, D, N, X, O, Y, w)
     return Net{T}(build_layers(parse_layers(options["layers"]), D), input, target; weights=weights,
                   loss=parse_loss(get(options, "loss", "mse")), l2=number("l2", 0.0), maxnorm=number("maxnorm", Inf),
@@ -101,7 +104,8 @@ end
 Layers are arrays `[width, activation, bias]`; an activation is a name, a user's expression such as `"x -> x * exp(-x^2)"`,
 `{"poly": [c0, c1, …]}`, or an array of these, one a unit.
 """
-parse_layers(layers) = [(Int(width), parse_activation(f), bias::Bool) for (width, f, bias) in layers]
+parse_layers(layers) = Any[parse_layer(layer...) for layer in layers::Vector{Any}]
+parse_layer(width, f, bias) = (Int(width), parse_activation(f), bias::Bool)
 
 border_data(::Type{T}, D, N, X, O, Y, w) where {T} =
     X == C_NULL ? (nothing, nothing, nothing) :
@@ -116,7 +120,7 @@ const g = g_function
 end
 
 parse_activation(units::Vector) = Tuple(parse_activation(unit) for unit in units)
-parse_activation(poly::Dict) = Poly(Float64.(poly["poly"])...)
+parse_activation(poly::Dict{String,Any}) = Poly(Float64.(poly["poly"])...)
 parse_activation(text::String) =
     occursin("->", text) ? get!(() -> compile_activation(text), EXPRESSIONS, text)::Activation : activation(text)
 parse_loss(text::String) =
@@ -262,7 +266,7 @@ c_fields(object::Int64, paths::Cstring, info::Ptr{Int64}) = @status border_field
 
 function border_fields(@nospecialize(object), paths, info::Ptr{Int64})
     found = Any[]
-    for path in get!(() -> parse_path.(parse_json(paths)), PATHS, paths)
+    for path in get!(() -> parse_paths(paths), PATHS, paths)
         push!(found, describe!(info, field_of(object, path)))
         info += 6 * sizeof(Int64)
     end
@@ -273,7 +277,8 @@ end
 "Paths that were asked for, taken apart: a solver's result has thirty, always the same."
 const PATHS = Dict{String,Vector{Vector{Union{Int,Symbol}}}}()
 
-parse_path(path) = Union{Int,Symbol}[something(tryparse(Int, name), Symbol(name))
+parse_paths(paths) = Vector{Union{Int,Symbol}}[parse_path(path::String) for path in parse_json(paths)::Vector{Any}]
+parse_path(path::String) = Union{Int,Symbol}[something(tryparse(Int, name), Symbol(name))
                                      for name in split(path, '.'; keepempty=false)]
 
 function field_of(@nospecialize(value), path::Vector{Union{Int,Symbol}})

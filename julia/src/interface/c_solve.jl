@@ -193,6 +193,7 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
                   data_part(net, best.x, C, best.loss, best.gnorm)..., providers)
 end
 
+
 "The options of a phase as the core has them: numbers and flags as they come, functions and methods in place of their names."
 function border_options(::Type{O}, options; others...) where {O}
     given = Dict{Symbol,Any}(Symbol(name) => value for (name, value) in options)

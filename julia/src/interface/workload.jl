@@ -412,6 +412,7 @@ function julia_workload()
         loss(net, p), gradient(net, p), hessian(net, p), hvp(net, p, p), predict(net, p)
         res = train(net, p; maxtime_ode=1, maxiterations_ode=5, maxtime_optim=1, maxiterations_optim=5)
         flow(net, p; maxT=1.0, maxiterations=5)
+        flow(GradientFlowProblem(net, p; maxT=1.0); maxiterations=5)
         minimize(net, p; maxiterations=5)
         sprint(show, MIME("text/plain"), res)
     end

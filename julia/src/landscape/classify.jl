@@ -117,8 +117,8 @@ function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=no
     # A gradient in curved directions leaks into null ones by the angle that the step turns them.
     allowed = floor_g + 10 * displacement * Float64(norm(g)) / (1 + norm(θ))
     fixed = settled && all(abs(slopes[i]) <= allowed for i in findall(null)) && !separates(net, θ)
-    index = count(λ -> λ < -τ, F.values)
-    nullity = count(null)
+    index = count(λ -> λ < -τ, F.values)::Int
+    nullity = count(null)::Int
     explanations, unexplained, direction = Tuple{String,Int,Vector{Int},Int}[], 0, T[]
     if fixed
         kind = index > 0 ? "saddle" : nullity > 0 ? "degenerate" : "minimum"

@@ -61,14 +61,15 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
     length(x0) == n_params(net) ||
         throw(DimensionMismatch("x0 has $(length(x0)) components, the net has $(n_params(net)) parameters."))
     o = options
-    for name in (:maxtime, :maxiterations, :min_gnorm, :minloss)
-        check_setting(name, getfield(o, name), getfield(o, name) >= 0)
-    end
+    limits = Limits{T}(o.maxtime, o.maxiterations, T(o.min_gnorm)::T, T(o.minloss)::T, o.patience)
+    check_setting("maxtime", o.maxtime, limits.maxtime >= 0)
+    check_setting("maxiterations", o.maxiterations, limits.maxiterations >= 0)
+    check_setting("min_gnorm", o.min_gnorm, limits.min_gnorm >= 0)
+    check_setting("minloss", o.minloss, limits.minloss >= 0)
     o.patience >= 1 || throw(ArgumentError("patience = $(o.patience): must be at least 1."))
     o.constraint === nothing || return within(net, o.constraint, x0, monitor) do inner, z
         minimize(inner, z, changed(o; constraint=nothing), monitor)
     end
-    limits = Limits{T}(o.maxtime, o.maxiterations, T(o.min_gnorm), T(o.minloss), o.patience)
     method = with_options(minimize_method(o.optim_solver), o.optim_options)
     return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)
 end

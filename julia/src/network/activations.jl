@@ -215,7 +215,7 @@ activation(::typeof(tanh)) = tanh_
 activation(::typeof(exp)) = exp_
 activation(f::Function) = Custom(f)
 function activation(name::Union{Symbol,AbstractString})
-    return lookup(ACTIVATIONS, String(name))::Activation
+    return lookup(ACTIVATIONS, String(name)::String)::Activation
 end
 activation(f) = throw(ArgumentError("an activation is a name or an Activation, got $(typeof(f))"))
 
@@ -243,7 +243,7 @@ Replace the pre-activations in column `j` of `A` (first `n` rows) by f; for `ord
     V = lanes(T)
     rows = (j-1)*size(A, 1)+1:width(V):(j-1)*size(A, 1)+n
     GC.@preserve A D S begin
-        kept = exponentials(a, zero(V))
+        kept = exponentials(a, zero(V))::Tuple      # of a type that is known for no activation in particular, too
         for i in rows
             length(kept) >= 1 || break
             e = exponentials(a, load(V, A, i))

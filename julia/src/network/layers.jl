@@ -47,7 +47,7 @@ function build_layers(specs, n_features::Int)
     layers = Layer[]
     fan_in, offset = n_features, 0
     for (number, spec) in enumerate(specs)
-        length(spec) == 3 || throw(ArgumentError("a layer is (width, activation, bias), got $spec"))
+        length(spec)::Int == 3 || throw(ArgumentError("a layer is (width, activation, bias), got $spec"))
         width, f, bias = spec
         width isa Integer && width >= 1 || throw(ArgumentError("a layer's width is a positive integer, got $width"))
         bias isa Bool || throw(ArgumentError("a layer's bias is true or false, got $bias"))

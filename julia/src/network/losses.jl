@@ -40,7 +40,7 @@ Base.show(io::IO, loss::CustomLoss) = print(io, loss.f)
 
 loss_by_name(loss::Loss) = loss
 loss_by_name(f::Function) = CustomLoss(f)
-loss_by_name(name::Union{Symbol,AbstractString}) = lookup(LOSSES, String(name))
+loss_by_name(name::Union{Symbol,AbstractString}) = lookup(LOSSES, String(name)::String)
 Base.show(io::IO, loss::Loss) = print(io, first(name for (name, known) in LOSSES if known === loss))
 
 fits(::Loss, a::Activation) = a isa Softmax &&

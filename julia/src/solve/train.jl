@@ -31,8 +31,12 @@ end
 "The options of one phase from those of both; what they do not name has its default."
 function phase_options(::Type{O}, options) where {O}
     default = O()
-    value(name) = get(options, phase_name(O, name), getfield(default, name))
-    return changed(default; (name => value(name) for name in fieldnames(O))...)
+    values = Any[]
+    for name in fieldnames(O)
+        given = phase_name(O, name)::Symbol
+        push!(values, convert(fieldtype(O, name), haskey(options, given) ? options[given] : getfield(default, name)))
+    end
+    return made(O, values)
 end
 
 """
