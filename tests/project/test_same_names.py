@@ -163,6 +163,7 @@ def same(ours: object, theirs: str) -> bool:
 PYTHONS_KEYWORDS = {
     "TeacherNet": {"dtype", "params", "seed", "n_features"},  # T in Julia, the others positional or of random_params
     "classify": {"freeze", "tie"},  # ways to write a constraint
+    "ConstrainedNet": {"p", "freeze", "tie", "constraint"},  # a Constraint in Julia, positional
     "cluster_neurons": {"tolerance", "by"},  # distances in Julia, of any kind
     "compare_neurons": {"teacher", "q"},  # positional in Julia
     "follow": {"verbosity", "bounds"},
