@@ -10,7 +10,7 @@ The rest of the Hessian needs one column for each product of two inputs, hence t
 """
 single_hidden_layer(net::Net) =
     length(net.layers) == 2 && n_outputs(net) == 1 && net.objective isa MeanSquared &&
-    last(net.layers).activation isa Identity && n_features(net) <= 16
+    last(net.layers).activation isa Identity && n_features(net) <= 16 && isempty(first(net.layers).chains)
 
 """
     SingleLayerBuffers(net)
