@@ -100,6 +100,8 @@ include("landscape/classify.jl")
 include("landscape/infinity.jl")
 include("landscape/along.jl")
 include("landscape/polish.jl")
+include("landscape/limits.jl")
+include("landscape/at_infinity.jl")
 
 include("interface/json.jl")
 include("interface/facts.jl")

@@ -22,6 +22,38 @@ Derivative(of::Integer, order::Integer=1, ε::Real=0) = Derivative(Int(of), Int(
 Base.show(io::IO, a::Derivative) = print(io, "Derivative(", a.of, ", ", a.order, ", ", a.ε, ")")
 
 """
+    Tail(f, ε = 0)
+
+exp, as what becomes of a unit with the activation f (tanh, sigmoid, softplus or g) whose bias goes to −∞ while its outgoing
+weights grow: f(x) ≈ α + β exp(γx). With `ε` > 0 it is (f((x + 2 log ε)/γ) − α)/(βε²), a unit of f in other parameters.
+"""
+struct Tail{F<:Activation} <: Activation
+    f::F
+    ε::Float64
+end
+Tail(f::Activation, ε::Real=0) =
+    !has_tail(f) ? throw(ArgumentError("$f has no exponential tail; tanh, sigmoid, softplus and g have")) :
+    0 <= ε < Inf ? Tail{typeof(f)}(f, Float64(ε)) : throw(ArgumentError("a Tail has ε = $ε; 0 or a positive number is possible"))
+Base.show(io::IO, a::Tail) = print(io, "Tail(", a.f, ", ", a.ε, ")")
+
+has_tail(::Activation) = false
+has_tail(::Union{Tanh,Sigmoid,Softplus,GFunction}) = true
+"f(x) = α + β exp(γx) + … for x → −∞"
+tail(::Tanh) = (-1, 2, 2)
+tail(::Union{Sigmoid,Softplus,GFunction}) = (0, 1, 1)
+
+"The activation that is f, but for its end at −∞ and its scale, with α = 0 and β = γ = 1."
+from_zero(f::Activation) = f
+from_zero(::Tanh) = sigmoid                  # (tanh(x/2) + 1)/2
+
+@inline function derivatives(a::Tail, x)
+    a.ε == 0 && return derivatives(exp_, x)
+    η = a.ε^2
+    f, d, s = derivatives(from_zero(a.f), x + log(η))
+    return (f / η, d / η, s / η)
+end
+
+"""
     PerUnit(activations)
 
 One activation for each unit of a layer.
