@@ -17,6 +17,7 @@ from ..results.result import TrainResult
 from ..validate.data import numeric, real_number
 from ..validate.memory import refuse_matrices
 from ..validate.suggest import nearest, suggest_keywords
+from .at_infinity import minimum_at_infinity
 from .callbacks import Questions, stepwise
 from .checkpointer import Checkpointer
 from .discrete import DISCRETE_METHODS, DiscreteMethod
@@ -165,12 +166,13 @@ def minimize(
     min_gnorm: float = _F["min_gnorm"],
     minloss: float = _F["minloss"],
     patience: float = _M["patience"],
+    at_infinity: bool = False,
     callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
     checkpoint: Any = None,
     checkpoint_interval: float = 30,
-) -> TrainResult:
+) -> Any:
     """Find the nearest minimum of the loss, down to round-off.
 
     Parameters
@@ -190,6 +192,9 @@ def minimize(
         Stop when the loss is at most this, if positive.
     patience : float
         Stop after so many iterations without progress.
+    at_infinity : bool
+        Where units draw together while their outgoing weights diverge, go on in the limit (``Net.limit``) and land on its
+        minimum. Neither a callback nor a checkpoint is possible then.
     callback, verbosity, progress_interval, checkpoint, checkpoint_interval
         As for ``flow``.
 
@@ -197,6 +202,8 @@ def minimize(
     -------
     TrainResult
         Ctrl-C returns the best point, with ``optim_stopped_by == "interrupted"``.
+    MinimumAtInfinity
+        With ``at_infinity=True``: a finite minimum or one at infinity; its ``kind`` says which.
 
     Raises
     ------
@@ -212,6 +219,11 @@ def minimize(
     """
     options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience)
     options.update(_goals(min_gnorm, minloss))
+    if at_infinity:
+        if callback is not None or checkpoint is not None:
+            raise InputError("a callback or a checkpoint is given with at_infinity, which has neither")
+        x, interval = _start(net, p, verbosity, progress_interval)
+        return minimum_at_infinity(net, x, options, verbosity, interval)
     return _solve(
         "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback
     )
@@ -287,20 +299,11 @@ def _solve(
     callback: Any = None,
     **functions: Any,
 ) -> TrainResult:
-    if not isinstance(net, Net):
-        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
-    if isinstance(p, TrainResult):
-        p = p.x
-    x = net._flat(p)
-    if not np.isfinite(x).all():
-        raise InputError("p contains NaN or infinite entries")
+    x, interval = _start(net, p, verbosity, progress_interval)
     constants = _tauinv(tauinv, net.n_params)
     rates = None if isinstance(constants, float) else constants
     if rates is None:
         options["tauinv"] = constants
-    interval = _number("progress_interval", progress_interval, positive=True)
-    if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
-        raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     instead = {"alg": '"QNDF" needs none', "optim_solver": '"LBFGS" and "NewtonKrylov" need none'}
     for kind in ("alg", "optim_solver"):
         if count := matrices(str(options.get(kind))):
@@ -322,6 +325,21 @@ def _solve(
     if "batchsize" in options:
         result = replace(result, batchsize=options["batchsize"], batch_seed=options["seed"])
     return result if writer is None else writer.finish(result)
+
+
+def _start(net: Any, p: Any, verbosity: Any, progress_interval: Any) -> tuple[np.ndarray, float]:
+    """The point to start from, and the interval of the progress line."""
+    if not isinstance(net, Net):
+        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
+    if isinstance(p, TrainResult):
+        p = p.x
+    x = net._flat(p)
+    if not np.isfinite(x).all():
+        raise InputError("p contains NaN or infinite entries")
+    interval = _number("progress_interval", progress_interval, positive=True)
+    if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
+        raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
+    return x, interval
 
 
 def _flow_options(

@@ -99,7 +99,7 @@ end
 
 """
 Layers are arrays `[width, activation, bias]`; an activation is a name, a user's expression such as `"x -> x * exp(-x^2)"`,
-`{"poly": [c0, c1, …]}`, or an array of these, one a unit.
+`{"poly": [c0, c1, …]}`, `{"derivative": unit from 0 on, "order": n, "eps": ε}`, `{"tail": name, "eps": ε}`, or an array of these, one a unit.
 """
 parse_layers(layers) = [(Int(width), parse_activation(f), bias::Bool) for (width, f, bias) in layers]
 
@@ -116,7 +116,9 @@ const g = g_function
 end
 
 parse_activation(units::Vector) = Tuple(parse_activation(unit) for unit in units)
-parse_activation(poly::Dict) = Poly(Float64.(poly["poly"])...)
+parse_activation(f::Dict) =
+    haskey(f, "poly") ? Poly(Float64.(f["poly"])...) : haskey(f, "tail") ? Tail(activation(f["tail"]), f["eps"]) :
+    Derivative(Int(f["derivative"]) + 1, Int(f["order"]), f["eps"])
 parse_activation(text::String) =
     occursin("->", text) ? get!(() -> compile_activation(text), EXPRESSIONS, text) : activation(text)
 

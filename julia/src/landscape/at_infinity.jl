@@ -95,36 +95,56 @@ end
 
 """
 The minimum of the limit of the channels at the point `m`, if there is one that they lead down to, else a point of `net` to
-go on from.
+go on from. Where the loss falls on the way out of some channels, the others alone may lead to infinity.
 """
 function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
-    limit, q, seen = net, m.x, Channel[]
-    for attempt in 1:n_hidden(net)
-        more = channels(limit, q)
-        isempty(more) && return m.x
+    all_of_them = channels(net, m.x)
+    waiting, x, lowest = [all_of_them], m.x, m.loss
+    tried = Set{Set{Vector{Int}}}()
+    while !isempty(waiting) && !over(rounds)
+        seen = popfirst!(waiting)
+        key = Set([c.layer; c.units] for c in seen)
+        (isempty(seen) || key in tried) && continue
+        push!(tried, key)
+        landing = land_on(rounds, net, m, seen, iterations)
+        landing isa MinimumAtInfinity && return landing
+        if landing !== nothing
+            limit, q, ε, h = landing
+            θ, value = lowest_on_the_way(net, limit, q, ε, h)
+            value < lowest && ((x, lowest) = (θ, value))
+            leading = Set(Set(c.units) for (c, h) in zip(channels_of(limit.layers), h) if h > 0)
+            push!(waiting, filter(c -> Set(c.units) in leading, seen))
+        end
+        length(waiting) == 0 && length(all_of_them) > 1 && append!(waiting, [[c] for c in all_of_them if !(Set([[c.layer; c.units]]) in tried)])
+    end
+    return x
+end
+
+"""
+The minimum of the limit of the channels `seen` and of those that show there, if they lead down to it; else what was found of
+it, or nothing where no minimum was found.
+"""
+function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, iterations::Int) where {T}
+    limit, more, seen = net, seen, Channel[]
+    while !isempty(more) && !over(rounds)
         append!(seen, more)
         for l in unique(c.layer for c in more)
             limit = limit_net(limit, [c.units for c in more if c.layer == l]; layer=l)
         end
         start, ε = try_limit(limit, m.x)
-        start === nothing && return m.x
+        start === nothing && return nothing
         n, kind = a_round!(rounds, limit, start, iterations)
         q = normalise!(n.x, limit.layers)
         if kind in ("minimum", "degenerate")
             h = channel_coefficients(limit, q)
-            ordered = in_order(seen, limit.layers)
-            n.loss <= m.loss && all(>(0), h) && return MinimumAtInfinity{T}("minimum at infinity", m.x, q, n.loss, n.gnorm,
-                ordered, h, ε, limit, rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
-            return lowest_on_the_way(net, limit, q, ε, h, m)
+            n.loss <= m.loss && all(>(0), h) || return limit, q, ε, h
+            return MinimumAtInfinity{T}("minimum at infinity", m.x, q, n.loss, n.gnorm, in_order(seen, limit.layers), h, ε,
+                                        limit, rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
         end
-        over(rounds) && return m.x
-        seen_all = channels(limit, q)
-        isempty(seen_all) && return m.x
+        more = channels(limit, q)
     end
-    return m.x
+    return nothing
 end
-n_hidden(net::Net) = sum(l -> l.width, net.layers[1:end-1])
-
 "`to_limit`, or nothing where the units of a group are of no use."
 function try_limit(limit::Net, x)
     try
@@ -145,13 +165,12 @@ function in_order(seen::Vector{Channel}, layers::Vector{Layer})
 end
 
 "Out of the limit in the channels that lead up to it, as far as the loss falls."
-function lowest_on_the_way(net::Net{T}, limit::Net{T}, q, ε, h, m) where {T}
-    best, lowest = m.x, m.loss
+function lowest_on_the_way(net::Net{T}, limit::Net{T}, q, ε, h) where {T}
+    best, lowest = q, T(Inf)
     for k in -8:8
-        e = [h[i] > 0 ? ε[i] : T(2)^k for i in eachindex(h)]
-        θ = from_limit(limit.layers, q, e)
+        θ = from_limit(limit.layers, q, [h[i] > 0 ? ε[i] : T(2)^k for i in eachindex(h)])
         value = loss(net, θ)
         value < lowest && ((best, lowest) = (θ, value))
     end
-    return best
+    return best, lowest
 end
