@@ -90,7 +90,30 @@ function a_round!(rounds::Rounds{T}, net::Net{T}, x::Vector{T}, iterations::Int)
     rounds.iterations += m.iterations
     rounds.stop = m.stopped_by
     c = classify(net, m.x)
-    return m, c.kind == "degenerate" && c.unexplained > 0 ? "of no known kind" : c.kind
+    c.kind == "degenerate" && c.unexplained > 0 || return m, c.kind
+    return m, Base.invokelatest(minimum_to_more_digits, net, m.x) ? "minimum" : "of no known kind"
+end
+
+# Twenty digits tell eigenvalues apart from zero that a gradient known to Float64 cannot: its Newton step may be too long.
+const MORE_DIGITS = 20
+
+"Whether `polish` converges nearby, and the Hessian there is positive definite but for directions that are explained."
+function minimum_to_more_digits(net::Net, x::Vector)
+    fine = polish(net, x; digits=MORE_DIGITS, maxiterations=20, maxtime=10)
+    near = Float64.(fine.x)
+    fine.converged && norm(near - x) <= eps(eltype(x))^0.4 * (1 + norm(x)) || return false
+    return setprecision(BigFloat, 256) do
+        H = hessian(with_number_type(BigFloat, net), BigFloat.(fine.x))
+        largest = maximum(sum(abs, H; dims=1))
+        basis, everything = Vector{Float64}[], Matrix{Float64}(I, length(x), length(x))
+        for invariance in invariances(net, near), e in invariance.directions
+            norm(H * e) <= 1e-9 * largest * norm(e) && new_direction!(basis, e, everything)
+        end
+        for e in basis
+            H += largest * e * e'
+        end
+        issuccess(cholesky(Symmetric(H); check=false))
+    end
 end
 
 """
