@@ -101,6 +101,7 @@ include("landscape/infinity.jl")
 include("landscape/along.jl")
 include("landscape/polish.jl")
 include("landscape/limits.jl")
+include("landscape/margin.jl")
 include("landscape/at_infinity.jl")
 
 include("interface/json.jl")

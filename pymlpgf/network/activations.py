@@ -49,8 +49,8 @@ class Derivative:
     """The activation of a unit that is a derivative of unit ``of`` of its layer, as in the limit of merging units.
 
     With σ the activation and h the pre-activation of unit ``of``, s that of its Derivative of order 1, and k that of
-    order 2, their outputs are σ(h), s σ′(h) and k σ′(h) + s² σ″(h)/2. With ``eps`` > 0, for order 1 alone, the first two
-    are (σ(h + eps s) + σ(h − eps s))/2 and (σ(h + eps s) − σ(h − eps s))/(2 eps), without cancellation: two ordinary
+    order 2, their outputs are σ(h), s σ′(h) and k σ′(h) + s² σ″(h)/2. With ``eps`` > 0, for order 1 alone, the two are
+    (σ(h + eps s) + σ(h − eps s))/2 and (σ(h + eps s) − σ(h − eps s))/(2 eps), without cancellation: two ordinary
     units in other parameters. Units are counted from 0. ``Net.limit`` makes such layers.
 
     >>> Derivative(of=2)
@@ -102,8 +102,9 @@ def check_activation(activation: object, where: str, width: int) -> Activation:
         for unit in activation:
             if isinstance(unit, Derivative):
                 _check_derivative(unit, activation, where)
-        return tuple(  # type: ignore[return-value]
-            unit if isinstance(unit, Derivative) else check_activation(unit, where, 1) for unit in activation
+        return tuple(
+            unit if isinstance(unit, Derivative) else check_activation(unit, where, 1)  # type: ignore[misc]
+            for unit in activation
         )
     if not isinstance(activation, str):
         raise InputError(f"{where}: an activation is a name such as 'softplus', got {activation!r}")
@@ -123,7 +124,9 @@ def _check_derivative(unit: Derivative, units: tuple[Any, ...] | list[Any], wher
         raise InputError(f"{where}: {unit!r} is of a unit with {units[unit.of]!r}; a smooth activation is needed")
     orders = sorted(other.order for other in units if isinstance(other, Derivative) and other.of == unit.of)
     if orders not in ([1], [1, 2]) or (unit.eps > 0 and len(orders) > 1):
-        raise InputError(f"{where}: unit {unit.of} has Derivatives of orders {orders}; 1, or 1 and 2 with eps=0, are needed")
+        raise InputError(
+            f"{where}: unit {unit.of} has Derivatives of orders {orders}; 1, or 1 and 2 with eps=0, are needed"
+        )
 
 
 def _check_eps(unit: Derivative | Tail, where: str) -> None:

@@ -23,7 +23,9 @@ class Limits:
     _bridge: Any
     _handle: int
 
-    def limit(self, pairs: Sequence[Sequence[int]] = (), *, tails: Sequence[int] = (), layer: int = 0, eps: float = 0):
+    def limit(
+        self, pairs: Sequence[Sequence[int]] = (), *, tails: Sequence[int] = (), layer: int = 0, eps: float = 0
+    ) -> Any:
         """The net that this one tends to as units merge while their outgoing weights diverge.
 
         With incoming weights w ± εΔ and outgoing weights (c ± a/ε)/2 a pair of units tends for ε → 0 to
@@ -35,7 +37,7 @@ class Limits:
         pairs : sequence of (i, j) or (i, j, k)
             Units of one activation without kinks, counted from 0. Three units tend to second derivatives.
         tails : sequence of int
-            Units that tend to the exponential tail of their activation (``Tail``): "tanh", "sigmoid", "softplus" or "g".
+            Units that tend to the exponential tail (``Tail``) of "tanh", "sigmoid", "softplus" or "g".
         layer : int
             Hidden layer, counted from 0; for several layers ask the limit for its limit.
         eps : float
@@ -76,7 +78,9 @@ class Limits:
             where = f"tails has {group[0]!r}" if len(group) == 1 else f"pairs has {group!r}"
             if len(group) not in (1, 2, 3) or any(not 0 <= j < width for j in map(_whole, group)):
                 raise InputError(f"{where}; two or three units from 0 to {width - 1} are needed, and one for a tail")
-            if any(j in taken or isinstance(units[j], (Derivative, Tail)) for j in group) or len(set(group)) < len(group):
+            if any(j in taken or isinstance(units[j], (Derivative, Tail)) for j in group) or len(set(group)) < len(
+                group
+            ):
                 raise InputError(f"{where}; each unit can go to one limit only")
             taken.update(group)
             f = units[group[0]]
@@ -84,7 +88,9 @@ class Limits:
                 raise InputError(f"{where}; units of one activation without kinks are needed")
             if len(group) == 1:
                 if f not in WITH_TAIL or not bias:
-                    raise InputError(f"{where}; a bias and an activation with a tail are needed: {', '.join(WITH_TAIL)}")
+                    raise InputError(
+                        f"{where}; a bias and an activation with a tail are needed: {', '.join(WITH_TAIL)}"
+                    )
                 units[group[0]] = Tail(f, float(eps))
             for order, j in enumerate(group[1:], 1):
                 units[j] = Derivative(int(group[0]), order, float(eps))
@@ -129,7 +135,7 @@ class Limits:
         return self.params(q.astype(x.dtype)), np.asarray(eps, float)  # type: ignore[attr-defined]
 
     def from_limit(self, q: Any, eps: Any = None) -> Params:
-        """Parameters of the ordinary net (see ``ordinary``) at the distance ``eps`` from the parameters ``q`` of this limit.
+        """Parameters of the ordinary net (see ``ordinary``) at the distance ``eps`` from ``q`` of this limit.
 
         Parameters
         ----------

@@ -69,7 +69,8 @@ class MinimumAtInfinity:
     limit : Net or None
         The limit of the net, for a minimum at infinity.
     q : array (n_params,)
-        Its minimum.
+        Its minimum. For separable classes there is no limit, and this is the direction, of unit length, in which the
+        parameters grow: that of the largest margin for a net of one layer.
     channels : list of Channel
     coefficients : array (len(channels),)
         h of L = L₀ + Σ h ε² + …; the parameters at the distances ε are ``limit.from_limit(q, eps)``.
@@ -94,8 +95,8 @@ class MinimumAtInfinity:
 
     @property
     def attracts(self) -> bool:
-        """Whether the loss falls towards the limit in every channel: h > 0."""
-        return bool(len(self.coefficients)) and bool((self.coefficients > 0).all())
+        """Whether the loss falls towards the limit: h > 0 in every channel, or classes that are separable."""
+        return self.kind == "minimum at infinity" and bool((self.coefficients > 0).all())
 
     def point(self, eps: Any) -> Params:
         """Parameters of the ordinary net in the channel, at the distance ``eps`` or at one for each channel."""

@@ -13,7 +13,10 @@ from ..network.net import Net
 from ..results.at_infinity import Channel, MinimumAtInfinity
 from .progress import ProgressLine
 
-__all__ = ["find_channels", "minimum_at_infinity"]
+__all__ = ["find_channels", "minimum_at_infinity", "towards_infinity"]
+
+#: how near units are, and how large their outgoing weights, where a message speaks of them
+NEAR, GROWN = 0.1, 10.0
 
 
 def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Channel]:
@@ -29,6 +32,20 @@ def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Chann
         outgoing = V[:, list(group)].T.copy()
         channels.append(Channel(layer - 1, group, cosine, distance, growth, eps, incoming, outgoing))
     return channels
+
+
+def towards_infinity(net: Net, x: np.ndarray) -> str:
+    """A sentence about units that draw together at ``x``, if there are any."""
+    bounded = net._settings["l2"] or net._settings["merge"] or net._settings["maxnorm"] != np.inf
+    if type(net) is not Net or not net.n_samples or len(net.layers) == 1 or bounded or not np.isfinite(x).all():
+        return ""
+    options: dict[str, object] = {"distance": NEAR, "growth": GROWN}
+    read = net._bridge.field
+    found = json.loads(net._bridge.tool(net._handle, "channels", options, [x], lambda handle: read(handle, "")))
+    if not found:
+        return ""
+    names = "; ".join(str(channel) for channel in find_channels(net, found, x))
+    return f" {names[0].upper()}{names[1:]}: minimize with at_infinity=True lands on the limit, if that is a minimum."
 
 
 def limit_of(net: Net, groups: list[tuple[int, tuple[int, ...]]]) -> Net:

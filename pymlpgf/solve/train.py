@@ -17,7 +17,7 @@ from ..results.result import TrainResult
 from ..validate.data import numeric, real_number
 from ..validate.memory import refuse_matrices
 from ..validate.suggest import nearest, suggest_keywords
-from .at_infinity import minimum_at_infinity
+from .at_infinity import minimum_at_infinity, towards_infinity
 from .callbacks import Questions, stepwise
 from .checkpointer import Checkpointer
 from .discrete import DISCRETE_METHODS, DiscreteMethod
@@ -193,8 +193,8 @@ def minimize(
     patience : float
         Stop after so many iterations without progress.
     at_infinity : bool
-        Where units draw together while their outgoing weights diverge, go on in the limit (``Net.limit``) and land on its
-        minimum. Neither a callback nor a checkpoint is possible then.
+        Where units draw together while their outgoing weights diverge, go on in the limit (``Net.limit``) and land on
+        its minimum. Neither a callback nor a checkpoint is possible then.
     callback, verbosity, progress_interval, checkpoint, checkpoint_interval
         As for ``flow``.
 
@@ -322,6 +322,7 @@ def _solve(
             line.update if writer is None else writer.after(line),
             lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
         )  # fmt: skip
+    result = replace(result, message=result.message + towards_infinity(net, result.x))
     if "batchsize" in options:
         result = replace(result, batchsize=options["batchsize"], batch_seed=options["seed"])
     return result if writer is None else writer.finish(result)

@@ -7,7 +7,8 @@ What [`minimize_at_infinity`](@ref) found. `kind` is
 
 - "minimum": `x` is a finite minimum; `channels` is empty
 - "minimum at infinity": `q`, in the net `limit`, is a minimum of the limit of the `channels`, of loss `loss`, and near it
-  the loss is loss + Σ h ε², with h > 0 for each channel in `coefficients`
+  the loss is loss + Σ h ε², with h > 0 for each channel in `coefficients`; or, without channels, the classes are
+  separable, and the parameters grow in the direction `q`
 - "open": neither was reached; `reason` says why
 
 `x` is a point of the ordinary net: for a minimum at infinity the last one before the limit was taken, and `epsilon` says how
@@ -61,6 +62,7 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
     m, kind = a_round!(rounds, net, x, size)
     while true
         kind in ("minimum", "degenerate") && return found("minimum", rounds, net, m, m.x, "")
+        separates(net, m.x) && return separated(rounds, net, m)
         over(rounds) && return found("open", rounds, net, m, m.x, "a limit ended the search")
         landing = land(rounds, net, m, size)
         landing isa MinimumAtInfinity && return landing
@@ -70,6 +72,16 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
         m.loss < before || kind in ("minimum", "degenerate") || rounds.stop in (Stop.running, Stop.maxiterations) || return found("open", rounds, net, m, m.x,
             kind == "escaping" ? "no units that draw together explain why the loss falls without end" : "the point is $kind")
     end
+end
+"The infimum zero of separable classes, and the direction in which the parameters grow."
+function separated(rounds, net::Net{T}, m) where {T}
+    linear = length(net.layers) == 1
+    θ = linear ? maximum_margin(net) : output_direction(net, m.x)
+    isempty(θ) && return found("open", rounds, net, m, m.x, "the classes are separable, but by rounding only")
+    reason = "separable classes: the loss falls to zero as the parameters grow" *
+             (linear ? " in the direction q, that of the largest margin" : "; q is the last layer's direction, in which it falls")
+    return MinimumAtInfinity{T}("minimum at infinity", m.x, θ / norm(θ), zero(T), zero(T), Channel[], T[], T[], net,
+                                rounds.iterations, m.stopped_by, reason, seconds() - rounds.start)
 end
 channels_of(layers) = [c for l in layers for c in approaches(l)]
 
@@ -160,8 +172,10 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
         q = normalise!(n.x, limit.layers)
         if kind in ("minimum", "degenerate")
             h = channel_coefficients(limit, q)
-            n.loss <= m.loss && all(>(0), h) || return limit, q, ε, h
-            return MinimumAtInfinity{T}("minimum at infinity", m.x, q, n.loss, n.gnorm, in_order(seen, limit.layers), h, ε,
+            g = similar(q)
+            value = value_and_gradient!(g, limit, q)
+            value <= m.loss && all(>(0), h) || return limit, q, ε, h
+            return MinimumAtInfinity{T}("minimum at infinity", m.x, q, value, supnorm(g), in_order(seen, limit.layers), h, ε,
                                         limit, rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
         end
         more = channels(limit, q)

@@ -343,3 +343,15 @@ function tail_channel(θ, layer::Layer, l::Int, j::Int, slope::Float64, variatio
     slope > 0 || return nothing
     return Channel(l, [j], 1.0, slope, 1 / max(variation, floatmin()), exp(-γ * abs(b) / 2))
 end
+
+# So near and grown that a point from which the loss falls without end may be said to be on its way to their limit.
+const CHANNEL_DISTANCE, CHANNEL_GROWTH = 0.1, 10
+
+"The channels that explain why the loss falls without end, as a `Classification` has them."
+roads_of_channels(net::AbstractNet, θ) = Tuple{String,Int,Vector{Int},Int}[]
+function roads_of_channels(net::Net, θ)
+    unregularised(net) && length(net.layers) > 1 || return Tuple{String,Int,Vector{Int},Int}[]
+    labels = ("tail unit", "diverging pair", "diverging triple")
+    return Tuple{String,Int,Vector{Int},Int}[(labels[length(c.units)], c.layer, c.units, 1)
+                                             for c in channels(net, θ; distance=CHANNEL_DISTANCE, growth=CHANNEL_GROWTH)]
+end
