@@ -111,6 +111,58 @@ def test_ordinary_runs_come_down_as_the_square_of_the_distance(ends):
         assert excess[near][-50:] == pytest.approx(expected[-50:], rel=1e-3)
 
 
+def _lowest(net, m, eps):
+    """The lowest loss at a distance: Newton's method in the chart, with ‖Δ‖ = 1 for each pair."""
+    pairs = [channel.units for channel in m.channels]
+    chart, q = net.limit(pairs, eps=eps), m.q.copy()
+    width, D = net.layers[0][0], net.n_features
+    places = [[*range(j * D, (j + 1) * D), width * D + j] for _, j in pairs]
+    for _ in range(6):
+        rows = np.zeros((len(pairs), len(q)))
+        for row, place in zip(rows, places, strict=True):
+            row[place] = q[place]
+        B = np.linalg.svd(rows)[2][len(pairs) :].T
+        H = B.T @ chart.hessian(q) @ B
+        # Moving along the sphere costs what the gradient along Δ says.
+        for place in places:
+            moved = np.zeros(len(q))
+            moved[place] = chart.gradient(q)[place] @ q[place]
+            H -= (B.T * moved) @ B
+        q = q - B @ np.linalg.solve(H, B.T @ chart.gradient(q))
+        for place in places:
+            q[place] /= np.linalg.norm(q[place])
+    return chart.loss(q)
+
+
+def test_the_next_coefficients_against_the_lowest_loss_at_a_distance(ends):
+    net, found = ends["two_inputs"]
+    m = next(m for m in found if [len(channel.units) for channel in m.channels] == [2, 2])
+    K = m.next_coefficients()
+    np.testing.assert_array_equal(K, K.T)
+    rest = [(_lowest(net, m, e) - m.loss - m.coefficients.sum() * e**2) / e**4 for e in (0.02, 0.01)]
+    assert (4 * rest[1] - rest[0]) / 3 == pytest.approx(K.sum(), rel=1e-3)
+
+
+def test_a_chart_flows_as_the_net_itself(ends):
+    net = ends["two_inputs"][0]
+    chart = net.limit([(0, 2)], eps=0.1)
+    q = net.random_params(seed=3)
+    there = mg.flow(chart, q, tauinv=chart.tauinv(), maxT=1, abstol=1e-10, reltol=1e-10, **QUIET)
+    exact = mg.flow(net, chart.from_limit(q), maxT=1, abstol=1e-10, reltol=1e-10, **QUIET)
+    np.testing.assert_allclose(chart.from_limit(there.x), exact.x, rtol=0, atol=1e-6)
+
+
+def test_the_figure_of_a_channel(ends):
+    plot = pytest.importorskip("pymlpgf.plot")
+    net, found = ends["two_inputs"]
+    m = next(m for m in found if m.kind == "minimum at infinity")
+    line, square = plot.channel(net, m, eps=[0.01, 0.001, 0.0001])
+    np.testing.assert_allclose(line.get_ydata(), square.get_ydata(), rtol=0.05)
+    finite = next(m for _, found in ends.values() for m in found if m.kind == "minimum")
+    with pytest.raises(InputError, match="a minimum at infinity is needed"):
+        plot.channel(net, finite)
+
+
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_derivatives_against_torch(outputs):
     torch = pytest.importorskip("torch")

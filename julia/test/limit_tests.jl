@@ -109,6 +109,20 @@ end
         @test back ≈ q rtol = 1e-9
         @test distances == [ε, ε]
     end
+    @testset "the ordinary net's flow at 1/ε = 1e8" begin
+        ε = 1e-8
+        chart, exact = limit_net(net, [[1, 3]]; ε=ε), with_number_type(BigFloat, net)
+        velocity = setprecision(BigFloat, 400) do
+            v = -gradient(exact, from_limit(chart.layers, big.(q), [ε]))
+            for (i, j) in ((1, 5), (2, 6), (9, 11))              # weights and biases of units 1 and 3
+                v[i], v[j] = (v[i] + v[j]) / 2, (v[i] - v[j]) / 2big(ε)
+            end
+            v[13], v[15] = v[13] + v[15], (v[13] - v[15]) * big(ε)                # outgoing weights
+            v
+        end
+        found = -MLPGF.original_metric(chart) .* gradient(chart, q)
+        @test all(abs(found[i] - velocity[i]) <= 1e-12 * abs(velocity[i]) + 1e-300 for i in eachindex(q))
+    end
     @testset "limits of maps, $groups" for groups in ([[1, 3]], [[4, 2]], [[1, 2, 4]], [[3]], [[1, 2], [3]])
         limit = limit_net(net, groups)
         @test n_params(limit) == n_params(net)

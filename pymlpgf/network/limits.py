@@ -154,6 +154,16 @@ class Limits:
         )
         return self.params(flat.astype(x.dtype))  # type: ignore[attr-defined]
 
+    def tauinv(self) -> np.ndarray:
+        """Inverse time constants with which the flow of a limit with an ``eps`` is the flow of the ordinary net.
+
+        For pairs at a distance: ``mg.flow(chart, q, tauinv=chart.tauinv())`` is ``mg.flow(net, chart.from_limit(q))``,
+        in other parameters.
+        """
+        self._count()
+        read = self._bridge.field
+        return self._bridge.tool(self._handle, "original_metric", {}, [], lambda handle: read(handle, "").copy())
+
     def _count(self) -> tuple[int, np.ndarray]:
         """How many pairs, triples and tails there are, and their own eps, in the order of the core."""
         own: list[float] = []

@@ -104,6 +104,21 @@ class MinimumAtInfinity:
             raise InputError(f"this is {self.kind}: there is no channel")
         return self.limit.from_limit(self.q, eps)
 
+    def next_coefficients(self) -> np.ndarray:
+        """K of L = L₀ + Σ h ε² + Σ Kᵢⱼ εᵢ² εⱼ² + …, the lowest loss at the distances ε, for pairs and tails.
+
+        ‖Δ‖ = 1 for each pair, and the bias of each tail is fixed; what else there is takes the lowest loss.
+
+        Returns
+        -------
+        array (len(channels), len(channels))
+        """
+        if self.limit is None:
+            raise InputError(f"this is {self.kind}: there is no channel")
+        net = self.limit
+        bridge = net._bridge
+        return bridge.tool(net._handle, "next_coefficients", {}, [self.q], lambda k: bridge.field(k, "").copy())
+
     def __repr__(self) -> str:
         h = ", h=" + ", ".join(f"{h:.4g}" for h in self.coefficients) if self.channels else ""
         return f"MinimumAtInfinity({self.kind}: loss={self.loss:.10g}, gnorm={self.gnorm:.2g}{h})"

@@ -104,6 +104,8 @@ const TOOLS = Dict{String,Function}(
     "to_limit" => (net, o, a) -> (r = to_limit(net.layers, finite(numbers(net, a[1]))); (q=r[1], eps=Float64.(r[2]))),
     "from_limit" => (net, o, a) -> from_limit(net.layers, finite(numbers(net, a[1])), a[2]),
     "channel_coefficients" => (net, o, a) -> channel_coefficients(net, finite(numbers(net, a[1]))),
+    "next_coefficients" => (net, o, a) -> next_coefficients(net, finite(a[1])),
+    "original_metric" => (net, o, a) -> original_metric(net),
     "channels" => (net, o, a) -> channels_json(channels(net, a[1]; distance=o["distance"], growth=o["growth"])),
     "at_infinity" => (net, o, a) -> AtInfinity(net),
     "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"])),

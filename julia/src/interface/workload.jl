@@ -304,6 +304,9 @@ function landscape_workload(::Type{T}) where {T}
         outside_read(outside_tool(limit, "from_limit", NamedTuple(), y, [0.1, 0.1]), "")
         outside_tool(limit, "classify", NamedTuple(), y)
     end
+    chart = outside_net(T, Any[[2, limits[2][1:2], true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
+    outside_read(outside_tool(chart, "original_metric", NamedTuple()), "")
+    outside_read(outside_tool(chart, "next_coefficients", NamedTuple(), outside_start(chart)), "")
     outside_read(outside_tool(wide, "channels", (distance=0.3, growth=3), y), "")
     landed = outside_handle(c_solve, outside_tool(wide, "at_infinity", NamedTuple()), y, "minimize",
                             wire((maxtime_optim=5, maxiterations_optim=500)), C_NULL, C_NULL, C_NULL)

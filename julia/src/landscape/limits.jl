@@ -355,3 +355,82 @@ function roads_of_channels(net::Net, θ)
     return Tuple{String,Int,Vector{Int},Int}[(labels[length(c.units)], c.layer, c.units, 1)
                                              for c in channels(net, θ; distance=CHANNEL_DISTANCE, growth=CHANNEL_GROWTH)]
 end
+
+"The limit net with other distances, one for each chain and tail."
+function at_distances(net::Net, ε)
+    number = 0
+    return with_specs(net, map(net.layers) do l
+        activations = Activation[unit_activation(l, j) for j in 1:l.width]
+        for chain in approaches(l)
+            number += 1
+            e = Float64(ε[number])
+            for j in chain.units
+                f = activations[j]
+                f isa Derivative && (activations[j] = Derivative(f.of, f.order, e))
+                length(chain.units) == 1 && (activations[j] = Tail(chain.activation, e))
+            end
+        end
+        (l.width, l.activation isa PerUnit ? Tuple(activations) : l.activation, l.bias)
+    end)
+end
+
+"""
+    next_coefficients(net, q) -> K
+
+At a minimum q of a limit net of pairs and tails the lowest loss at the distances ε is L₀ + Σ hₘ εₘ² + Σ Kₘₙ εₘ² εₙ² + …, with
+‖Δ‖ = 1 for each pair and the bias of each tail fixed. K is ½ ∂²L/∂τₘ∂τₙ − ½ Gₘᵀ H⁻¹ Gₙ with τ = ε², the changes Gₘ of the
+gradient with τₘ, and the Hessian H of the limit, both in the complement of these scales. Derivatives by τ are
+differences in BigFloat, of so small a step that they are exact in Float64.
+"""
+function next_coefficients(net::Net, q::AbstractVector)
+    any(c -> length(c.units) == 3, channels_of(net.layers)) &&
+        throw(ArgumentError("the next coefficients are known for pairs and tails, not for triples"))
+    n, ε = count_chains(net.layers), 2.0^-40
+    return setprecision(BigFloat, 768) do
+        x, big_net, τ = BigFloat.(q), with_number_type(BigFloat, net), big(ε)^2
+        chart(distances) = at_distances(big_net, distances)
+        unit(m, e) = Float64[k == m ? e : 0 for k in 1:n]
+        L0, g0 = loss(big_net, x), gradient(big_net, x)
+        L = [loss(chart(unit(m, ε)), x) for m in 1:n]
+        G = [(gradient(chart(unit(m, ε)), x) - g0) / τ for m in 1:n]
+        K, B = zeros(n, n), nullspace(fixed_scales(net.layers, Vector{Float64}(q)))
+        H = B' * Float64.(hessian(big_net, x)) * B
+        for m in 1:n, k in m:n
+            bend = m == k ? (loss(chart(unit(m, 2ε)), x) - 4 * L[m] + 3 * L0) / 12τ^2 :
+                (loss(chart(unit(m, ε) + unit(k, ε)), x) - L[m] - L[k] + L0) / 2τ^2
+            K[m, k] = K[k, m] = Float64(bend) - dot(B' * Float64.(G[m]), H \ (B' * Float64.(G[k]))) / 2
+        end
+        K
+    end
+end
+
+"A row for each direction in which parameters do not change: the length of Δ, the bias of a tail."
+function fixed_scales(layers::Vector{Layer}, q::Vector{Float64})
+    rows = Vector{Float64}[]
+    for layer in layers, chain in approaches(layer)
+        row, into = zeros(length(q)), incoming(layer, last(chain.units))
+        length(chain.units) == 1 ? (row[last(into)] = 1) : (row[into] = q[into])
+        push!(rows, row)
+    end
+    return permutedims(reduce(hcat, rows))
+end
+
+"""
+    original_metric(net) -> tauinv
+
+The inverse time constants with which the flow of a limit net at distances ε > 0 is that of the ordinary net: in
+(w, Δ, c, a) the squared length of a step is 2‖dw‖² + 2ε²‖dΔ‖² + (‖dc‖² + ‖da‖²/ε²)/2.
+"""
+function original_metric(net::Net)
+    τ = ones(n_params(net))
+    for (l, layer) in enumerate(net.layers), chain in approaches(layer)
+        length(chain.units) == 2 && chain.ε > 0 ||
+            throw(ArgumentError("the metric of the ordinary net is diagonal for pairs at a distance above zero"))
+        i, j = chain.units
+        τ[incoming(layer, i)] /= 2
+        τ[incoming(layer, j)] /= 2 * chain.ε^2
+        τ[outgoing(net.layers[l+1], i)] *= 2
+        τ[outgoing(net.layers[l+1], j)] *= 2 * chain.ε^2
+    end
+    return τ
+end
