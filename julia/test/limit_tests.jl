@@ -5,12 +5,14 @@ using MLPGF: Derivative, Tail, limit_net, to_limit, from_limit, without_chains, 
 Base.include(@__MODULE__, joinpath(@__DIR__, "finite_differences.jl"))
 
 const BEND = activation(x -> x * exp(-x^2))
-const SMOOTH = [activation.(["tanh", "softplus", "sigmoid", "sigmoid2", "normal_cdf", "gelu", "silu", "g", "cube", "exp"]); BEND]
+const SMOOTH = [activation.(["tanh", "softplus", "sigmoid", "sigmoid2", "normal_cdf", "gelu", "silu", "g", "cube", "exp"])
+                BEND]
 
 function nets(layers, D, O, N; options...)
     rng = MersenneTwister(3)
     X, Y = randn(rng, D, N), randn(rng, O, N)
-    return Net(; layers=layers, input=X, target=Y, options...), Net(; layers=layers, input=X, target=Y, T=BigFloat, options...)
+    net(T) = Net(; layers=layers, input=X, target=Y, T=T, options...)
+    return net(Float64), net(BigFloat)
 end
 
 # The formulas in BigFloat against differences, which know none of them, then those in Float64 against these.
@@ -40,14 +42,19 @@ end
             ("three units, two outputs", ((4, (t, t, Derivative(2), Derivative(2, 2)), true), (2, "identity", true)), 2, 2, ()),
             ("a distance of 1e-3", ((3, (t, t, Derivative(1, 1, 1e-3)), true), (1, "identity", true)), 2, 1, ()),
             ("a distance of 1", ((3, (s, s, Derivative(1, 1, 1.0)), true), (2, "identity", true)), 2, 2, ()),
-            ("two pairs in a deep net", ((3, "tanh", true), (5, (Derivative(2), t, t, s, Derivative(4)), true), (2, "sigmoid", true),
-                                         (2, "identity", true)), 2, 2, ()),
-            ("chains in two layers, no biases", ((3, (t, Derivative(1), Derivative(1, 2)), false),
-                                                 (4, (s, Derivative(1), t, Derivative(3)), false), (2, "identity", false)), 2, 2, ()),
+            ("two pairs in a deep net", ((3, "tanh", true), (5, (Derivative(2), t, t, s, Derivative(4)), true),
+                                         (2, "sigmoid", true), (2, "identity", true)), 2, 2, ()),
+            ("chains in two layers, no biases",
+             ((3, (t, Derivative(1), Derivative(1, 2)), false), (4, (s, Derivative(1), t, Derivative(3)), false),
+              (2, "identity", false)), 2, 2, ()),
+            ("two chains, one output", ((5, (Derivative(3), s, t, s, Derivative(4)), true), (1, "identity", true)), 3, 1, ()),
+            ("three units, one output, no biases",
+             ((4, (Derivative(3, 2), Derivative(3), t, s), false), (1, "identity", false)), 2, 1, ()),
             ("classes", ((3, (t, t, Derivative(1)), true), (3, "softmax", true)), 2, 3, (loss="nll",)),
-            ("tails", ((4, (Tail(t), Tail(t, 0.3), Tail(s, 0.3), Tail(activation("g"), 0.2)), true), (1, "identity", true)), 2, 1, ()))
+            ("tails", ((4, (Tail(t), Tail(t, 0.3), Tail(s, 0.3), Tail(activation("g"), 0.2)), true), (1, "identity", true)),
+             2, 1, ()))
         options == () ? check_derivatives(layers, D, O, 9) :
-            (net = Net(; layers=layers, input=randn(MersenneTwister(1), 2, 9), target=[1, 2, 3, 1, 2, 3, 1, 2, 3], options...);
+            (net = Net(; layers=layers, input=randn(MersenneTwister(1), 2, 9), target=repeat(1:3, 3), options...);
              exact = with_number_type(BigFloat, net); θ = randn(MersenneTwister(4), n_params(net));
              (g, H) = finite_differences(exact, big.(θ));
              @test(relative(gradient(net, θ), g) < 5e-15 && relative(hessian(net, θ), H) < 5e-15))
@@ -82,7 +89,8 @@ end
     for f in SMOOTH[1:10], h in (-3.0, -0.4, 0.0, 1.7), u in (1e-12, 1e-8, 1e-4, 0.01, 0.1, 0.12499, 0.125, 1.0, 3.0)
         found = divided_differences(f, h, u)
         exact = setprecision(() -> divided_differences(f, big(h), big(u)), BigFloat, 400)
-        scale = setprecision(() -> maximum(abs.(MLPGF.derivatives(f, big(h) + u)) .+ abs.(MLPGF.derivatives(f, big(h) - u))), BigFloat, 400)
+        sizes(x) = abs.(MLPGF.derivatives(f, x))
+        scale = setprecision(() -> maximum(sizes(big(h) + u) .+ sizes(big(h) - u)), BigFloat, 400)
         for k in 1:3
             @test abs(found[k] - exact[k]) <= 8 * eps() * max(scale, abs(exact[k]))
         end
@@ -129,7 +137,8 @@ end
         @test without_chains(limit).layers[1].activation == net.layers[1].activation
         n = MLPGF.count_chains(limit.layers)
         exact = with_number_type(BigFloat, net)
-        losses = [Float64(loss(exact, from_limit(limit.layers, big.(q), fill(big(ε), n))) - loss(with_number_type(BigFloat, limit), big.(q)))
+        base = loss(with_number_type(BigFloat, limit), big.(q))
+        losses = [Float64(loss(exact, from_limit(limit.layers, big.(q), fill(big(ε), n))) - base)
                   for ε in (1e-3, 1e-4)]
         @test losses[1] / losses[2] ≈ 100 rtol = 0.02           # of second order in ε
         @test losses[2] / 1e-8 ≈ sum(channel_coefficients(limit, q)) rtol = 1e-5
@@ -182,7 +191,8 @@ end
     @test_throws ArgumentError limit_net(net, [[1, 1]])
     @test_throws ArgumentError limit_net(net, [[1, 5]])
     @test_throws ArgumentError limit_net(net, [[1, 2], [2, 3]])
-    @test_throws ArgumentError limit_net(Net(layers=((2, "relu", true), (1, "identity", true)), input=[1.0 2.0], target=[1.0 2.0]), [[1, 2]])
-    @test_throws ArgumentError limit_net(Net(layers=((2, "tanh", true), (1, "identity", true)), input=[1.0 2.0], target=[1.0 2.0], l2=1), [[1, 2]])
+    two(f; options...) = Net(; layers=((2, f, true), (1, "identity", true)), input=[1.0 2.0], target=[1.0 2.0], options...)
+    @test_throws ArgumentError limit_net(two("relu"), [[1, 2]])
+    @test_throws ArgumentError limit_net(two("tanh"; l2=1), [[1, 2]])
     @test_throws ArgumentError Tail(activation("relu"))
 end

@@ -51,7 +51,8 @@ function bend_chains!(Δ̇::Matrix, E::Matrix, Ḣ::Matrix, ws::Workspace, layer
     return nothing
 end
 "What column `t` of the chain does, whose Ḣ is column `h`"
-function bend!(Δ̇::Matrix{T}, E::Matrix{T}, Ḣ::Matrix{T}, h::Int, b::ChainBuffers{T}, units::Vector{Int}, t::Int, n::Int) where {T}
+function bend!(Δ̇::Matrix{T}, E::Matrix{T}, Ḣ::Matrix{T}, h::Int, b::ChainBuffers{T}, units::Vector{Int}, t::Int,
+               n::Int) where {T}
     k = length(units)
     @inbounds for p in 1:k, q in 1:k
         c = ((p - 1) * k + q - 1) * k + t

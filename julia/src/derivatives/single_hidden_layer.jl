@@ -134,10 +134,10 @@ function fill_unit!(buffers::SingleLayerBuffers{T}, ws::Workspace{T}, X::Matrix{
 end
 
 "What the units of a chain contribute, in place of what `fill_unit!` wrote for each; `couple` couples came before."
-function fill_chain!(buffers::SingleLayerBuffers{T}, ws::Workspace{T}, b::ChainBuffers{T}, units::Vector{Int}, X::Matrix{T}, θ,
-                     hidden::Layer, out::Layer, n::Int, couple::Int) where {T}
-    J, first, second, Δ, root, k, r0 = buffers.J, buffers.first, buffers.second, ws.Δ[2], ws.Ḣ[2], length(units), hidden.width
-    pairs = length(buffers.couples)
+function fill_chain!(buffers::SingleLayerBuffers{T}, ws::Workspace{T}, b::ChainBuffers{T}, units::Vector{Int},
+                     X::Matrix{T}, θ, hidden::Layer, out::Layer, n::Int, couple::Int) where {T}
+    J, first, second, Δ, root = buffers.J, buffers.first, buffers.second, ws.Δ[2], ws.Ḣ[2]
+    k, r0, pairs = length(units), hidden.width, length(buffers.couples)
     @inbounds for t in 1:k
         u = units[t]
         @lanes r n b.row[r, t] = zero(T)

@@ -99,7 +99,8 @@ end
 
 """
 Layers are arrays `[width, activation, bias]`; an activation is a name, a user's expression such as `"x -> x * exp(-x^2)"`,
-`{"poly": [c0, c1, …]}`, `{"derivative": unit from 0 on, "order": n, "eps": ε}`, `{"tail": name, "eps": ε}`, or an array of these, one a unit.
+`{"poly": [c0, c1, …]}`, `{"derivative": unit from 0 on, "order": n, "eps": ε}`, `{"tail": name, "eps": ε}`, or an array of
+these, one a unit.
 """
 parse_layers(layers) = [(Int(width), parse_activation(f), bias::Bool) for (width, f, bias) in layers]
 

@@ -296,7 +296,8 @@ function landscape_workload(::Type{T}) where {T}
     outside_read(polished, "x", "exact_x", "exact_loss", "exact_gnorm", "converged", "iterations", "stopped_by", "time_run")
     # Minima at infinity: units that merge, an exponential tail.
     wide, y = student(T; k=3, N=12)
-    limits = Any[Any["tanh", Dict("derivative" => 0, "order" => 1, "eps" => ε), Dict("tail" => "tanh", "eps" => ε)] for ε in (0.0, 0.1)]
+    limits = [Any["tanh", Dict("derivative" => 0, "order" => 1, "eps" => ε), Dict("tail" => "tanh", "eps" => ε)]
+              for ε in (0.0, 0.1)]
     for units in limits
         limit = outside_net(T, Any[[3, units, true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
         outside_derivatives(limit, y)
@@ -307,6 +308,7 @@ function landscape_workload(::Type{T}) where {T}
     chart = outside_net(T, Any[[2, limits[2][1:2], true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
     outside_read(outside_tool(chart, "original_metric", NamedTuple()), "")
     outside_read(outside_tool(chart, "next_coefficients", NamedTuple(), outside_start(chart)), "")
+    minimum_to_more_digits(HANDLES[net], best)
     outside_read(outside_tool(wide, "channels", (distance=0.3, growth=3), y), "")
     landed = outside_handle(c_solve, outside_tool(wide, "at_infinity", NamedTuple()), y, "minimize",
                             wire((maxtime_optim=5, maxiterations_optim=500)), C_NULL, C_NULL, C_NULL)

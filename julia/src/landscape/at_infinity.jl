@@ -30,7 +30,8 @@ struct MinimumAtInfinity{T}
     time_run::Float64
 end
 Base.show(io::IO, m::MinimumAtInfinity) =
-    print(io, "MinimumAtInfinity(", m.kind, ", loss = ", m.loss, ", ‖∇L‖_∞ = ", m.gnorm, ", ", length(m.channels), " channels)")
+    print(io, "MinimumAtInfinity(", m.kind, ", loss = ", m.loss, ", ‖∇L‖_∞ = ", m.gnorm, ", ", length(m.channels),
+          " channels)")
 
 """
     minimize_at_infinity(net, x0; options...) -> MinimumAtInfinity
@@ -38,7 +39,7 @@ Base.show(io::IO, m::MinimumAtInfinity) =
 [`minimize`](@ref) in rounds. Between them, where units draw together while their outgoing weights grow, the limit of these
 [`channels`](@ref) is tried: a minimum of the limit net that is lower than the point reached, and to which the channels lead
 down (h > 0), is the minimum at infinity. Where the loss falls on the way out of the limit (h < 0), the search goes on
-from its lowest point on that way. The options are those of `minimize`, its limits of time and iterations for all rounds together.
+from its lowest point on that way. The options are those of `minimize`, with its limits for all rounds together.
 """
 minimize_at_infinity(net::Net, x0::AbstractVector; monitor::Monitor=Monitor(), options...) =
     minimize_at_infinity(net, x0, MinimizeOptions(; options...), monitor)
@@ -56,7 +57,8 @@ end
 
 function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::MinimizeOptions, monitor::Monitor) where {T}
     isempty(channels_of(net.layers)) || throw(ArgumentError("this net is a limit already"))
-    unregularised(net) || throw(ArgumentError("a net with regularisers has no minimum at infinity: minimize finds the finite one"))
+    unregularised(net) ||
+        throw(ArgumentError("a net with regularisers has no minimum at infinity: minimize finds the finite one"))
     rounds = Rounds{T}(options, monitor, seconds(), 0, Stop.running)
     x, size = Vector{T}(x0), FIRST_ROUND
     m, kind = a_round!(rounds, net, x, size)
@@ -69,17 +71,20 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
         before = m.loss
         size *= 2
         m, kind = a_round!(rounds, net, landing, size)
-        m.loss < before || kind in ("minimum", "degenerate") || rounds.stop in (Stop.running, Stop.maxiterations) || return found("open", rounds, net, m, m.x,
-            kind == "escaping" ? "no units that draw together explain why the loss falls without end" : "the point is $kind")
+        stuck = m.loss >= before && rounds.stop != Stop.maxiterations && !(kind in ("minimum", "degenerate"))
+        stuck && return found("open", rounds, net, m, m.x, why_open(kind))
     end
 end
+why_open(kind) = kind == "escaping" ? "no units that draw together explain why the loss falls without end" :
+                 "the point is $kind"
+
 "The infimum zero of separable classes, and the direction in which the parameters grow."
 function separated(rounds, net::Net{T}, m) where {T}
     linear = length(net.layers) == 1
     θ = linear ? maximum_margin(net) : output_direction(net, m.x)
     isempty(θ) && return found("open", rounds, net, m, m.x, "the classes are separable, but by rounding only")
     reason = "separable classes: the loss falls to zero as the parameters grow" *
-             (linear ? " in the direction q, that of the largest margin" : "; q is the last layer's direction, in which it falls")
+             (linear ? " in the direction q, that of the largest margin" : "; q is the last layer's direction")
     return MinimumAtInfinity{T}("minimum at infinity", m.x, θ / norm(θ), zero(T), zero(T), Channel[], T[], T[], net,
                                 rounds.iterations, m.stopped_by, reason, seconds() - rounds.start)
 end
@@ -92,7 +97,10 @@ found(kind, rounds, net::Net{T}, m, x, reason) where {T} =
 over(r::Rounds) = r.stop in (Stop.interrupted, Stop.callback, Stop.maxtime, Stop.minloss) ||
     r.iterations >= r.options.maxiterations || seconds() - r.start >= r.options.maxtime
 
-"`minimize` with so many iterations at most, and what kind of point it found: as `classify` says, but \"degenerate\" only if explained."
+"""
+`minimize` with so many iterations at most, and what kind of point it found: as `classify` says, but "degenerate" only if
+all null directions are explained.
+"""
 function a_round!(rounds::Rounds{T}, net::Net{T}, x::Vector{T}, iterations::Int) where {T}
     o = rounds.options
     limited = MinimizeOptions(; optim_solver=o.optim_solver, maxtime=max(0.0, o.maxtime - (seconds() - rounds.start)),
@@ -134,7 +142,7 @@ go on from. Where the loss falls on the way out of some channels, the others alo
 """
 function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
     all_of_them = channels(net, m.x)
-    waiting, x, lowest = [all_of_them], m.x, m.loss
+    waiting, x, lowest, alone = [all_of_them], m.x, m.loss, false
     tried = Set{Set{Vector{Int}}}()
     while !isempty(waiting) && !over(rounds)
         seen = popfirst!(waiting)
@@ -150,7 +158,8 @@ function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
             leading = Set(Set(c.units) for (c, h) in zip(channels_of(limit.layers), h) if h > 0)
             push!(waiting, filter(c -> Set(c.units) in leading, seen))
         end
-        length(waiting) == 0 && length(all_of_them) > 1 && append!(waiting, [[c] for c in all_of_them if !(Set([[c.layer; c.units]]) in tried)])
+        # At last each alone; those that have been tried are left out above.
+        isempty(waiting) && !alone && (append!(waiting, [[c] for c in all_of_them]); alone = true)
     end
     return x
 end

@@ -11,7 +11,8 @@ to as the units of each group merge and their outgoing weights diverge. A group 
 parameters as `net`, in the same places.
 """
 function limit_net(net::Net{T}, groups; layer::Int=1, ε::Real=0) where {T}
-    unregularised(net) || throw(ArgumentError("a net with regularisers has no minimum at infinity: set l2, maxnorm and merge aside"))
+    unregularised(net) ||
+        throw(ArgumentError("a net with regularisers has no minimum at infinity: set l2, maxnorm and merge aside"))
     check_hidden(net.layers, layer)
     activations = limit_activations(net.layers[layer], groups, ε)
     specs = Any[(l.width, m == layer ? activations : spec_activation(l), l.bias) for (m, l) in enumerate(net.layers)]
@@ -31,8 +32,9 @@ function limit_activations(layer::Layer, groups, ε::Real)
         length(group) in 1:3 || throw(ArgumentError("$group: one, two or three units are needed"))
         for j in group
             1 <= j <= layer.width || throw(ArgumentError("unit is $j; this layer has the units 1 to $(layer.width)"))
-            activations[j] == activations[group[1]] && !(activations[j] isa Union{Tail,Derivative}) && !in_chain(layer.chains, j) ||
-                throw(ArgumentError("units $(join(group, ", ")) must be different and have one activation, that of ordinary units"))
+            ordinary = !(activations[j] isa Union{Tail,Derivative}) && !in_chain(layer.chains, j)
+            ordinary && activations[j] == activations[group[1]] ||
+                throw(ArgumentError("units $(join(group, ", ")) must be different ordinary units with one activation"))
         end
         for (order, j) in enumerate(group[2:end])
             activations[j] = Derivative(group[1], order, ε)
@@ -101,7 +103,7 @@ end
 function pair_to_limit!(q::Vector{T}, (i, j), (ci, cj), ε::T) where {T}
     w, d, c, a = (q[i] + q[j]) / 2, (q[i] - q[j]) / 2, q[ci] + q[cj], q[ci] - q[cj]
     e = iszero(ε) ? norm(d) : ε
-    e > 0 || throw(ArgumentError("the two units have the same incoming weights: there is no direction in which they merge"))
+    e > 0 || throw(ArgumentError("the two units have the same incoming weights: they merge from no direction"))
     q[i], q[j], q[ci], q[cj] = w, d / e, c, a * e
     return e
 end
@@ -112,7 +114,7 @@ function triple_to_limit!(q::Vector{T}, into, out) where {T}
     middle = argmax(distances)                      # the unit opposite of the longest side
     ends = filter(!=(middle), 1:3)
     e = distances[middle] / 2
-    e > 0 || throw(ArgumentError("the three units have the same incoming weights: there is no direction in which they merge"))
+    e > 0 || throw(ArgumentError("the three units have the same incoming weights: they merge from no direction"))
     along = (w[ends[1]] - w[ends[2]]) / (2e)
     t = [dot(along, w[m] - w[middle]) for m in 1:3]
     V = [t[m]^p for m in 1:3, p in 0:2]
@@ -182,7 +184,7 @@ function from_limit(layers::Vector{Layer}, q::AbstractVector{T}, ε) where {T}
     return θ
 end
 
-"Change the scale of each pair and triple to ‖Δ‖ = 1, that of each tail to a bias of zero, which changes no output of the limit."
+"The scale of each pair and triple at which ‖Δ‖ = 1, that of each tail at which its bias is 0: outputs stay what they are."
 function normalise!(q::Vector{T}, layers::Vector{Layer}) where {T}
     for (l, layer) in enumerate(layers), chain in approaches(layer)
         iszero(chain.ε) || continue
@@ -296,7 +298,7 @@ function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes; dis
             alone !== nothing && alone.distance < distance && alone.growth > growth && push!(candidates, alone)
         end
         taken = Int[]
-        # A triple of units comes before its pairs: two of the three are a pair of derivatives only as long as the third waits.
+        # A triple comes before its pairs: two of the three are a pair only as long as the third waits.
         for c in sort!(candidates; by=c -> (-length(c.units), c.distance))
             isempty(intersect(taken, c.units)) || continue
             append!(taken, c.units)

@@ -33,7 +33,7 @@ struct Tail{F<:Activation} <: Activation
 end
 Tail(f::Activation, ε::Real=0) =
     !has_tail(f) ? throw(ArgumentError("$f has no exponential tail; tanh, sigmoid, softplus and g have")) :
-    0 <= ε < Inf ? Tail{typeof(f)}(f, Float64(ε)) : throw(ArgumentError("a Tail has ε = $ε; 0 or a positive number is possible"))
+    0 <= ε < Inf ? Tail{typeof(f)}(f, Float64(ε)) : throw(ArgumentError("a Tail has ε = $ε; 0 or more is possible"))
 Base.show(io::IO, a::Tail) = print(io, "Tail(", a.f, ", ", a.ε, ")")
 
 has_tail(::Activation) = false
@@ -91,7 +91,8 @@ function find_chains(a::PerUnit)
         push!(chains, Chain(f, [i; members], ε))
     end
     lost = findfirst(g -> g isa Derivative && !any(c -> g.of == c.units[1], chains), a.activations)
-    lost === nothing || throw(ArgumentError("unit $lost is the Derivative of unit $(a.activations[lost].of), which is not there"))
+    lost === nothing ||
+        throw(ArgumentError("unit $lost is the Derivative of unit $(a.activations[lost].of), which is not there"))
     return chains
 end
 function in_chain(chains::Vector{Chain}, j::Int)
@@ -191,7 +192,8 @@ function compose_pair!(f::Activation, A::Matrix{T}, b::ChainBuffers{T}, i::Int, 
     return nothing
 end
 
-function compose_triple!(f::Activation, A::Matrix{T}, b::ChainBuffers{T}, i::Int, j::Int, k::Int, n::Int, order::Int) where {T}
+function compose_triple!(f::Activation, A::Matrix{T}, b::ChainBuffers{T}, i::Int, j::Int, k::Int, n::Int,
+                         order::Int) where {T}
     D, S = b.first, b.second
     @inbounds for r in 1:n
         s, t = A[r, j], A[r, k]
