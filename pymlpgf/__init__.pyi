@@ -9,6 +9,7 @@ from .errors import (
     ThreadError as ThreadError,
 )
 from .landscape.catalogue import Catalogue as Catalogue, minima_catalogue as minima_catalogue
+from .landscape.channels import channels as channels
 from .landscape.classify import Classification as Classification, Explanation as Explanation, classify as classify
 from .landscape.distance import TrajectoryDistance as TrajectoryDistance, trajectory_distance as trajectory_distance
 from .landscape.follow import (
@@ -55,11 +56,17 @@ from .landscape.symmetry import (
     match_neurons as match_neurons,
 )
 from .landscape.widths import grow_net as grow_net, shrink_net as shrink_net, split_neuron as split_neuron
-from .network.activations import ACTIVATIONS as ACTIVATIONS, Poly as Poly
+from .network.activations import (
+    ACTIVATIONS as ACTIVATIONS,
+    Derivative as Derivative,
+    Poly as Poly,
+    Tail as Tail,
+)
 from .network.constraints import ConstrainedNet as ConstrainedNet
 from .network.infinite import InfiniteNet as InfiniteNet, gauss_hermite_net as gauss_hermite_net
 from .network.net import Net as Net, TeacherNet as TeacherNet
 from .network.params import Params as Params
+from .results.at_infinity import Channel as Channel, MinimumAtInfinity as MinimumAtInfinity
 from .results.checkpoint import Checkpoint as Checkpoint
 from .results.load import load as load
 from .results.peer import read_peer as read_peer, write_peer as write_peer

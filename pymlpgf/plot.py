@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection
 from .errors import InputError
 from .network.net import Net, TeacherNet
 from .network.params import Params
+from .results.at_infinity import MinimumAtInfinity
 from .results.result import TrainResult, Trajectory
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from .landscape.subspace import LinearSubspace
 
 __all__ = [
-    "branches", "catalogue", "network", "neurons", "neurons_along", "plane", "run", "saddle_line", "spectrum",
-    "trajectories", "work_precision",
+    "branches", "catalogue", "channel", "network", "neurons", "neurons_along", "plane", "run", "saddle_line",
+    "spectrum", "trajectories", "work_precision",
 ]  # fmt: skip
 
 KINDS = ("minimum", "saddle", "degenerate", "escaping", "not a fixed point")  # as ``classify`` calls them
@@ -380,5 +381,57 @@ def work_precision(points: dict[str, Any], ax: Axes | None = None) -> list[Any]:
         drawn += ax.plot(*table.T, marker="osD^v<>ph*"[number % 10], label=name)
     ax.set(xscale="log", yscale="log", xlabel="time in seconds", ylabel="error")
     ax.grid(alpha=0.3)
+    ax.legend()
+    return drawn
+
+
+def channel(
+    net: Net, found: MinimumAtInfinity, ax: Axes | None = None, *, eps: Any = None, run: Any = None
+) -> list[Any]:
+    """How far the loss is above that of the limit in a channel, over 1/ε, both axes logarithmic, and Σ h ε².
+
+    Parameters
+    ----------
+    net : Net
+        The net that was minimised.
+    found : MinimumAtInfinity
+    ax : matplotlib Axes, optional
+    eps : array (M,), optional
+        Distances from the limit, the same in each channel; by default 1 to 1e-5. The loss is computed in the
+        parameters of the limit, without cancellation, where the channels are pairs and tails, else in those of ``net``.
+    run : TrainResult or Trajectory, optional
+        A flow that is shown at the distance of its first channel.
+
+    Returns
+    -------
+    list of matplotlib artists
+    """
+    if not isinstance(found, MinimumAtInfinity) or found.limit is None:
+        raise InputError(f"found is {found!r}; a minimum at infinity is needed")
+    ax = _axes(ax)
+    distances = np.geomspace(1, 1e-5, 61) if eps is None else np.asarray(eps, float)
+    if distances.ndim != 1 or not (distances > 0).all():
+        raise InputError(f"eps is {eps!r}; a sequence of positive numbers is needed")
+
+    def loss(distance: float) -> float:
+        chart = net
+        for layer in {c.layer for c in found.channels}:
+            groups = [c.units for c in found.channels if c.layer == layer]
+            if max(map(len, groups)) == 3:
+                return net.loss(found.point(distance))
+            pairs, tails = [g for g in groups if len(g) == 2], [g[0] for g in groups if len(g) == 1]
+            chart = chart.limit(pairs, tails=tails, layer=layer, eps=distance)
+        return chart.loss(found.q)
+
+    above = np.array([loss(distance) for distance in distances]) - found.loss
+    drawn: list[Any] = ax.plot(1 / distances, np.where(above > 0, above, np.nan), label="loss L − L₀")
+    drawn += ax.plot(1 / distances, found.coefficients.sum() * distances**2, ":", label="Σ h ε²")
+    if run is not None:
+        path, (first, *_) = _trajectory(run), found.channels
+        along = np.array([found.limit.to_limit(x)[1][0] for x in path.x])
+        higher = path.loss - found.loss
+        label = f"flow, by the distance of units {', '.join(map(str, first.units))}"
+        drawn += ax.plot(1 / along, np.where(higher > 0, higher, np.nan), ".", label=label)
+    ax.set(xscale="log", yscale="log", xlabel="1/ε")
     ax.legend()
     return drawn

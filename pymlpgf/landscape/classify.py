@@ -34,9 +34,18 @@ REASONS = {
     "interpolation": "the net fits all targets, with more parameters than equations",
     "diverging pair": "units {0} and {1} of layer {layer} merge into the derivative of one, and their outgoing weights "
     "diverge",
+    "diverging triple": "units {0}, {1} and {2} of layer {layer} merge into derivatives of one, and their outgoing "
+    "weights diverge",
+    "curve of three units": "units {0}, {1} and {2} of layer {layer} are second derivatives, whose curve has many "
+    "parametrisations",
+    "separable classes": "the classes are separable, and the weights of layer {layer} grow without bound",
     "tail unit": "unit {0} of layer {layer} acts by its exponential tail, its bias and outgoing weights diverge",
     "step unit": "unit {0} of layer {layer} becomes a step, its incoming weights diverge",
 }
+
+
+#: the roads to infinity that end where ``minimize(..., at_infinity=True)`` lands
+LANDS = ("diverging pair", "diverging triple", "tail unit", "separable classes")
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,8 @@ class Classification:
             lines.append(f"  null: no known reason ({self.unexplained}); float64 or polish may tell more")
         if self.kind == "escaping":
             lines.append("  no parameters are the lowest: a run only gets further; a small l2 or maxnorm bounds them")
+            if any(reason.label in LANDS for reason in self.explanations):
+                lines.append("  minimize(net, p, at_infinity=True) lands on the minimum of the limit")
         if self.kind == "not a fixed point":
             lines.append(
                 f"  the Newton step is {self.displacement:.2g} long (tolerance {self.displacement_tolerance:.2g}), or "

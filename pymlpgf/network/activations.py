@@ -14,7 +14,9 @@ from ..validate.suggest import nearest
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "Derivative",
     "Poly",
+    "Tail",
     "activation_from_json",
     "activation_to_json",
     "check_layers",
@@ -42,20 +44,68 @@ class Poly:
         return f"Poly({', '.join(map(str, self.coefficients))})"
 
 
-#: a name, a Poly, a Julia function as text, or one of these for each unit
-Activation = str | Poly | tuple[str | Poly, ...]
+@dataclass(frozen=True)
+class Derivative:
+    """The activation of a unit that is a derivative of unit ``of`` of its layer, as in the limit of merging units.
+
+    With σ the activation and h the pre-activation of unit ``of``, s that of its Derivative of order 1, and k that of
+    order 2, their outputs are σ(h), s σ′(h) and k σ′(h) + s² σ″(h)/2. With ``eps`` > 0, for order 1 alone, the two are
+    (σ(h + eps s) + σ(h − eps s))/2 and (σ(h + eps s) − σ(h − eps s))/(2 eps), without cancellation: two ordinary
+    units in other parameters. Units are counted from 0. ``Net.limit`` makes such layers.
+
+    >>> Derivative(of=2)
+    Derivative(of=2, order=1, eps=0.0)
+    """
+
+    of: int
+    order: int = 1
+    eps: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tail:
+    """exp, as the limit of a unit with ``activation`` "tanh", "sigmoid", "softplus" or "g" whose bias goes to −∞.
+
+    With ``eps`` > 0 it is a unit of that activation in other parameters, for tanh 1/(exp(−x) + eps²). ``Net.limit``
+    makes such units.
+
+    >>> Tail("tanh")
+    Tail(activation='tanh', eps=0.0)
+    """
+
+    activation: str
+    eps: float = 0.0
+
+
+#: a name, a Poly, a Julia function as text, or one of these for each unit; Derivative and Tail in limits of nets
+Activation = str | Poly | Tail | tuple[str | Poly | Derivative | Tail, ...]
+
+#: activations that have an exponential tail, and those that have no second derivative everywhere
+WITH_TAIL = ("tanh", "sigmoid", "softplus", "g")
+WITH_KINK = ("relu", "selu")
 
 
 def check_activation(activation: object, where: str, width: int) -> Activation:
     """``activation`` if it can be used; else an ``InputError`` that names the nearest one."""
     if isinstance(activation, Poly):
         return activation
+    if isinstance(activation, Tail):
+        if activation.activation not in WITH_TAIL:
+            raise InputError(f"{where}: {activation!r} is not possible; {', '.join(WITH_TAIL)} have exponential tails")
+        _check_eps(activation, where)
+        return activation
     if isinstance(activation, (tuple, list)):
         if len(activation) != width:
             raise InputError(f"{where}: {len(activation)} activations for {width} units")
         if any(isinstance(unit, (tuple, list)) for unit in activation):
             raise InputError(f"{where}: a tuple holds one activation for each unit")
-        return tuple(check_activation(unit, where, 1) for unit in activation)  # type: ignore[misc]
+        for unit in activation:
+            if isinstance(unit, Derivative):
+                _check_derivative(unit, activation, where)
+        return tuple(
+            unit if isinstance(unit, Derivative) else check_activation(unit, where, 1)  # type: ignore[misc]
+            for unit in activation
+        )
     if not isinstance(activation, str):
         raise InputError(f"{where}: an activation is a name such as 'softplus', got {activation!r}")
     if activation in ACTIVATIONS or "->" in activation:
@@ -64,6 +114,24 @@ def check_activation(activation: object, where: str, width: int) -> Activation:
         f"{where}: unknown activation {activation!r}{nearest(activation, ACTIVATIONS)}; a function of Julia is written "
         f"as 'x -> …'"
     )
+
+
+def _check_derivative(unit: Derivative, units: tuple[Any, ...] | list[Any], where: str) -> None:
+    _check_eps(unit, where)
+    if not isinstance(unit.of, (int, np.integer)) or not 0 <= unit.of < len(units):
+        raise InputError(f"{where}: {unit!r} names a unit that is not there; 0 to {len(units) - 1} are")
+    if isinstance(units[unit.of], Derivative) or units[unit.of] in WITH_KINK:
+        raise InputError(f"{where}: {unit!r} is of a unit with {units[unit.of]!r}; a smooth activation is needed")
+    orders = sorted(other.order for other in units if isinstance(other, Derivative) and other.of == unit.of)
+    if orders not in ([1], [1, 2]) or (unit.eps > 0 and len(orders) > 1):
+        raise InputError(
+            f"{where}: unit {unit.of} has Derivatives of orders {orders}; 1, or 1 and 2 with eps=0, are needed"
+        )
+
+
+def _check_eps(unit: Derivative | Tail, where: str) -> None:
+    if not isinstance(unit.eps, (int, float, np.number)) or not 0 <= unit.eps < np.inf:
+        raise InputError(f"{where}: {unit!r} has eps = {unit.eps!r}; a finite number that is not negative is needed")
 
 
 def code_in(layers: list[tuple[int, Activation, bool]]) -> list[str]:
@@ -77,17 +145,23 @@ def json_layers(layers: list[tuple[int, Activation, bool]]) -> list[list[Any]]:
     return [[width, activation_to_json(f), bias] for width, f, bias in layers]
 
 
-def activation_to_json(activation: Activation) -> Any:
+def activation_to_json(activation: Activation | Derivative) -> Any:
     """``activation`` in JSON's types."""
     if isinstance(activation, Poly):
         return {"poly": list(activation.coefficients)}
+    if isinstance(activation, Derivative):
+        return {"derivative": int(activation.of), "order": int(activation.order), "eps": float(activation.eps)}
+    if isinstance(activation, Tail):
+        return {"tail": activation.activation, "eps": float(activation.eps)}
     return list(map(activation_to_json, activation)) if isinstance(activation, tuple) else activation
 
 
 def activation_from_json(value: Any) -> Activation:
     """The inverse of ``activation_to_json``; text stays text, nothing is compiled."""
     if isinstance(value, dict):
-        return Poly(*value["poly"])
+        if "derivative" in value:
+            return Derivative(value["derivative"], value["order"], value["eps"])  # type: ignore[return-value]
+        return Tail(value["tail"], value["eps"]) if "tail" in value else Poly(*value["poly"])
     return tuple(map(activation_from_json, value)) if isinstance(value, list) else value  # type: ignore[arg-type]
 
 

@@ -20,6 +20,7 @@ from ..validate.data import common_dtype, contiguous, inputs, numeric, real_numb
 from ..validate.memory import refuse_matrices, refuse_square
 from ..validate.suggest import nearest, suggest_keywords
 from .activations import Activation, check_layers, json_layers
+from .limits import Limits
 from .params import Params
 
 __all__ = ["Net", "TeacherNet"]
@@ -29,7 +30,7 @@ R = TypeVar("R")
 INITS = ("glorot_normal", "glorot_uniform")
 
 
-class Net:
+class Net(Limits):
     """A multilayer perceptron with its data and its loss.
 
     The loss is the mean over samples plus regularisers, L(θ) = (1/N) Σᵢ wᵢ ℓ(f(xᵢ; θ), yᵢ) + R(θ).

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..facts import ACTIVATIONS
 from ..files import write_atomically
-from ..network.activations import Activation, Poly, check_layers
+from ..network.activations import Activation, Derivative, Poly, Tail, check_layers
 from ..network.params import Params
 from ..validate.suggest import nearest
 from .jld2_file import read_jld2_file
@@ -257,11 +257,13 @@ def write_peer(result: TrainResult, path: str | os.PathLike[str]) -> Path:
     return write_atomically(Path(path), lambda file: write_torch_file(file, values))
 
 
-def _name(activation: Activation) -> Any:
+def _name(activation: Any) -> Any:
     if isinstance(activation, tuple):
         return [_name(unit) for unit in activation]
     if isinstance(activation, Poly):
         inside = ", ".join(map(str, activation.coefficients))
         comma = "," if len(activation.coefficients) == 1 else ""
         return f"Poly{{{len(activation.coefficients)}, Float64}}(({inside}{comma}))"
+    if isinstance(activation, (Derivative, Tail)):
+        raise InputError("the peer has no units of limit networks")
     return "sigmoid_fast" if activation == "sigmoid" else activation

@@ -18,6 +18,7 @@ from ..results.result import TrainResult
 from ..validate.data import numeric, real_number
 from ..validate.memory import refuse_matrices
 from ..validate.suggest import nearest, suggest_keywords
+from .at_infinity import minimum_at_infinity, towards_infinity
 from .callbacks import Questions, stepwise
 from .checkpointer import Checkpointer
 from .discrete import DISCRETE_METHODS, DiscreteMethod
@@ -192,12 +193,13 @@ def minimize(
     freeze: Any = None,
     tie: Any = None,
     constraint: Any = None,
+    at_infinity: bool = False,
     callback: Any = None,
     verbosity: int = 1,
     progress_interval: float = 1.0,
     checkpoint: Any = None,
     checkpoint_interval: float = 30,
-) -> TrainResult:
+) -> Any:
     """Find the nearest minimum of the loss, down to round-off.
 
     Parameters
@@ -225,6 +227,9 @@ def minimize(
         Stop after so many iterations without progress.
     freeze, tie, constraint
         As for ``flow``.
+    at_infinity : bool
+        Where units draw together while their outgoing weights diverge, go on in the limit (``Net.limit``) and land on
+        its minimum. No callback, checkpoint or constraint is possible.
     callback, verbosity, progress_interval, checkpoint, checkpoint_interval
         As for ``flow``.
 
@@ -232,6 +237,8 @@ def minimize(
     -------
     TrainResult
         Ctrl-C returns the best point, with ``optim_stopped_by == "interrupted"``.
+    MinimumAtInfinity
+        With ``at_infinity=True``: a finite minimum or one at infinity; its ``kind`` says which.
 
     Raises
     ------
@@ -247,6 +254,18 @@ def minimize(
     """
     options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options)
     options.update(_goals(min_gnorm, minloss))
+    if at_infinity:
+        others = {
+            "callback": callback,
+            "checkpoint": checkpoint,
+            "freeze": freeze,
+            "tie": tie,
+            "constraint": constraint,
+        }
+        if given := [name for name, value in others.items() if value is not None]:
+            raise InputError(f"{given[0]} is given with at_infinity, which has none")
+        x, interval = _start(net, p, verbosity, progress_interval)
+        return minimum_at_infinity(net, x, options, verbosity, interval)
     return _solve(
         "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
         (freeze, tie, constraint),
@@ -330,11 +349,7 @@ def _solve(
     constraint: tuple[Any, Any, Any] = (None, None, None),
     **functions: Any,
 ) -> TrainResult:
-    if not isinstance(net, Net):
-        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
-    x = parameters_of(net, p)
-    if not np.isfinite(x).all():
-        raise InputError("p contains NaN or infinite entries")
+    x, interval = _start(net, p, verbosity, progress_interval)
     net, rule = constraint_of(net, *constraint)
     if rule is not None:
         options["constraint"] = rule
@@ -344,9 +359,6 @@ def _solve(
     rates = None if isinstance(constants, float) else constants
     if rates is None:
         options["tauinv"] = constants
-    interval = _number("progress_interval", progress_interval, positive=True)
-    if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
-        raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     builtin = {"alg": FLOW_ALGORITHMS, "optim_solver": OPTIM_SOLVERS}
     for kind in ("alg", "optim_solver"):
         if count := matrices(_called(str(options.get(kind)))):
@@ -370,9 +382,23 @@ def _solve(
             )  # fmt: skip
 
         result = questions.with_recordings(run)
+    result = replace(result, message=result.message + towards_infinity(net, result.x))
     if "batchsize" in options:
         result = replace(result, batchsize=options["batchsize"], batch_seed=options["seed"])
     return result if writer is None else writer.finish(result)
+
+
+def _start(net: Any, p: Any, verbosity: Any, progress_interval: Any) -> tuple[np.ndarray, float]:
+    """The point to start from, and the interval of the progress line."""
+    if not isinstance(net, Net):
+        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
+    x = parameters_of(net, p)
+    if not np.isfinite(x).all():
+        raise InputError("p contains NaN or infinite entries")
+    interval = _number("progress_interval", progress_interval, positive=True)
+    if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
+        raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
+    return x, interval
 
 
 def _flow_options(

@@ -37,6 +37,7 @@ function forward!(ws::Workspace, net, θ, block::Block, order::Int)
             end
         end
         kinked && take_sides!(block, l, A, D, order)
+        isempty(layer.chains) || compose_chains!(ws, layer, l, n, order)
     end
     net.output_factor == 1 || scale_outputs!(ws, net.output_factor, n, last(net.layers).width, order)
     return nothing
@@ -186,6 +187,13 @@ end
 """
 function backward!(g, ws::Workspace{T}, θ, block::Block, layers, l::Int) where {T}
     n, layer, Δ, A = block.n, layers[l], ws.Δ[l], layer_input(ws, block, l)
+    if !isempty(layer.chains)
+        pullback!(Δ, ws.Δ[l+1], θ, layers[l+1], n)
+        hadamard!(Δ, ws.D[l], Δ, n, layer.width)
+        pull_chains!(Δ, ws, layer, l, n)
+        accumulate!(g, Δ, A, layer, n)
+        return nothing
+    end
     direct = l < length(layers) && layers[l+1].width == 1        # E is a multiple of the one column that follows
     l == length(layers) || direct || pullback!(Δ, ws.Δ[l+1], θ, layers[l+1], n)
     apart = in_one_product(layer)

@@ -100,6 +100,7 @@ function share_gauss_newton!(G::Matrix{T}, buffers::BlockBuffers{T}, share::Shar
         for l in eachindex(net.layers)                 # a network without curvature
             fill!(ws.S[l], 0)
             fill!(ws.Δ[l], 0)
+            straighten_chains!(ws, l)
         end
         add_blocks!(G, buffers, ws, net, θ, net.blocks[b], objective, scale)
     end
@@ -155,6 +156,7 @@ function jacobian(net::Net{T}, θ::Vector{T}) where {T}
             view(last(ws.Δ), 1:n, o) .= view(last(ws.D), 1:n, o)
             for l in length(layers):-1:1
                 l < length(layers) && hadamard!(ws.Δ[l], ws.D[l], ws.Δ[l], n, layers[l].width)
+                pull_chains!(ws.Δ[l], ws, layers[l], l, n)
                 A, Δ, layer = layer_input(ws, block, l), ws.Δ[l], layers[l]
                 @inbounds for j in 1:layer.width
                     for i in 1:layer.fan_in, r in 1:samples
@@ -209,9 +211,18 @@ end
 function unit_tangent!(ws::Workspace{T}, net, θ, block::Block{T}, objective::Loss, scale::T, l::Int, j::Int) where {T}
     layers = net.layers
     n, L = block.n, length(layers)
+    chained = in_chain(layers[l].chains, j)          # then outputs of several units change
+    if chained
+        fill!(ws.Ḣ[l], 0)
+        fill!(ws.Ȧ[l], 0)
+        @inbounds for r in 1:n
+            ws.Ḣ[l][r, j] = ws.Ȧ[l][r, j] = one(T)
+        end
+        push_chains!(ws.Ȧ[l], ws, layers[l], l, n)
+    end
     for m in l+1:L
         k = layers[m].width
-        if m == l + 1
+        if m == l + 1 && !chained
             @inbounds for p in 1:k
                 w = θ[layers[m].offset+(p-1)*layers[m].fan_in+j]
                 @lanes r n ws.Ḣ[m][r, p] = w * ws.D[l][r, j]
@@ -220,6 +231,7 @@ function unit_tangent!(ws::Workspace{T}, net, θ, block::Block{T}, objective::Lo
             linear_dot!(ws.Ḣ[m], ws.Ȧ[m-1], θ, layers[m], n)
         end
         hadamard!(ws.Ȧ[m], ws.D[m], ws.Ḣ[m], n, k)
+        push_chains!(ws.Ȧ[m], ws, layers[m], m, n)
     end
     if l == L
         fill!(ws.Ȧ[L], 0)
@@ -230,9 +242,13 @@ function unit_tangent!(ws::Workspace{T}, net, θ, block::Block{T}, objective::Lo
         for p in 1:layers[m].width
             chain_dot!(ws.Δ̇[m], ws.D[m], ws.S[m], ws.E[m], ws.Ḣ[m], p, n)
         end
+        pull_chains!(ws.Δ̇[m], ws, layers[m], m, n)
+        bend_chains!(ws.Δ̇[m], ws.E[m], ws.Ḣ[m], ws, layers[m], m, n)
         pullback!(ws.Δ̇[m-1], ws.Δ̇[m], θ, layers[m], n)
     end
     Δ̇ = hadamard!(ws.Δ̇[l], ws.D[l], ws.Δ̇[l], n, layers[l].width)
+    pull_chains!(Δ̇, ws, layers[l], l, n)
+    chained && bend_chains!(Δ̇, ws.E[l], ws.Ḣ[l], ws, layers[l], l, n)
     @inbounds @lanes r n Δ̇[r, j] = muladd(ws.S[l][r, j], ws.E[l][r, j], Δ̇[r, j])
     return nothing
 end
@@ -271,11 +287,12 @@ end
 function fill_weights!(Z::Matrix{T}, ws::Workspace{T}, layers, block::Block{T}, l::Int, j::Int, m::Int, p0::Int,
                        units::Int) where {T}
     n, A, Δ, Δ̇, k = block.n, layer_input(ws, block, m), ws.Δ[m], ws.Δ̇[m], layers[m].fan_in
+    alone = !in_chain(layers[l].chains, j)
     @inbounds for p in p0:p0+units-1, q in 1:k
         c = (p - p0) * k + q
-        if m == l || (m == l + 1 && q != j)
+        if m == l || (alone && m == l + 1 && q != j)
             @lanes r n Z[r, c] = Δ̇[r, p] * A[r, q]
-        elseif m == l + 1
+        elseif alone && m == l + 1
             @lanes r n Z[r, c] = muladd(Δ̇[r, p], A[r, q], Δ[r, p] * ws.D[l][r, j])
         else
             @lanes r n Z[r, c] = muladd(Δ̇[r, p], A[r, q], Δ[r, p] * ws.Ȧ[m-1][r, q])

@@ -11,6 +11,7 @@ function second_order_pass!(ws::Workspace{T}, net, θ, block::Block{T}, objectiv
     block_loss!(objective, last(ws.E), ws, block, scale)
     for l in length(layers):-1:lowest
         hadamard!(ws.Δ[l], ws.D[l], ws.E[l], block.n, layers[l].width)
+        pull_chains!(ws.Δ[l], ws, layers[l], l, block.n)
         l > lowest && pullback!(ws.E[l-1], ws.Δ[l], θ, layers[l], block.n)
     end
     return nothing
@@ -63,12 +64,15 @@ function share_hvp!(y::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, v
                 add!(ws.Ḣ[l], ws.Ȧ[l], n, layers[l].width)
             end
             hadamard!(ws.Ȧ[l], ws.D[l], ws.Ḣ[l], n, layers[l].width)
+            push_chains!(ws.Ȧ[l], ws, layers[l], l, n)
         end
         loss_dot!(objective, ws.Δ̇[L], ws, ws.Ȧ[L], block, scale)
         for l in L:-1:lowest
             for j in 1:layers[l].width
                 chain_dot!(ws.Δ̇[l], ws.D[l], ws.S[l], ws.E[l], ws.Ḣ[l], j, n)
             end
+            pull_chains!(ws.Δ̇[l], ws, layers[l], l, n)
+            bend_chains!(ws.Δ̇[l], ws.E[l], ws.Ḣ[l], ws, layers[l], l, n)
             accumulate!(y, ws.Δ̇[l], layer_input(ws, block, l), layers[l], n)
             l > 1 && accumulate_weights!(y, ws.Δ[l], ws.Ȧ[l-1], layers[l], n)
             if l > lowest
@@ -84,7 +88,8 @@ end
 
 # A first layer of few inputs below a single unit, as of most networks here, is left to one pass over each column: nine
 # of them took 3 ns a sample and unit, three times the gradient of a relu net.
-narrow_first_layer(layers) = length(layers) > 1 && layers[2].width == 1 && layers[1].fan_in <= 3
+narrow_first_layer(layers) =
+    length(layers) > 1 && layers[2].width == 1 && layers[1].fan_in <= 3 && isempty(layers[1].chains)
 
 "What the first layer adds to the product `y`, with E = Δ₂ w and Ė = Δ̇₂ w + Δ₂ v of each unit made on the way."
 function first_layer_dot!(y, ws::Workspace, θ, v, block::Block, layers)

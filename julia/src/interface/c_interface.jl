@@ -102,7 +102,8 @@ end
 
 """
 Layers are arrays `[width, activation, bias]`; an activation is a name, a user's expression such as `"x -> x * exp(-x^2)"`,
-`{"poly": [c0, c1, …]}`, or an array of these, one a unit.
+`{"poly": [c0, c1, …]}`, `{"derivative": unit from 0 on, "order": n, "eps": ε}`, `{"tail": name, "eps": ε}`, or an array of
+these, one a unit.
 """
 parse_layers(layers) = Any[parse_layer(layer...) for layer in layers::Vector{Any}]
 parse_layer(width, f, bias) = (Int(width), parse_activation(f), bias::Bool)
@@ -120,7 +121,9 @@ const g = g_function
 end
 
 parse_activation(units::Vector) = Tuple(parse_activation(unit) for unit in units)
-parse_activation(poly::Dict{String,Any}) = Poly(Float64.(poly["poly"])...)
+parse_activation(f::Dict{String,Any}) =
+    haskey(f, "poly") ? Poly(Float64.(f["poly"])...) : haskey(f, "tail") ? Tail(activation(f["tail"]), f["eps"]) :
+    Derivative(Int(f["derivative"]) + 1, Int(f["order"]), f["eps"])
 parse_activation(text::String) =
     occursin("->", text) ? get!(() -> compile_activation(text), EXPRESSIONS, text)::Activation : activation(text)
 parse_loss(text::String) =

@@ -51,6 +51,18 @@ answer(q::Following, x0, options, monitor) =
     follow(q.net, x0; range=q.range, max_step=q.max_step, max_points=q.max_points, max_branches=q.max_branches,
            maxtime=options["maxtime"], monitor=monitor)
 
+struct AtInfinity{T} <: Question{T}
+    net::AbstractNet{T}
+end
+function answer(q::AtInfinity, x0, options, monitor)
+    m = minimize_at_infinity(q.net, finite(x0), border_minimize_options(options, border_solver(options)), monitor)
+    chains = [(l, c.units) for (l, layer) in enumerate(m.limit.layers) for c in approaches(layer)]
+    return (kind=m.kind, x=m.x, q=m.q, loss=m.loss, gnorm=m.gnorm, channels=channels_json(m.channels), chains=to_json(chains),
+            coefficients=m.coefficients, iterations=m.iterations, stopped_by=m.stopped_by, reason=m.reason,
+            time_run=m.time_run)
+end
+channels_json(found) = to_json([(c.layer, c.units, c.cosine, c.distance, c.growth, c.epsilon) for c in found])
+
 "`n` significant decimal digits and two spare ones."
 decimal(x::BigFloat, n::Int) = setprecision(BigFloat, ceil(Int, (n + 2) * log2(10))) do
     string(BigFloat(x))
@@ -136,6 +148,13 @@ const TOOLS = Dict{String,Function}(
     "loss_grid" => (net, o, a) -> loss_grid(net, subspace_of(net, a), a[3:end]...),
     "on_subspace" => (net, o, a) -> OnSubspace(net, subspace_of(net, a), numbers(net, a[3])),
     "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
+    "to_limit" => (net, o, a) -> (r = to_limit(net.layers, finite(numbers(net, a[1]))); (q=r[1], eps=Float64.(r[2]))),
+    "from_limit" => (net, o, a) -> from_limit(net.layers, finite(numbers(net, a[1])), a[2]),
+    "channel_coefficients" => (net, o, a) -> channel_coefficients(net, finite(numbers(net, a[1]))),
+    "next_coefficients" => (net, o, a) -> next_coefficients(net, finite(a[1])),
+    "original_metric" => (net, o, a) -> original_metric(net),
+    "channels" => (net, o, a) -> channels_json(channels(net, a[1]; distance=o["distance"], growth=o["growth"])),
+    "at_infinity" => (net, o, a) -> AtInfinity(net),
     "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"]), get(o, "constraint", nothing)),
     "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),
     "escape" => (net, o, a) -> escape_saddle(net, numbers(net, a[1]); sign=o["sign"]),

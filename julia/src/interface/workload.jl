@@ -328,7 +328,27 @@ function landscape_workload(::Type{T}) where {T}
     outside_read(polished, "x", "exact_x", "exact_loss", "exact_gnorm", "converged", "iterations", "stopped_by", "time_run")
     splits_workload(T)
     T === Float64 && branches_workload()
-    # A minimum at infinity: separable classes.
+    # Minima at infinity: units that merge, an exponential tail.
+    wide, y = student(T; k=3, N=12)
+    limits = [Any["tanh", Dict("derivative" => 0, "order" => 1, "eps" => ε), Dict("tail" => "tanh", "eps" => ε)]
+              for ε in (0.0, 0.1)]
+    for units in limits
+        limit = outside_net(T, Any[[3, units, true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
+        outside_derivatives(limit, y)
+        outside_read(outside_tool(limit, "to_limit", NamedTuple(), y), "q", "eps")
+        outside_read(outside_tool(limit, "from_limit", NamedTuple(), y, [0.1, 0.1]), "")
+        outside_tool(limit, "classify", NamedTuple(), y)
+    end
+    chart = outside_net(T, Any[[2, limits[2][1:2], true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
+    outside_read(outside_tool(chart, "original_metric", NamedTuple()), "")
+    outside_read(outside_tool(chart, "next_coefficients", NamedTuple(), outside_start(chart)), "")
+    minimum_to_more_digits(HANDLES[net], best)
+    outside_read(outside_tool(wide, "channels", (distance=0.3, growth=3), y), "")
+    landed = outside_handle(c_solve, outside_tool(wide, "at_infinity", NamedTuple()), y, "minimize",
+                            wire((maxtime_optim=5, maxiterations_optim=500)), C_NULL, C_NULL, C_NULL)
+    outside_read(landed, "kind", "x", "q", "loss", "gnorm", "channels", "chains", "coefficients", "iterations", "stopped_by",
+                 "reason", "time_run")
+    # Separable classes.
     separable = outside_net(T, Any[[2, "softmax", true]], (loss="nll",), T[-1 -2 1 2], T[1, 1, 2, 2])
     run = outside_solve(separable, outside_start(separable), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=30))
     outside_tool(separable, "classify", NamedTuple(), HANDLES[run].x)

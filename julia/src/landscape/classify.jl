@@ -141,7 +141,8 @@ function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=no
     else
         d = separates(net, θ) ? output_direction(net, θ) : escape_direction(net, θ, g, F)
         kind = d === nothing ? "not a fixed point" : "escaping"
-        d === nothing || (direction = d)
+        d === nothing || (direction = d; explanations = separates(net, θ) ?
+            [("separable classes", length_of_layers(net), Int[], 1)] : roads_of_channels(net, θ))
     end
     return Classification{T}(kind, index, nullity, value, T(supnorm(g)), F.values, τ, allowed, displacement,
                              step_tolerance, explanations, unexplained, direction)

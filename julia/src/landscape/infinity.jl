@@ -121,12 +121,14 @@ function roads_to_infinity(layers::Vector{Layer}, θ::Vector{Float64}, (grams, s
         into = Vector{Int}[incoming(layer, j) for j in 1:layer.width]
         out = Vector{Int}[outgoing(next, j) for j in 1:layer.width]
         for i in 1:layer.width, j in i+1:layer.width
+            (in_chain(layer.chains, i) || in_chain(layer.chains, j)) && continue
             e = pair_direction(θ, into[i], into[j], out[i], out[j], ε)
             isempty(e) || add_road!(roads, "diverging pair", l, [i, j], e, N)
         end
         varies = Float64[variation(G, j) for j in 1:layer.width]
         matters = Float64[norm(θ[out[j]]) * sqrt(G[j, j]) * varies[j] for j in 1:layer.width]
         for j in 1:layer.width
+            in_chain(layer.chains, j) && continue
             varies[j] > sqrt(ε) && matters[j] > sqrt(ε) * sum(matters) || continue
             if varies[j] < NEAR_INFINITY && slopes[l][j] < NEAR_INFINITY
                 add_road!(roads, "tail unit", l, [j], null_vector_within(N, vcat(into[j], out[j], biases(next))), N)

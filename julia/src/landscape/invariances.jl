@@ -103,6 +103,7 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
     linear = Bool[unit_activation(layer, j) isa Identity for j in 1:layer.width]
     largest = maximum(diag(G))
     for j in 1:layer.width
+        in_chain(layer.chains, j) && continue
         dead = slopes[j] <= ε
         dead || norm(θ[out[j]]) <= sqrt(ε) * size || continue
         free = dead && iszero(G[j, j]) ? vcat(into[j], out[j]) : into[j]
@@ -127,6 +128,19 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
         e[out[j]] = -k * θ[out[j]]
         push!(found, Invariance("scale of a unit", l, [j], [e]))
     end
+    for chain in layer.chains                                # a limit knows no scale of the distance that has become zero
+        iszero(chain.ε) && push!(found, Invariance(length(chain.units) == 2 ? "scale of a unit" : "curve of three units", l,
+                                                   length(chain.units) == 2 ? chain.units[2:2] : chain.units,
+                                                   chain_directions(chain.units, into, out, θ)))
+    end
+    for j in 1:layer.width                                   # exp(b) is a factor
+        f = unit_activation(layer, j)
+        layer.bias && (f isa Exp || f isa Tail && f.ε == 0) || continue
+        e = zeros(P)
+        e[bias_offset(layer)+j] = 1
+        e[out[j]] = -θ[out[j]]
+        push!(found, Invariance("scale of a unit", l, [j], [e]))
+    end
     for j in findall(linear)
         layer.bias && next.bias || break
         e = unit_vector(P, bias_offset(layer) + j)           # its bias is one of the next layer's
@@ -143,6 +157,20 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
         push!(found, Invariance("linear units", l, [i, j], [e]))
     end
     return found
+end
+
+"Other scales of the parameter of the curve h + st + kt² that the units of a chain form, and other origins: t → t + βt²."
+function chain_directions(units::Vector{Int}, into, out, θ::Vector{Float64})
+    scale = zeros(length(θ))
+    for (order, j) in enumerate(units[2:end])
+        scale[into[j]] = order * θ[into[j]]
+        scale[out[j]] = -order * θ[out[j]]
+    end
+    length(units) == 2 && return [scale]
+    bend = zeros(length(θ))
+    bend[into[units[3]]] = θ[into[units[2]]]
+    bend[out[units[2]]] = -θ[out[units[3]]]
+    return [scale, bend]
 end
 
 "What layer `m` gives to the `next` is linearly dependent on the samples."

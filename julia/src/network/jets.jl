@@ -53,6 +53,24 @@ Base.one(x::Jet) = one(typeof(x))
 @inline Base.sinh(x::Jet) = (s = sinh(x.value); chain(x, s, cosh(x.value), s))
 @inline Base.cosh(x::Jet) = (c = cosh(x.value); chain(x, c, sinh(x.value), c))
 @inline Base.asinh(x::Jet) = (d = inv(sqrt(1 + x.value * x.value)); chain(x, asinh(x.value), d, -x.value * d * d * d))
+
+# The kernels of our activations, so that these have third and fourth derivatives, too.
+fast_exp(x::Jet) = exp(x)
+@inline exp_expm1(x::Jet) = (e = exp_expm1(x.value); (chain(x, e[1], e[1], e[1]), chain(x, e[2], e[1], e[1])))
+@inline function log1p_inv1p(x::Jet)
+    l, v = log1p_inv1p(x.value)
+    return chain(x, l, v, -v * v), chain(x, v, -v * v, 2 * v * v * v)
+end
+@inline half_gauss(x::Jet) = (g = half_gauss(x.value); chain(x, g, -x.value * g, (x.value * x.value - 1) * g))
+@inline function fast_erf(x::Jet, gauss::Jet)
+    d = 2 / sqrt(oftype(x.value, pi)) * gauss.value
+    return chain(x, fast_erf(x.value, gauss.value), d, -2 * x.value * d)
+end
+@inline function normal_cdf_pdf(x::Jet, gauss::Jet)
+    c, d = normal_cdf_pdf(x.value, gauss.value)
+    return chain(x, c, d, -x.value * d), gauss / sqrt(2 * oftype(x.value, pi))
+end
+
 @inline Base.tanh(x::Jet) = chain(x, derivatives(tanh_, x.value)...)
 @inline Base.abs(x::Jet) = ifelse(x.value < 0, -x, x)
 @inline Base.sign(x::Jet) = Jet(sign(x.value))

@@ -1,18 +1,9 @@
-"""
-    PerUnit(activations)
-
-One activation for each unit of a layer.
-"""
-struct PerUnit <: Activation
-    activations::Vector{Activation}
-end
-Base.show(io::IO, a::PerUnit) = print(io, "(", join(a.activations, ", "), ")")
-
 "Units that share an activation are computed together."
 columns(a::Activation, width::Int) = [Columns(a, 1, width)]
 function columns(a::PerUnit, width::Int)
-    groups = Columns[]
+    groups, chains = Columns[], find_chains(a)
     for (j, f) in enumerate(a.activations)
+        in_chain(chains, j) && (f = identity_)       # what a chain does to them comes afterwards
         isempty(groups) || last(groups).activation !== f ? push!(groups, Columns(f, j, j)) : (last(groups).last = j)
     end
     return groups
@@ -32,6 +23,7 @@ mutable struct Layer
     bias::Bool
     offset::Int
     columns::Vector{Columns}
+    chains::Vector{Chain}
 end
 
 n_params(l::Layer) = l.width * (l.fan_in + l.bias)
@@ -54,9 +46,12 @@ function build_layers(specs, n_features::Int)
         a = f isa Union{Tuple,AbstractVector} ? PerUnit(Activation[activation(h) for h in f]) : activation(f)
         a isa PerUnit && length(a.activations) != width &&
             throw(ArgumentError("layer $number has $width units and $(length(a.activations)) activations"))
+        a isa Derivative && throw(ArgumentError("layer $number: a Derivative is the activation of one unit"))
         any(c -> c.activation isa Softmax, columns(a, width)) && !(a isa Softmax && number == length(specs)) &&
             throw(ArgumentError("softmax is for the output layer as a whole"))
-        push!(layers, Layer(fan_in, width, a, bias, offset, columns(a, width)))
+        chains = find_chains(a)
+        isempty(chains) || number < length(specs) || throw(ArgumentError("Derivatives are for hidden layers"))
+        push!(layers, Layer(fan_in, width, a, bias, offset, columns(a, width), chains))
         fan_in, offset = width, offset + n_params(last(layers))
     end
     return layers
@@ -129,7 +124,8 @@ blocks(::Type{T}, X, Y, w) where {T} =
 
 Buffers for one block, a matrix per layer with a column per unit. Activations `A` (column width + 1 holds
 ones, others follow for `gram!`), f' `D`, f'' `S`, ∂ℓ/∂a `E`, ∂ℓ/∂h `Δ`; the letters with a dot are directional derivatives:
-`Ȧ`, `Ḣ` (of pre-activations), `Δ̇`. `row` has five columns for what a loss keeps per sample.
+`Ȧ`, `Ḣ` (of pre-activations), `Δ̇`. `row` has five columns for what a loss keeps per sample, `chains` what each
+chain of a layer keeps.
 """
 struct Workspace{T}
     A::Vector{Matrix{T}}
@@ -141,12 +137,14 @@ struct Workspace{T}
     Ḣ::Vector{Matrix{T}}
     Δ̇::Vector{Matrix{T}}
     row::Matrix{T}
+    chains::Vector{Vector{ChainBuffers{T}}}
 end
 
 function Workspace{T}(layers, rows) where {T}
     buffers(columns=identity) = [zeros(T, rows, columns(l.width)) for l in layers]
     ws = Workspace{T}(buffers(columns_for), buffers(), buffers(), buffers(), buffers(), buffers(columns_for), buffers(),
-                      buffers(columns_for), zeros(T, rows, 5))
+                      buffers(columns_for), zeros(T, rows, 5),
+                      [ChainBuffers{T}[ChainBuffers{T}(c, rows) for c in l.chains] for l in layers])
     for (A, l) in zip(ws.A, layers)
         A[:, l.width+1] .= 1
     end

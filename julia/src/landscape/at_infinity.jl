@@ -1,0 +1,222 @@
+# Minimisation that goes on at infinity.
+
+"""
+    MinimumAtInfinity
+
+What [`minimize_at_infinity`](@ref) found. `kind` is
+
+- "minimum": `x` is a finite minimum; `channels` is empty
+- "minimum at infinity": `q`, in the net `limit`, is a minimum of the limit of the `channels`, of loss `loss`, and near it
+  the loss is loss + Σ h ε², with h > 0 for each channel in `coefficients`; or, without channels, the classes are
+  separable, and the parameters grow in the direction `q`
+- "open": neither was reached; `reason` says why
+
+`x` is a point of the ordinary net: for a minimum at infinity the last one before the limit was taken, and `epsilon` says how
+far from the limit each channel is there.
+"""
+struct MinimumAtInfinity{T}
+    kind::String
+    x::Vector{T}
+    q::Vector{T}
+    loss::T
+    gnorm::T
+    channels::Vector{Channel}
+    coefficients::Vector{T}
+    epsilon::Vector{T}
+    limit::Net{T}
+    iterations::Int
+    stopped_by::Stop.Reason
+    reason::String
+    time_run::Float64
+end
+Base.show(io::IO, m::MinimumAtInfinity) =
+    print(io, "MinimumAtInfinity(", m.kind, ", loss = ", m.loss, ", ‖∇L‖_∞ = ", m.gnorm, ", ", length(m.channels),
+          " channels)")
+
+"""
+    minimize_at_infinity(net, x0; options...) -> MinimumAtInfinity
+
+[`minimize`](@ref) in rounds. Between them, where units draw together while their outgoing weights grow, the limit of these
+[`channels`](@ref) is tried: a minimum of the limit net that is lower than the point reached, and to which the channels lead
+down (h > 0), is the minimum at infinity. Where the loss falls on the way out of the limit (h < 0), the search goes on
+from its lowest point on that way. The options are those of `minimize`, with its limits for all rounds together.
+"""
+minimize_at_infinity(net::Net, x0::AbstractVector; monitor::Monitor=Monitor(), options...) =
+    minimize_at_infinity(net, x0, MinimizeOptions(; options...), monitor)
+
+# The first round is short: a channel is as good as known after a few hundred steps, and a finite minimum is reached in fewer.
+const FIRST_ROUND = 200
+
+mutable struct Rounds{T}
+    options::MinimizeOptions
+    monitor::Monitor
+    start::Float64
+    iterations::Int
+    stop::Stop.Reason
+end
+
+function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::MinimizeOptions, monitor::Monitor) where {T}
+    isempty(channels_of(net.layers)) || throw(ArgumentError("this net is a limit already"))
+    unregularised(net) ||
+        throw(ArgumentError("a net with regularisers has no minimum at infinity: minimize finds the finite one"))
+    rounds = Rounds{T}(options, monitor, seconds(), 0, Stop.running)
+    x, size = Vector{T}(x0), FIRST_ROUND
+    m, kind = a_round!(rounds, net, x, size)
+    while true
+        kind in ("minimum", "degenerate") && return found("minimum", rounds, net, m, m.x, "")
+        separates(net, m.x) && return separated(rounds, net, m)
+        over(rounds) && return found("open", rounds, net, m, m.x, "a limit ended the search")
+        landing = land(rounds, net, m, size)
+        landing isa MinimumAtInfinity && return landing
+        before = m.loss
+        size *= 2
+        m, kind = a_round!(rounds, net, landing, size)
+        stuck = m.loss >= before && rounds.stop != Stop.maxiterations && !(kind in ("minimum", "degenerate"))
+        stuck && return found("open", rounds, net, m, m.x, why_open(kind))
+    end
+end
+why_open(kind) = kind == "escaping" ? "no units that draw together explain why the loss falls without end" :
+                 "the point is $kind"
+
+"The infimum zero of separable classes, and the direction in which the parameters grow."
+function separated(rounds, net::Net{T}, m) where {T}
+    linear = length(net.layers) == 1
+    θ = linear ? maximum_margin(net) : output_direction(net, m.x)
+    isempty(θ) && return found("open", rounds, net, m, m.x, "the classes are separable, but by rounding only")
+    reason = "separable classes: the loss falls to zero as the parameters grow" *
+             (linear ? " in the direction q, that of the largest margin" : "; q is the last layer's direction")
+    return MinimumAtInfinity{T}("minimum at infinity", m.x, θ / norm(θ), zero(T), zero(T), Channel[], T[], T[], net,
+                                rounds.iterations, m.stopped_by, reason, seconds() - rounds.start)
+end
+channels_of(layers) = [c for l in layers for c in approaches(l)]
+
+found(kind, rounds, net::Net{T}, m, x, reason) where {T} =
+    MinimumAtInfinity{T}(kind, x, T[], m.loss, m.gnorm, Channel[], T[], T[], net, rounds.iterations, m.stopped_by, reason,
+                         seconds() - rounds.start)
+
+over(r::Rounds) = r.stop in (Stop.interrupted, Stop.callback, Stop.maxtime, Stop.minloss) ||
+    r.iterations >= r.options.maxiterations || seconds() - r.start >= r.options.maxtime
+
+"""
+`minimize` with so many iterations at most, and what kind of point it found: as `classify` says, but "degenerate" only if
+all null directions are explained.
+"""
+function a_round!(rounds::Rounds{T}, net::Net{T}, x::Vector{T}, iterations::Int) where {T}
+    o = rounds.options
+    limited = MinimizeOptions(; optim_solver=o.optim_solver, maxtime=max(0.0, o.maxtime - (seconds() - rounds.start)),
+                              maxiterations=min(iterations, o.maxiterations - rounds.iterations), min_gnorm=o.min_gnorm,
+                              minloss=o.minloss, patience=o.patience)
+    m = minimize(net, x, limited, rounds.monitor)
+    rounds.iterations += m.iterations
+    rounds.stop = m.stopped_by
+    c = classify(net, m.x)
+    c.kind == "degenerate" && c.unexplained > 0 || return m, c.kind
+    return m, Base.invokelatest(minimum_to_more_digits, net, m.x) ? "minimum" : "of no known kind"
+end
+
+# Twenty digits tell eigenvalues apart from zero that a gradient known to Float64 cannot: its Newton step may be too long.
+const MORE_DIGITS = 20
+
+"Whether `polish` converges nearby, and the Hessian there is positive definite but for directions that are explained."
+function minimum_to_more_digits(net::Net, x::Vector)
+    fine = polish(net, x; digits=MORE_DIGITS, maxiterations=20, maxtime=10)
+    near = Float64.(fine.x)
+    fine.converged && norm(near - x) <= eps(eltype(x))^0.4 * (1 + norm(x)) || return false
+    return setprecision(BigFloat, 256) do
+        H = hessian(with_number_type(BigFloat, net), BigFloat.(fine.x))
+        largest = maximum(sum(abs, H; dims=1))
+        basis, everything = Vector{Float64}[], Matrix{Float64}(I, length(x), length(x))
+        for invariance in invariances(net, near), e in invariance.directions
+            norm(H * e) <= 1e-9 * largest * norm(e) && new_direction!(basis, e, everything)
+        end
+        for e in basis
+            H += largest * e * e'
+        end
+        issuccess(cholesky(Symmetric(H); check=false))
+    end
+end
+
+"""
+The minimum of the limit of the channels at the point `m`, if there is one that they lead down to, else a point of `net` to
+go on from. Where the loss falls on the way out of some channels, the others alone may lead to infinity.
+"""
+function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
+    all_of_them = channels(net, m.x)
+    waiting, x, lowest, alone = [all_of_them], m.x, m.loss, false
+    tried = Set{Set{Vector{Int}}}()
+    while !isempty(waiting) && !over(rounds)
+        seen = popfirst!(waiting)
+        key = Set([c.layer; c.units] for c in seen)
+        (isempty(seen) || key in tried) && continue
+        push!(tried, key)
+        landing = land_on(rounds, net, m, seen, iterations)
+        landing isa MinimumAtInfinity && return landing
+        if landing !== nothing
+            limit, q, ε, h = landing
+            θ, value = lowest_on_the_way(net, limit, q, ε, h)
+            value < lowest && ((x, lowest) = (θ, value))
+            leading = Set(Set(c.units) for (c, h) in zip(channels_of(limit.layers), h) if h > 0)
+            push!(waiting, filter(c -> Set(c.units) in leading, seen))
+        end
+        # At last each alone; those that have been tried are left out above.
+        isempty(waiting) && !alone && (append!(waiting, [[c] for c in all_of_them]); alone = true)
+    end
+    return x
+end
+
+"""
+The minimum of the limit of the channels `seen` and of those that show there, if they lead down to it; else what was found of
+it, or nothing where no minimum was found.
+"""
+function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, iterations::Int) where {T}
+    limit, more, seen = net, seen, Channel[]
+    while !isempty(more) && !over(rounds)
+        append!(seen, more)
+        for l in unique(c.layer for c in more)
+            limit = limit_net(limit, [c.units for c in more if c.layer == l]; layer=l)
+        end
+        start, ε = try_limit(limit, m.x)
+        start === nothing && return nothing
+        n, kind = a_round!(rounds, limit, start, iterations)
+        q = normalise!(n.x, limit.layers)
+        if kind in ("minimum", "degenerate")
+            h = channel_coefficients(limit, q)
+            g = similar(q)
+            value = value_and_gradient!(g, limit, q)
+            value <= m.loss && all(>(0), h) || return limit, q, ε, h
+            return MinimumAtInfinity{T}("minimum at infinity", m.x, q, value, supnorm(g), in_order(seen, limit.layers), h, ε,
+                                        limit, rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
+        end
+        more = channels(limit, q)
+    end
+    return nothing
+end
+"`to_limit`, or nothing where the units of a group are of no use."
+function try_limit(limit::Net, x)
+    try
+        return to_limit(limit.layers, x)
+    catch failure
+        failure isa ArgumentError || rethrow()
+        return nothing, nothing
+    end
+end
+
+"The channels in the order of the chains of the layers."
+function in_order(seen::Vector{Channel}, layers::Vector{Layer})
+    ordered = Channel[]
+    for (l, layer) in enumerate(layers), chain in approaches(layer)
+        push!(ordered, first(c for c in seen if c.layer == l && Set(c.units) == Set(chain.units)))
+    end
+    return ordered
+end
+
+"Out of the limit in the channels that lead up to it, as far as the loss falls."
+function lowest_on_the_way(net::Net{T}, limit::Net{T}, q, ε, h) where {T}
+    best, lowest = q, T(Inf)
+    for k in -8:8
+        θ = from_limit(limit.layers, q, [h[i] > 0 ? ε[i] : T(2)^k for i in eachindex(h)])
+        value = loss(net, θ)
+        value < lowest && ((best, lowest) = (θ, value))
+    end
+    return best, lowest
+end

@@ -1,0 +1,438 @@
+# The limit of a net in which hidden units merge while their outgoing weights diverge (Martinelli, van Meegen, Şimşek,
+# Gerstner and Brea, Flat channels to infinity in neural loss landscapes, arXiv 2506.14951): where a channel leads, and how
+# the loss falls on the way.
+
+"""
+    limit_net(net, groups; layer = 1, ε = 0) -> net′
+
+The net with the pairs or triples of hidden units in `groups` replaced by chains (see [`Derivative`](@ref)): what it tends
+to as the units of each group merge and their outgoing weights diverge. A group of one unit becomes the exponential
+[`Tail`](@ref) of its activation. With `ε` > 0, for pairs and tails, it is the same net in other parameters. It has as many
+parameters as `net`, in the same places.
+"""
+function limit_net(net::Net{T}, groups; layer::Int=1, ε::Real=0) where {T}
+    unregularised(net) ||
+        throw(ArgumentError("a net with regularisers has no minimum at infinity: set l2, maxnorm and merge aside"))
+    check_hidden(net.layers, layer)
+    activations = limit_activations(net.layers[layer], groups, ε)
+    specs = Any[(l.width, m == layer ? activations : spec_activation(l), l.bias) for (m, l) in enumerate(net.layers)]
+    return with_specs(net, specs)
+end
+spec_activation(l::Layer) = l.activation isa PerUnit ? Tuple(l.activation.activations) : l.activation
+
+function with_specs(net::Net{T}, specs) where {T}
+    layers = build_layers(specs, n_features(net))
+    return Net{T}(layers, net.blocks, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
+                  make_shares(T, layers, net.blocks, length(net.shares)), net.monitor)
+end
+
+function limit_activations(layer::Layer, groups, ε::Real)
+    activations = Activation[unit_activation(layer, j) for j in 1:layer.width]
+    for group in groups
+        length(group) in 1:3 || throw(ArgumentError("$group: one, two or three units are needed"))
+        for j in group
+            1 <= j <= layer.width || throw(ArgumentError("unit is $j; this layer has the units 1 to $(layer.width)"))
+            ordinary = !(activations[j] isa Union{Tail,Derivative}) && !in_chain(layer.chains, j)
+            ordinary && activations[j] == activations[group[1]] ||
+                throw(ArgumentError("units $(join(group, ", ")) must be different ordinary units with one activation"))
+        end
+        for (order, j) in enumerate(group[2:end])
+            activations[j] = Derivative(group[1], order, ε)
+        end
+        length(group) > 1 && continue
+        activations[group[1]] = Tail(activations[group[1]], ε)
+        layer.bias || throw(ArgumentError("a unit without a bias has no exponential tail to go to"))
+    end
+    return Tuple(activations)
+end
+
+"What units of a layer tend to: its chains, then its tails as chains of one unit."
+approaches(layer::Layer) = Chain[layer.chains; Chain[Chain(f.f, [j], f.ε)
+    for (j, f) in enumerate(Activation[unit_activation(layer, j) for j in 1:layer.width]) if f isa Tail]]
+
+"""
+    without_chains(net) -> net′
+
+The net of which `net` is a limit: each unit of a chain with the chain's activation.
+"""
+without_chains(net::Net) = with_specs(net, map(net.layers) do l
+    isempty(approaches(l)) && return (l.width, spec_activation(l), l.bias)
+    activations = Activation[unit_activation(l, j) for j in 1:l.width]
+    for chain in approaches(l), j in chain.units
+        activations[j] = chain.activation
+    end
+    (l.width, all(==(activations[1]), activations) ? activations[1] : Tuple(activations), l.bias)
+end)
+
+count_chains(layers::Vector{Layer}) = sum(l -> length(approaches(l)), layers)
+
+"""
+    to_limit(layers, θ) -> q, ε
+
+The parameters in the net with these chains that are nearest to θ in the ordinary net, and how far each chain is from its
+limit. Of a pair with w ± εΔ and (c ± a/ε)/2 as incoming and outgoing weights, ‖Δ‖ = 1, they are (w, Δ) and (c, a); odd units
+may differ by a sign. Of a triple w, s, k and the outgoing weights of the parabola w + st + kt² through its three units,
+‖s‖ = 1. A chain that has an ε of its own keeps it, and the parameters are exact.
+"""
+function to_limit(layers::Vector{Layer}, θ::AbstractVector{T}) where {T}
+    q, found = Vector{T}(θ), T[]
+    for (l, layer) in enumerate(layers), chain in approaches(layer)
+        into = Vector{Int}[incoming(layer, j) for j in chain.units]
+        out = Vector{Int}[outgoing(layers[l+1], j) for j in chain.units]
+        align_signs!(q, into, out, parity(chain.activation))
+        if length(into) == 1
+            push!(found, tail_to_limit!(q, layer, layers[l+1], chain, into[1], out[1]))
+            continue
+        end
+        push!(found, length(into) == 2 ? pair_to_limit!(q, into, out, T(chain.ε)) : triple_to_limit!(q, into, out))
+    end
+    return q, found
+end
+
+"Signs of odd or even units as those of the first."
+function align_signs!(q, into, out, parity::Int)
+    parity == 0 && return q
+    for m in 2:length(into)
+        dot(q[into[1]], q[into[m]]) < 0 || continue
+        q[into[m]] *= -1
+        q[out[m]] *= parity
+    end
+    return q
+end
+
+function pair_to_limit!(q::Vector{T}, (i, j), (ci, cj), ε::T) where {T}
+    w, d, c, a = (q[i] + q[j]) / 2, (q[i] - q[j]) / 2, q[ci] + q[cj], q[ci] - q[cj]
+    e = iszero(ε) ? norm(d) : ε
+    e > 0 || throw(ArgumentError("the two units have the same incoming weights: they merge from no direction"))
+    q[i], q[j], q[ci], q[cj] = w, d / e, c, a * e
+    return e
+end
+
+function triple_to_limit!(q::Vector{T}, into, out) where {T}
+    w = [q[i] for i in into]
+    distances = [norm(w[2] - w[3]), norm(w[1] - w[3]), norm(w[1] - w[2])]
+    middle = argmax(distances)                      # the unit opposite of the longest side
+    ends = filter(!=(middle), 1:3)
+    e = distances[middle] / 2
+    e > 0 || throw(ArgumentError("the three units have the same incoming weights: they merge from no direction"))
+    along = (w[ends[1]] - w[ends[2]]) / (2e)
+    t = [dot(along, w[m] - w[middle]) for m in 1:3]
+    V = [t[m]^p for m in 1:3, p in 0:2]
+    all(>(0), (abs(t[ends[1]]), abs(t[ends[2]]))) || throw(ArgumentError("the three units do not lie along a curve"))
+    curve = V \ reduce(vcat, transpose.(w))         # rows: w, s, k
+    weights = transpose(V) * reduce(vcat, [transpose(q[o]) for o in out])
+    size = norm(curve[2, :])
+    for (m, factor) in ((1, one(T)), (2, size), (3, size^2))
+        q[into[m]] = curve[m, :] / factor
+        q[out[m]] = weights[m, :] * factor
+    end
+    return e * size
+end
+
+function tail_to_limit!(q::Vector{T}, layer::Layer, next::Layer, chain::Chain, into, out) where {T}
+    α, β, γ = tail(chain.activation)
+    b = last(into)
+    if q[b] > 0 && (parity(chain.activation) == -1 || chain.activation isa Sigmoid && next.bias)
+        q[into] *= -1                               # the other end is the mirror image
+        chain.activation isa Sigmoid && (q[biases(next)] += q[out])
+        q[out] *= -1
+    end
+    α == 0 || next.bias || throw(ArgumentError("a layer without biases cannot take the constant of a tail"))
+    e = iszero(chain.ε) ? exp(γ * q[b] / 2) : T(chain.ε)
+    α == 0 || (q[biases(next)] += α * q[out])
+    q[into] *= γ
+    q[b] -= 2 * log(e)
+    q[out] *= β * e^2
+    return e
+end
+function tail_from_limit!(θ::Vector{T}, next::Layer, chain::Chain, into, out, e::T) where {T}
+    α, β, γ = tail(chain.activation)
+    θ[last(into)] += 2 * log(e)
+    θ[into] /= γ
+    θ[out] /= β * e^2
+    α == 0 || (θ[biases(next)] -= α * θ[out])
+    return θ
+end
+
+"""
+    from_limit(layers, q, ε) -> θ
+
+Parameters of the ordinary net at the distances `ε` from the limit, one for each chain: the inverse of [`to_limit`](@ref).
+"""
+function from_limit(layers::Vector{Layer}, q::AbstractVector{T}, ε) where {T}
+    θ, number = Vector{T}(q), 0
+    length(ε) == count_chains(layers) ||
+        throw(DimensionMismatch("ε has $(length(ε)) entries for $(count_chains(layers)) pairs or triples"))
+    all(e -> isfinite(e) && e > 0, ε) || throw(ArgumentError("ε is $ε; positive numbers are needed"))
+    for (l, layer) in enumerate(layers), chain in approaches(layer)
+        e = T(ε[number+=1])
+        into = Vector{Int}[incoming(layer, j) for j in chain.units]
+        out = Vector{Int}[outgoing(layers[l+1], j) for j in chain.units]
+        if length(into) == 1
+            tail_from_limit!(θ, layers[l+1], chain, into[1], out[1], e)
+            continue
+        end
+        w, s, c, a = q[into[1]], q[into[2]], q[out[1]], q[out[2]]
+        if length(into) == 2
+            θ[into[1]], θ[into[2]], θ[out[1]], θ[out[2]] = w + e * s, w - e * s, (c + a / e) / 2, (c - a / e) / 2
+        else
+            k, b = q[into[3]], q[out[3]]
+            θ[into[2]], θ[into[3]] = w + e * s + e^2 * k, w - e * s + e^2 * k
+            θ[out[1]], θ[out[2]], θ[out[3]] = c - b / e^2, (b / e + a) / 2e, (b / e - a) / 2e
+        end
+    end
+    return θ
+end
+
+"The scale of each pair and triple at which ‖Δ‖ = 1, that of each tail at which its bias is 0: outputs stay what they are."
+function normalise!(q::Vector{T}, layers::Vector{Layer}) where {T}
+    for (l, layer) in enumerate(layers), chain in approaches(layer)
+        iszero(chain.ε) || continue
+        if length(chain.units) == 1                 # as large at bias zero
+            b = last(incoming(layer, chain.units[1]))
+            q[outgoing(layers[l+1], chain.units[1])] *= exp(q[b])
+            q[b] = 0
+            continue
+        end
+        size = norm(q[incoming(layer, chain.units[2])])
+        size > 0 || continue
+        for (order, j) in enumerate(chain.units[2:end])
+            q[incoming(layer, j)] /= size^order
+            q[outgoing(layers[l+1], j)] *= size^order
+        end
+    end
+    return q
+end
+
+"""
+    channel_coefficients(net, q) -> h
+
+The coefficient of ε² in the loss at `from_limit(q, ε)`, for each chain of a limit net: L = L₀ + Σ hε² + …, exact. As the
+gradient is zero at a minimum q of the limit, the lowest loss at a distance ε is this, too, to that order: a channel with
+h > 0 leads down to infinity.
+"""
+function channel_coefficients(net::Net{T}, q::AbstractVector) where {T}
+    check_data(net)
+    ws, q, h = net.shares[1].workspace, Vector{T}(q), zeros(T, count_chains(net.layers))
+    for block in net.blocks
+        second_order_pass!(ws, net, q, block, one(T) / net.n_samples)
+        number = 0
+        for (l, layer) in enumerate(net.layers), chain in approaches(layer)
+            iszero(chain.ε) || throw(ArgumentError("this net is not at its limit: ε = $(chain.ε)"))
+            H = similar(ws.A[l], size(ws.A[l], 1), layer.width)
+            linear!(H, layer_input(ws, block, l), q, layer, block.n)
+            h[number+=1] += Base.invokelatest(curvature, chain.activation, H, ws.E[l], chain.units, block.n)
+        end
+    end
+    return h
+end
+
+"Σ E times what of the outputs of a chain is of order ε²: Taylor coefficients of σ(h + st + kt²) two orders higher."
+function curvature(f::Activation, H::Matrix{T}, E::Matrix{T}, units::Vector{Int}, n::Int) where {T}
+    sum = zero(T)
+    for r in 1:n
+        if length(units) == 1                       # β₂/β exp(2γx) is the next term of the tail
+            sum -= E[r, units[1]] * exp(2 * H[r, units[1]]) / (f isa Union{Tanh,Sigmoid} ? 1 : 2)
+            continue
+        end
+        s = H[r, units[2]]
+        _, _, f2, f3, f4 = four_derivatives(f, H[r, units[1]])
+        if length(units) == 2
+            sum += E[r, units[1]] * s^2 * f2 / 2 + E[r, units[2]] * s^3 * f3 / 6
+        else
+            k = H[r, units[3]]
+            sum += E[r, units[2]] * (s^3 * f3 / 6 + s * k * f2) +
+                   E[r, units[3]] * (s^4 * f4 / 24 + s^2 * k * f3 / 2 + k^2 * f2 / 2)
+        end
+    end
+    return sum
+end
+
+"""
+    Channel
+
+Hidden units of a `layer` on their way to infinity. Two or three merge while their outgoing weights diverge: `cosine` of the
+incoming weights of the first two (with biases, up to the sign for odd units), the `distance` of the two relative to their
+length, `growth`, how many times larger the outgoing weights are than their sum, and `epsilon`, half of the distance, which
+tends to zero. One unit acts by its exponential tail: `distance` is its largest slope on the samples, `growth` how many times
+smaller its variation is than its size, `epsilon`² the exponential of its bias.
+"""
+struct Channel
+    layer::Int
+    units::Vector{Int}
+    cosine::Float64
+    distance::Float64
+    growth::Float64
+    epsilon::Float64
+end
+
+"""
+    channels(net, θ; distance = 0.3, growth = 3) -> Vector{Channel}
+
+Pairs of units, each in one of them at most and the nearest first, whose distance is below and whose growth is above these
+bounds; and triples of units, near to one another, of whose outgoing weights not even the first moments remain.
+"""
+function channels(net::Net{T}, θ::AbstractVector; options...) where {T}
+    check_data(net)
+    return channels(net.layers, Vector{Float64}(θ), activity(net, Vector{T}(θ))[1:2]...; options...)
+end
+function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes; distance::Real=0.3, growth::Real=3)
+    found = Channel[]
+    for l in 1:length(layers)-1
+        layer, next = layers[l], layers[l+1]
+        candidates = Channel[]
+        free = [j for j in 1:layer.width
+                if !in_chain(layer.chains, j) && !(unit_activation(layer, j) isa Union{Relu,Selu,Identity,Tail})]
+        for a in eachindex(free), b in a+1:length(free)
+            pair = pair_channel(θ, layer, next, l, free[a], free[b])
+            pair !== nothing && pair.distance < distance && pair.growth > growth && push!(candidates, pair)
+        end
+        for a in eachindex(free), b in a+1:length(free), c in b+1:length(free)
+            triple = triple_channel(θ, layer, next, l, [free[a], free[b], free[c]])
+            triple !== nothing && triple.distance < distance && triple.growth > growth^2 && push!(candidates, triple)
+        end
+        for j in free
+            has_tail(unit_activation(layer, j)) && layer.bias || continue
+            unit_activation(layer, j) isa Tanh && !next.bias && continue
+            alone = tail_channel(θ, layer, l, j, slopes[l][j], variation(grams[l+1], j))
+            alone !== nothing && alone.distance < distance && alone.growth > growth && push!(candidates, alone)
+        end
+        taken = Int[]
+        # A triple comes before its pairs: two of the three are a pair only as long as the third waits.
+        for c in sort!(candidates; by=c -> (-length(c.units), c.distance))
+            isempty(intersect(taken, c.units)) || continue
+            append!(taken, c.units)
+            push!(found, c)
+        end
+    end
+    return found
+end
+
+function pair_channel(θ, layer::Layer, next::Layer, l::Int, i::Int, j::Int)
+    f = unit_activation(layer, i)
+    f == unit_activation(layer, j) || return nothing
+    u, v, a, b = θ[incoming(layer, i)], θ[incoming(layer, j)], θ[outgoing(next, i)], θ[outgoing(next, j)]
+    cosine = cosine_similarity(transpose(u), transpose(v))[1]
+    parity(f) != 0 && cosine < 0 && ((v, b, cosine) = (-v, parity(f) * b, -cosine))
+    size = (norm(u) + norm(v)) / 2
+    size > 0 && norm(u - v) > 64 * eps() * size || return nothing
+    return Channel(l, [i, j], cosine, norm(u - v) / size, norm(a - b) / max(norm(a + b), floatmin()), norm(u - v) / 2)
+end
+
+function triple_channel(θ, layer::Layer, next::Layer, l::Int, units::Vector{Int})
+    pairs = [pair_channel(θ, layer, next, l, units[a], units[b]) for (a, b) in ((1, 2), (1, 3), (2, 3))]
+    any(p -> p === nothing, pairs) && return nothing
+    q = copy(θ)
+    into, out = [incoming(layer, j) for j in units], [outgoing(next, j) for j in units]
+    align_signs!(q, into, out, parity(unit_activation(layer, units[1])))
+    longest = argmax([p.distance for p in pairs])
+    middle, (a, b) = 4 - longest, filter(!=(4 - longest), 1:3)
+    along = (q[into[a]] - q[into[b]]) / norm(q[into[a]] - q[into[b]])
+    t = [dot(along, q[into[m]] - q[into[middle]]) for m in 1:3]
+    t[a] * t[b] < 0 || return nothing
+    total = sum(norm(q[o]) for o in out)
+    first = norm(sum(t[m] * q[out[m]] for m in 1:3)) / sum(abs(t[m]) * norm(q[out[m]]) for m in 1:3)
+    zeroth = norm(sum(q[out[m]] for m in 1:3)) / total
+    return Channel(l, units, minimum(p.cosine for p in pairs), pairs[longest].distance,
+                   1 / max(zeroth, first^2, floatmin()), pairs[longest].epsilon)
+end
+
+function tail_channel(θ, layer::Layer, l::Int, j::Int, slope::Float64, variation::Float64)
+    f, b = unit_activation(layer, j), θ[bias_offset(layer)+j]
+    b < 0 || parity(f) == -1 || f isa Sigmoid || return nothing
+    γ = tail(f)[3]
+    f isa Union{Softplus,GFunction} && (variation = slope)         # whose tail varies as much as it is large
+    slope > 0 || return nothing
+    return Channel(l, [j], 1.0, slope, 1 / max(variation, floatmin()), exp(-γ * abs(b) / 2))
+end
+
+# So near and grown that a point from which the loss falls without end may be said to be on its way to their limit.
+const CHANNEL_DISTANCE, CHANNEL_GROWTH = 0.1, 10
+
+"The channels that explain why the loss falls without end, as a `Classification` has them."
+roads_of_channels(net::AbstractNet, θ) = Tuple{String,Int,Vector{Int},Int}[]
+function roads_of_channels(net::Net, θ)
+    unregularised(net) && length(net.layers) > 1 || return Tuple{String,Int,Vector{Int},Int}[]
+    labels = ("tail unit", "diverging pair", "diverging triple")
+    return Tuple{String,Int,Vector{Int},Int}[(labels[length(c.units)], c.layer, c.units, 1)
+                                             for c in channels(net, θ; distance=CHANNEL_DISTANCE, growth=CHANNEL_GROWTH)]
+end
+
+"The limit net with other distances, one for each chain and tail."
+function at_distances(net::Net, ε)
+    number = 0
+    return with_specs(net, map(net.layers) do l
+        activations = Activation[unit_activation(l, j) for j in 1:l.width]
+        for chain in approaches(l)
+            number += 1
+            e = Float64(ε[number])
+            for j in chain.units
+                f = activations[j]
+                f isa Derivative && (activations[j] = Derivative(f.of, f.order, e))
+                length(chain.units) == 1 && (activations[j] = Tail(chain.activation, e))
+            end
+        end
+        (l.width, l.activation isa PerUnit ? Tuple(activations) : l.activation, l.bias)
+    end)
+end
+
+"""
+    next_coefficients(net, q) -> K
+
+At a minimum q of a limit net of pairs and tails the lowest loss at the distances ε is L₀ + Σ hₘ εₘ² + Σ Kₘₙ εₘ² εₙ² + …, with
+‖Δ‖ = 1 for each pair and the bias of each tail fixed. K is ½ ∂²L/∂τₘ∂τₙ − ½ Gₘᵀ H⁻¹ Gₙ with τ = ε², the changes Gₘ of the
+gradient with τₘ, and the Hessian H of the limit, both in the complement of these scales. Derivatives by τ are
+differences in BigFloat, of so small a step that they are exact in Float64.
+"""
+function next_coefficients(net::Net, q::AbstractVector)
+    any(c -> length(c.units) == 3, channels_of(net.layers)) &&
+        throw(ArgumentError("the next coefficients are known for pairs and tails, not for triples"))
+    n, ε = count_chains(net.layers), 2.0^-40
+    return setprecision(BigFloat, 768) do
+        x, big_net, τ = BigFloat.(q), with_number_type(BigFloat, net), big(ε)^2
+        chart(distances) = at_distances(big_net, distances)
+        unit(m, e) = Float64[k == m ? e : 0 for k in 1:n]
+        L0, g0 = loss(big_net, x), gradient(big_net, x)
+        L = [loss(chart(unit(m, ε)), x) for m in 1:n]
+        G = [(gradient(chart(unit(m, ε)), x) - g0) / τ for m in 1:n]
+        K, B = zeros(n, n), nullspace(fixed_scales(net.layers, Vector{Float64}(q)))
+        H = B' * Float64.(hessian(big_net, x)) * B
+        for m in 1:n, k in m:n
+            bend = m == k ? (loss(chart(unit(m, 2ε)), x) - 4 * L[m] + 3 * L0) / 12τ^2 :
+                (loss(chart(unit(m, ε) + unit(k, ε)), x) - L[m] - L[k] + L0) / 2τ^2
+            K[m, k] = K[k, m] = Float64(bend) - dot(B' * Float64.(G[m]), H \ (B' * Float64.(G[k]))) / 2
+        end
+        K
+    end
+end
+
+"A row for each direction in which parameters do not change: the length of Δ, the bias of a tail."
+function fixed_scales(layers::Vector{Layer}, q::Vector{Float64})
+    rows = Vector{Float64}[]
+    for layer in layers, chain in approaches(layer)
+        row, into = zeros(length(q)), incoming(layer, last(chain.units))
+        length(chain.units) == 1 ? (row[last(into)] = 1) : (row[into] = q[into])
+        push!(rows, row)
+    end
+    return permutedims(reduce(hcat, rows))
+end
+
+"""
+    original_metric(net) -> tauinv
+
+The inverse time constants with which the flow of a limit net at distances ε > 0 is that of the ordinary net: in
+(w, Δ, c, a) the squared length of a step is 2‖dw‖² + 2ε²‖dΔ‖² + (‖dc‖² + ‖da‖²/ε²)/2.
+"""
+function original_metric(net::Net)
+    τ = ones(n_params(net))
+    for (l, layer) in enumerate(net.layers), chain in approaches(layer)
+        length(chain.units) == 2 && chain.ε > 0 ||
+            throw(ArgumentError("the metric of the ordinary net is diagonal for pairs at a distance above zero"))
+        i, j = chain.units
+        τ[incoming(layer, i)] /= 2
+        τ[incoming(layer, j)] /= 2 * chain.ε^2
+        τ[outgoing(net.layers[l+1], i)] *= 2
+        τ[outgoing(net.layers[l+1], j)] *= 2 * chain.ε^2
+    end
+    return τ
+end

@@ -1,0 +1,128 @@
+"""What a minimisation found that goes on at infinity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..network.net import Net
+from ..network.params import Params
+
+__all__ = ["Channel", "MinimumAtInfinity"]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Hidden units on their way to infinity.
+
+    Two or three units merge while their outgoing weights diverge, or a single one acts by its exponential tail.
+
+    Attributes
+    ----------
+    layer : int
+        Hidden layer, counted from 0.
+    units : tuple of int
+    cosine : float
+        Of the incoming weights, with biases, of the two units, up to the sign for odd ones; the smallest of three.
+    distance : float
+        Of these weights, relative to their length; of a tail the largest slope on the samples.
+    growth : float
+        How many times larger the outgoing weights are than what remains of them, their sum; of a tail how many times
+        smaller its variation is than its size.
+    eps : float
+        How far the units are from the limit, half of their distance; for a tail eps² is the exponential of its bias.
+    incoming, outgoing : arrays (len(units), fan_in + bias) and (len(units), n_next)
+        The limit's parameters: w, Δ and for triples the curvature; c, a and for triples the factor of it.
+    """
+
+    layer: int
+    units: tuple[int, ...]
+    cosine: float
+    distance: float
+    growth: float
+    eps: float
+    incoming: np.ndarray
+    outgoing: np.ndarray
+
+    def __str__(self) -> str:
+        names = " and ".join(map(str, self.units)) if len(self.units) < 3 else "{}, {} and {}".format(*self.units)
+        does = {1: "acts by its exponential tail", 2: "merge into a derivative", 3: "merge into second derivatives"}
+        noun = "unit" if len(self.units) == 1 else "units"
+        return f"{noun} {names} of layer {self.layer} {does[len(self.units)]}, eps={self.eps:.2g}"
+
+
+@dataclass(frozen=True, repr=False)
+class MinimumAtInfinity:
+    """What ``minimize(..., at_infinity=True)`` found.
+
+    Attributes
+    ----------
+    kind : "minimum", "minimum at infinity" or "open"
+        A finite minimum; one of the limit of ``channels``, to which they lead down; or neither, for the ``reason``.
+    x : array (n_params,)
+        A finite minimum; else the point of the ordinary net that was reached before the limit was taken.
+    loss, gnorm : float
+        At a minimum at infinity the limit's loss L₀ and ‖∇L₀‖_∞.
+    limit : Net or None
+        The limit of the net, for a minimum at infinity.
+    q : array (n_params,)
+        Its minimum. For separable classes there is no limit, and this is the direction, of unit length, in which the
+        parameters grow: that of the largest margin for a net of one layer.
+    channels : list of Channel
+    coefficients : array (len(channels),)
+        h of L = L₀ + Σ h ε² + …; the parameters at the distances ε are ``limit.from_limit(q, eps)``.
+    iterations : int
+    stopped_by : str
+    reason : str
+    total_time : float
+    """
+
+    kind: str
+    x: np.ndarray
+    loss: float
+    gnorm: float
+    limit: Net | None
+    q: np.ndarray
+    channels: list[Channel]
+    coefficients: np.ndarray
+    iterations: int
+    stopped_by: str
+    reason: str
+    total_time: float
+
+    @property
+    def attracts(self) -> bool:
+        """Whether the loss falls towards the limit: h > 0 in every channel, or classes that are separable."""
+        return self.kind == "minimum at infinity" and bool((self.coefficients > 0).all())
+
+    def point(self, eps: Any) -> Params:
+        """Parameters of the ordinary net in the channel, at the distance ``eps`` or at one for each channel."""
+        if self.limit is None:
+            raise InputError(f"this is {self.kind}: there is no channel")
+        return self.limit.from_limit(self.q, eps)
+
+    def next_coefficients(self) -> np.ndarray:
+        """K of L = L₀ + Σ h ε² + Σ Kᵢⱼ εᵢ² εⱼ² + …, the lowest loss at the distances ε, for pairs and tails.
+
+        ‖Δ‖ = 1 for each pair, and the bias of each tail is fixed; what else there is takes the lowest loss.
+
+        Returns
+        -------
+        array (len(channels), len(channels))
+        """
+        if self.limit is None:
+            raise InputError(f"this is {self.kind}: there is no channel")
+        net = self.limit
+        bridge = net._core.bridge
+        return bridge.tool(net._core.handle, "next_coefficients", {}, [self.q], lambda k: bridge.field(k, "").copy())
+
+    def __repr__(self) -> str:
+        h = ", h=" + ", ".join(f"{h:.4g}" for h in self.coefficients) if self.channels else ""
+        return f"MinimumAtInfinity({self.kind}: loss={self.loss:.10g}, gnorm={self.gnorm:.2g}{h})"
+
+    def __str__(self) -> str:
+        lines = [repr(self), *(f"  {channel}" for channel in self.channels)]
+        return "\n".join([*lines, f"  {self.reason}"] if self.reason else lines)
