@@ -143,6 +143,6 @@ export cosine_similarity, match_neurons, compare_neurons, cluster_neurons, merge
     binomial_interval, recorded_eigenvalues, recorded_unit_norms, distinct_minima, spectrum_along, escape_saddle, saddle_passages
 export saddle_line, follow
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
-export Constraint, Constrained
+export Constraint, ConstrainedNet
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

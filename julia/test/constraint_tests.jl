@@ -22,7 +22,7 @@ const CONSTRAINTS = ["frozen" => Constraint(START; freeze=[2, 10, 17]),
 
 @testset "constraints" begin
     @testset "derivatives, $name" for (name, C) in CONSTRAINTS
-        r, z = Constrained(NET, C), normal(4, n_coordinates(C))
+        r, z = ConstrainedNet(NET, C), normal(4, n_coordinates(C))
         B, v, big_net = big.(Matrix(C)), normal(5, n_coordinates(C)), make(T=BigFloat)
         value(z) = loss(big_net, B * z + big.(C.c))
         h = big(10.0)^-20
@@ -57,7 +57,7 @@ const CONSTRAINTS = ["frozen" => Constraint(START; freeze=[2, 10, 17]),
         allocated(f, args...) = (f(args...); @allocated f(args...))
         for net in (NET, InfiniteNet(TeacherNet(layers=LAYERS, params=START, n_features=2), LAYERS))
             C = Dict(CONSTRAINTS)["both"]
-            r, z = Constrained(net, C), coordinates(C, START)
+            r, z = ConstrainedNet(net, C), coordinates(C, START)
             g, H = zero(z), zeros(length(z), length(z))
             @test allocated(gradient!, g, r, z) == allocated(gradient!, zero(START), net, START)
             @test allocated(hvp!, g, r, z, z) == allocated(hvp!, zero(START), net, START, START)
@@ -190,5 +190,5 @@ end
     m = minimize(net, θ; constraint=C)
     @test m.x ≈ [1, 0, 0, 1, 1, 1] atol = 1e-7
     B, z = Matrix(C), coordinates(C, θ)
-    @test hessian(Constrained(net, C), z) ≈ B' * hessian(net, θ) * B
+    @test hessian(ConstrainedNet(net, C), z) ≈ B' * hessian(net, θ) * B
 end

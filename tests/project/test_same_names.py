@@ -24,12 +24,19 @@ PYTHON_ALONE = {
     "what holds answers; Julia's types are documented by the functions that return them": {
         "Classification", "DenseSolution", "DistinctMinima", "Explanation", "IntermediateResult", "NeuronMatching",
         "Params", "Polished", "SaddlePassage", "SubspaceGrid", "TrainResult", "Trajectory", "TrajectoryDistance",
+        "Branch", "Catalogue", "Departure", "Followed", "Likeness", "NeuronClusters", "NeuronPair", "NeuronsAlong",
+        "SaddleLine", "SpecialPoint", "SubspacePoints",
     },
     "files, processes and the start of Julia": {
         "ACTIVATIONS", "Checkpoint", "Run", "Sweep", "init", "load", "resume", "runtime_info", "sweep", "__version__",
+        "read_peer", "write_peer",
     },
     "the abstract type of the discrete methods": {"DiscreteMethod"},
     "MLPGF.align, a name too short to export": {"align"},
+    "what to record; Julia has observables by name": {
+        "Eigenvalues", "ParameterNorm", "Projections", "Recording", "UnitCosines", "UnitNorms",
+    },
+    "made of what both have": {"minima_catalogue", "neuron_groups", "neuron_pairs", "subspace_points"},
 }  # fmt: skip
 
 #: Exported functions of Julia, and what they are of Python's Net.
@@ -47,7 +54,7 @@ JULIA_ALONE = {
     "options as structs; in Python they are keywords": {"FlowOptions", "MinimizeOptions"},
     "methods as objects; in Python names": {
         "Newton", "NewtonTrustRegion", "LevenbergMarquardt", "NewtonKrylov", "BFGS", "LBFGS", "Tsit5", "RK4", "Rodas5P",
-        "TRBDF2", "QNDF", "Exprb53s3", "Auto",
+        "TRBDF2", "QNDF", "Exprb53s3", "Auto", "AutoMinimizer", "NewtonLBFGS", "VariableProjection",
     },
     "activations as functions; in Python names": {
         "softplus", "relu", "sigmoid", "sigmoid2", "normal_cdf", "gelu", "silu", "selu", "square", "cube", "softmax",
@@ -55,6 +62,9 @@ JULIA_ALONE = {
     },
     "the callback of every step; Python has callback=": {"Monitor"},
     "for packages that speak CommonSolve's language": {"GradientFlowProblem"},
+    "constraints as objects; in Python keywords": {"Constraint"},
+    "observables; in Python objects for observables=": {"recorded_eigenvalues", "recorded_unit_norms"},
+    "what catalogues are made of": {"binomial_interval"},
     "parts of infinite nets": {"gauss_hermite", "bivariate_normal_cdf", "owens_t"},
 }  # fmt: skip
 
@@ -118,6 +128,7 @@ def test_names(julia: dict) -> None:
 #: Keywords of the solvers that only Python has: what a monitor, a file or a method's object is in Julia.
 PYTHONS_OWN = {
     "callback", "verbosity", "progress_interval", "checkpoint", "checkpoint_interval", "learning_rate", "schedule",
+    "freeze", "tie",
 }  # fmt: skip
 
 
@@ -150,20 +161,34 @@ def same(ours: object, theirs: str) -> bool:
 
 #: Keywords that one language alone has, and defaults that differ: positions count from 0 in Python and from 1 in Julia.
 PYTHONS_KEYWORDS = {
-    "TeacherNet": {"dtype"},  # T in Julia
+    "TeacherNet": {"dtype", "params", "seed", "n_features"},  # T in Julia, the others positional or of random_params
+    "classify": {"freeze", "tie"},  # ways to write a constraint
+    "ConstrainedNet": {"p", "freeze", "tie", "constraint"},  # a Constraint in Julia, positional
+    "cluster_neurons": {"tolerance", "by"},  # distances in Julia, of any kind
+    "compare_neurons": {"teacher", "q"},  # positional in Julia
+    "follow": {"verbosity", "bounds"},
+    "saddle_line": {"gamma"},  # γ in Julia
     "match_neurons": {"q"},  # positional in Julia
-    "polish": {"verbosity", "progress_interval"},
+    "polish": {"verbosity", "progress_interval", "freeze", "tie"},
     # start is positional in Julia, and options of minimize are passed on.
     "subspace_minloss": {"start", *MINIMIZE},
     "subspace_grid": set(MINIMIZE),
 }
 JULIAS_KEYWORDS = {
     "TeacherNet": {"T"},
+    "cluster_neurons": {"distances"},
+    "follow": {"range", "monitor"},
+    "saddle_line": {"γ"},
     "polish": {"monitor"},
     "subspace_minloss": {"monitor"},
     "subspace_grid": {"monitor"},
 }
-OTHER_DEFAULTS = {("polish", "maxtime"): (120, "Inf"), ("spectrum_along", "k"): (None, "n_params(net)")}
+OTHER_DEFAULTS = {
+    ("polish", "maxtime"): (120, "Inf"),
+    ("follow", "maxtime"): (60, "Inf"),
+    ("spectrum_along", "k"): (None, "n_params(net)"),
+    ("split_neuron", "j"): (None, "(net.layers[layer]).width + 1"),
+}
 FIRST_LAYER = (0, "1")
 
 

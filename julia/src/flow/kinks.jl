@@ -115,7 +115,7 @@ widest(layers) = maximum(l -> max(l.width, l.fan_in), layers)
 
 Kinks(::AbstractNet) = nothing
 Kinks(net::Net) = Kinks(net, net)
-Kinks(net::Constrained) = innermost(net) isa Net ? Kinks(innermost(net), net) : nothing
+Kinks(net::ConstrainedNet) = innermost(net) isa Net ? Kinks(innermost(net), net) : nothing
 
 function Kinks(net::Net{T}, whole::AbstractNet{T}) where {T}
     found = Tuple{Int,Int,Int,T,T}[]

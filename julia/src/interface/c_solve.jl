@@ -145,7 +145,7 @@ end
 
 "Loss and gradient norm without the regularisers at a point of that loss and gradient norm."
 data_part(net, x, constraint::Constraint, loss, gnorm) =
-    data_part(Constrained(net, constraint), coordinates(constraint, x), nothing, loss, gnorm)
+    data_part(ConstrainedNet(net, constraint), coordinates(constraint, x), nothing, loss, gnorm)
 data_part(net, x, ::Nothing, loss, gnorm) = unregularised(net) ? (loss, gnorm) : data_terms(net, x)
 
 """
@@ -171,7 +171,7 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     flows, minimizes = what != "minimize", what != "flow"
     alg = flows ? border_method(options, f) : nothing
     solver = minimizes ? border_solver(options) : nothing
-    subject = C === nothing ? net : Constrained(net, C)
+    subject = C === nothing ? net : ConstrainedNet(net, C)
     compile_time = (flows ? warm_up(subject, alg, haskey(options, "batchsize")) : 0.0) +
                    (minimizes ? warm_up(subject, solver, false) : 0.0)
     monitor = foreign_monitor(report, get(options, "everystep", false))
@@ -225,7 +225,7 @@ function warm_up(net::AbstractNet{T}, @nospecialize(method), batches::Bool) wher
     inner isa Net || return 0.0
     kind = method isa UpdateRule ? method.f : method isa DiscreteMethod ? typeof(method) : method
     # Types themselves take 25 µs to hash.
-    key = hash((batches, net isa Constrained), objectid(T) ⊻ objectid(kind) ⊻ objectid(typeof(inner.objective)))
+    key = hash((batches, net isa ConstrainedNet), objectid(T) ⊻ objectid(kind) ⊻ objectid(typeof(inner.objective)))
     for l in inner.layers, c in l.columns
         key = hash(objectid(typeof(c.activation)), key)
     end
@@ -253,9 +253,9 @@ first_call(tiny, method::UpdateRule, batches) =
          maxiterations=2, maxtime=10)
 
 "A net of the same activations and loss, as small as can be."
-function miniature(net::Constrained)
+function miniature(net::ConstrainedNet)
     inner = miniature(innermost(net))
-    return Constrained(inner, unconstrained(eltype(net.θ), n_params(inner)))
+    return ConstrainedNet(inner, unconstrained(eltype(net.θ), n_params(inner)))
 end
 function miniature(net::Net{T}) where {T}
     nll = net.objective isa NegativeLogLikelihood

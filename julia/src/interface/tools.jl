@@ -59,7 +59,7 @@ end
 "A net, or only its layers where a question is about nothing else."
 layers_of(net::Net, options) = net.layers
 layers_of(net::InfiniteNet, options) = net.student.layers
-layers_of(net::Constrained, options) =
+layers_of(net::ConstrainedNet, options) =
     throw(ArgumentError("this is about all parameters of a network: give the net itself, without its constraint"))
 layers_of(::Nothing, options) = tool_layers(options, "layers", "n_features")
 tool_layers(options, name, features) = build_layers(parse_layers(options[name]), Int(options[features]))
@@ -79,7 +79,7 @@ const TOOLS = Dict{String,Function}(
     "hessian_blocks" => (net, o, a) -> hessian_blocks(net, finite(numbers(net, a[1]))),
     "tangent_kernel" => (net, o, a) -> tangent_kernel(net, finite(numbers(net, a[1]))),
     "data_terms" => (net, o, a) -> data_terms(net, finite(numbers(net, a[1]))),
-    "constrain" => (net, o, a) -> Constrained(net, border_constraint(o["constraint"], finite(numbers(net, a[1])))),
+    "constrain" => (net, o, a) -> ConstrainedNet(net, border_constraint(o["constraint"], finite(numbers(net, a[1])))),
     "nearest" => (net, o, a) -> begin
         C = border_constraint(o["constraint"], finite(numbers(net, a[1])))
         embed(C, coordinates(C, numbers(net, a[1])))

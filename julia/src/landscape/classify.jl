@@ -95,7 +95,7 @@ function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=no
         throw(DimensionMismatch("θ has $(length(θ)) entries, the net has $(n_params(net)) parameters"))
     if constraint !== nothing
         C = Constraint{T}(constraint)
-        return lifted(classify(Constrained(net, C), obeying(C, θ); gradient_tolerance=gradient_tolerance), C)
+        return lifted(classify(ConstrainedNet(net, C), obeying(C, θ); gradient_tolerance=gradient_tolerance), C)
     end
     T <: Union{Float32,Float64} || throw(ArgumentError("classify works in Float32 and Float64, not in $T"))
     θ = Vector{T}(θ)

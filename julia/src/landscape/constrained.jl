@@ -1,7 +1,7 @@
 # What kind of point a constrained net is at: reasons in the parameters, as far as the constraint lets them move.
 
 "The direction in coordinates that moves the parameters along `e`, or nothing where the constraint does not allow that."
-function coordinate_direction(r::Constrained, e::Vector)
+function coordinate_direction(r::ConstrainedNet, e::Vector)
     C = Constraint{Float64}(r.constraint)
     v = Vector{Float64}(e)
     d = solve_coordinates(C, v)
@@ -9,7 +9,7 @@ function coordinate_direction(r::Constrained, e::Vector)
 end
 
 "Those of the `reasons` that coordinates can move along."
-function reachable(r::Constrained, reasons::Vector{Invariance})
+function reachable(r::ConstrainedNet, reasons::Vector{Invariance})
     found = Invariance[]
     for reason in reasons
         directions = filter(!isnothing, [coordinate_direction(r, e) for e in reason.directions])
@@ -18,24 +18,24 @@ function reachable(r::Constrained, reasons::Vector{Invariance})
     return found
 end
 
-invariances(r::Constrained, z) = reachable(r, invariances(r.net, copy(embed!(r, z))))
+invariances(r::ConstrainedNet, z) = reachable(r, invariances(r.net, copy(embed!(r, z))))
 
-function roads_to_infinity(r::Constrained, z, N::Matrix{Float64})
+function roads_to_infinity(r::ConstrainedNet, z, N::Matrix{Float64})
     null = Matrix(qr(Matrix(Constraint{Float64}(r.constraint)) * N).Q)
     return reachable(r, roads_to_infinity(r.net, copy(embed!(r, z)), null))
 end
 
-accuracy(r::Constrained) = accuracy(r.net)
-loss_scale(r::Constrained, z) = loss_scale(r.net, copy(embed!(r, z)))
-interpolated_equations(r::Constrained, z) = interpolated_equations(r.net, copy(embed!(r, z)))
-length_of_layers(r::Constrained) = length_of_layers(r.net)
-unregularised(r::Constrained) = unregularised(r.net)
+accuracy(r::ConstrainedNet) = accuracy(r.net)
+loss_scale(r::ConstrainedNet, z) = loss_scale(r.net, copy(embed!(r, z)))
+interpolated_equations(r::ConstrainedNet, z) = interpolated_equations(r.net, copy(embed!(r, z)))
+length_of_layers(r::ConstrainedNet) = length_of_layers(r.net)
+unregularised(r::ConstrainedNet) = unregularised(r.net)
 
-function separates(r::Constrained, z)
+function separates(r::ConstrainedNet, z)
     θ = copy(embed!(r, z))
     return separates(r.net, θ) && coordinate_direction(r, output_direction(r.net, θ)) !== nothing
 end
-function output_direction(r::Constrained{T}, z) where {T}
+function output_direction(r::ConstrainedNet{T}, z) where {T}
     d = coordinate_direction(r, output_direction(r.net, copy(embed!(r, z))))
     return Vector{T}(d / norm(d))
 end
@@ -48,8 +48,8 @@ function lifted(c::Classification{T}, C::Constraint{T}) where {T}
                              c.unexplained, direction)
 end
 
-with_number_type(::Type{S}, r::Constrained) where {S<:AbstractFloat} =
-    Constrained(with_number_type(S, r.net), Constraint{S}(r.constraint))
+with_number_type(::Type{S}, r::ConstrainedNet) where {S<:AbstractFloat} =
+    ConstrainedNet(with_number_type(S, r.net), Constraint{S}(r.constraint))
 
 lifted(r::PolishResult, C::Constraint) =
     PolishResult(embed(Constraint{BigFloat}(C), r.x), r.loss, r.gnorm, r.iterations, r.converged, r.stopped_by,

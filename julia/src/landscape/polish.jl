@@ -43,7 +43,7 @@ Numerical Algorithms, 2002, ch. 12) and degenerate points are polished too. Wher
 for that but not indefinite, [`minimize`](@ref) goes on in BigFloat, Hessian included, which is slow. The data are
 taken as the exact numbers they are in the net's own type.
 """
-function polish(net::Union{Net,Constrained}, θ::AbstractVector; digits::Real=50, maxiterations::Real=200,
+function polish(net::Union{Net,ConstrainedNet}, θ::AbstractVector; digits::Real=50, maxiterations::Real=200,
                 maxtime::Real=Inf, monitor::Monitor=Monitor(), constraint=nothing)
     length(θ) == n_params(net) ||
         throw(DimensionMismatch("θ has $(length(θ)) entries, the net has $(n_params(net)) parameters"))

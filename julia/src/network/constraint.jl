@@ -5,7 +5,7 @@
     Constraint(B, c)
 
 All points θ = B z + c: P parameters that n ≤ P coordinates z drive. `flow`, `minimize`, `train`, `classify` and `polish`
-take it as `constraint`; [`Constrained`](@ref) is the loss as a function of z, with the gradient Bᵀg and the Hessian
+take it as `constraint`; [`ConstrainedNet`](@ref) is the loss as a function of z, with the gradient Bᵀg and the Hessian
 BᵀHB.
 
 `freeze`: indices of parameters that keep the values they have in `θ`. `tie`: groups of indices of parameters that are

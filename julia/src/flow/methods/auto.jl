@@ -36,7 +36,7 @@ const DENSE_LIMIT = 500
 # What counts of a net's data for the choice: nothing where a loss is no mean over samples.
 sample_count(::AbstractNet) = 0
 sample_count(net::Net) = n_samples(net)
-sample_count(net::Constrained) = sample_count(net.net)
+sample_count(net::ConstrainedNet) = sample_count(net.net)
 
 "How many steps stability must have held down: more where the stiff method costs more."
 switch_after(n::Int) = 15 + min(n, 1000) ÷ 20

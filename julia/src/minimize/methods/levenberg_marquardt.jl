@@ -23,7 +23,7 @@ gauss_newton!(G, net::AbstractNet, x) =
                         "NewtonTrustRegion instead."))
 add_penalty!(G, net::AbstractNet, x) = G
 add_penalty!(G, net::Net, x) = add_penalty_hessian!(G, net.regulariser, x)
-function add_penalty!(G::Matrix{T}, net::Constrained{T}, x) where {T}
+function add_penalty!(G::Matrix{T}, net::ConstrainedNet{T}, x) where {T}
     penalty = mirror!(add_penalty!(fill!(whole_matrix!(net), zero(T)), net.net, embed!(net, x)))
     return add_congruence!(G, net.constraint, penalty, net.v)
 end
