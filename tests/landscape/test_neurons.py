@@ -140,7 +140,7 @@ def test_clusters_are_those_of_scipy(net, by):
 
 
 def test_units_that_many_wide_students_share_are_the_teachers():
-    """Expand-and-Cluster, in small: students of twice the width, their common units, one net of these."""
+    """Expand-and-Cluster, in small: what students wider than their teacher have in common, whatever is left silent."""
     rng = np.random.default_rng(5)
     X = rng.normal(size=(400, 2))
     layers = [(2, "tanh", True), (1, "identity", False)]
@@ -149,7 +149,7 @@ def test_units_that_many_wide_students_share_are_the_teachers():
     runs = [mg.train(net, net.random_params(seed), maxT=100, maxiterations_optim=300) for seed in range(5)]
     fits = [run for run in runs if run.loss < 1e-20]
     assert len(fits) >= 3
-    found = mg.cluster_neurons(net, fits, 0.05)
+    found = mg.cluster_neurons(net, fits, 1e-4)  # a silent unit points anywhere
     units = mg.cosine_similarity(found.centre[found.common(0.9)], rows(teacher.params))
     np.testing.assert_allclose(np.abs(units).max(0), 1, atol=1e-6)
 
