@@ -138,3 +138,14 @@ end
         end
     end
 end
+
+@testset "users' activations with rational and irrational numbers, $T" for T in (Float64, Float32)
+    at(f, x) = MLPGF.derivatives(MLPGF.Custom(f, MLPGF.Jets()), T(x))
+    close(a, b) = all(isa.(a, T)) && all(abs.(a .- b) .<= 8 * eps(T) .* abs.(b))
+    e = exp(T(0.7))
+    @test close(at(x -> ℯ^x, 0.7), (e, e, e))
+    @test close(at(x -> x^(3//2), 0.49), (0.343, 1.05, 0.75 / 0.7))
+    @test at(x -> x < π ? x^2 : x, 1) === T.((1, 2, 2)) && at(x -> x < π ? x^2 : x, 4) === T.((4, 1, 0))
+    @test at(x -> π <= x ? x : 3x, 4) === T.((4, 1, 0)) && at(x -> x == π ? x : 3x, 4) === T.((12, 3, 0))
+    @test at(x -> isless(x, 2.0) ? x : 3x, 1) === T.((1, 1, 0)) && at(x -> isless(2.0, x) ? x : 3x, 1) === T.((3, 3, 0))
+end

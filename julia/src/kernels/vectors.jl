@@ -53,9 +53,9 @@ end
     text = "%r = $code <$W x $(llvm_type(T))> %0, %1\nret <$W x $(llvm_type(T))> %r"
     return :(Base.@_inline_meta; Vec{W,T}(Base.llvmcall($text, $D, Tuple{$D,$D}, x.data, y.data)))
 end
-@generated function intrinsic(::Val{name}, xs::Vec{W,T}...) where {name,W,T}
+@generated function intrinsic(::Val{name}, x::Vec{W,T}, more::Vec{W,T}...) where {name,W,T}
     D = NTuple{W,VecElement{T}}
-    types, arguments = Expr(:tuple, (D for _ in xs)...), [:(xs[$i].data) for i in 1:length(xs)]
+    types, arguments = Expr(:tuple, D, (D for _ in more)...), [:(x.data); [:(more[$i].data) for i in 1:length(more)]]
     return :(Base.@_inline_meta;
              Vec{W,T}(ccall($("llvm.$name.v$W$(llvm_suffix(T))"), llvmcall, $D, $types, $(arguments...))))
 end

@@ -38,8 +38,10 @@ Base.one(x::Jet) = one(typeof(x))
 @inline Base.:^(x::Jet, n::Integer) = n == 0 ? one(x) : chain(x, x.value^n, n * x.value^(n - 1), n * (n - 1) * x.value^(n - 2))
 @inline Base.literal_pow(::typeof(^), x::Jet, ::Val{n}) where {n} = x^n
 @inline Base.:^(x::Jet, y::Real) = chain(x, x.value^y, y * x.value^(y - 1), y * (y - 1) * x.value^(y - 2))
+@inline Base.:^(x::Jet, y::Rational) = x^oftype(x.value, y)
 @inline Base.:^(x::Jet, y::Jet) = exp(y * log(x))
 @inline Base.:^(x::Real, y::Jet) = exp(y * log(x))
+@inline Base.:^(::Irrational{:ℯ}, y::Jet) = exp(y)
 
 @inline Base.exp(x::Jet) = (e = fast_exp(x.value); chain(x, e, e, e))
 @inline Base.expm1(x::Jet) = (e = fast_exp(x.value); chain(x, expm1(x.value), e, e))
@@ -75,12 +77,12 @@ end
 @inline Base.abs(x::Jet) = ifelse(x.value < 0, -x, x)
 @inline Base.sign(x::Jet) = Jet(sign(x.value))
 
-# Kinks: the derivative of the branch taken.
+# Kinks: the derivative of the branch taken. Base has methods of its own for floats and irrational numbers.
 for op in (:<, :<=, :isless, :(==))
-    @eval begin
-        @inline Base.$op(x::Jet{T}, y::Jet{T}) where {T} = $op(x.value, y.value)
-        @inline Base.$op(x::Jet, y::Real) = $op(x.value, y)
-        @inline Base.$op(x::Real, y::Jet) = $op(x, y.value)
+    @eval @inline Base.$op(x::Jet, y::Jet) = $op(x.value, y.value)
+    for S in (:Real, :AbstractFloat, :AbstractIrrational)
+        @eval @inline Base.$op(x::Jet, y::$S) = $op(x.value, y)
+        @eval @inline Base.$op(x::$S, y::Jet) = $op(x, y.value)
     end
 end
 @inline Base.max(x::Jet{T}, y::Jet{T}) where {T} = ifelse(x.value < y.value, y, x)
