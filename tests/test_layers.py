@@ -75,7 +75,7 @@ def test_the_face_lists_what_is_there() -> None:
 
 JULIA_ROOMS = (
     "kernels", "network", "derivatives", "linear_algebra", "flow", "discrete", "minimize", "solve", "infinite",
-    "landscape", "interface",
+    "landscape", "proof", "interface",
 )  # fmt: skip
 
 
