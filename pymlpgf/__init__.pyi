@@ -37,6 +37,8 @@ from .network.activations import ACTIVATIONS as ACTIVATIONS, Poly as Poly
 from .network.infinite import InfiniteNet as InfiniteNet, gauss_hermite_net as gauss_hermite_net
 from .network.net import Net as Net, TeacherNet as TeacherNet
 from .network.params import Params as Params
+from .proof.certificate import Certificate as Certificate, Gauge as Gauge
+from .proof.certify import certify as certify
 from .results.checkpoint import Checkpoint as Checkpoint
 from .results.load import load as load
 from .results.result import DenseSolution as DenseSolution, TrainResult as TrainResult, Trajectory as Trajectory

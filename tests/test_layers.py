@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (
-    "version", "errors", "facts", "files", "validate", "runtime", "network", "results", "solve", "landscape", "sweeps",
-    "sklearn", "torch", "plot", "commands", "__main__",
+    "version", "errors", "facts", "files", "validate", "runtime", "network", "results", "solve", "landscape", "proof",
+    "sweeps", "sklearn", "torch", "plot", "commands", "__main__",
 )  # fmt: skip
 RUNTIME = (
     "report", "lock", "answers", "children", "settings", "manifest", "julia", "cpu", "environment", "debian", "image",

@@ -51,8 +51,8 @@ end
 
 @testset "elementary functions" begin
     rng = MersenneTwister(2)
-    known = ((exp, exp), (expm1, expm1), (sinh, sinh), (cosh, cosh), (tanh, tanh), (atan, atan), (asinh, asinh), (sin, sin),
-             (cos, cos), (x -> log(abs(x)), x -> log(abs(x))), (x -> log1p(abs(x)), x -> log1p(abs(x))),
+    known = ((exp, exp), (expm1, expm1), (sinh, sinh), (cosh, cosh), (tanh, tanh), (atan, atan), (asinh, asinh),
+             (sin, sin), (cos, cos), (x -> log(abs(x)), x -> log(abs(x))), (x -> log1p(abs(x)), x -> log1p(abs(x))),
              (M.erf, x -> M.mpfr(:erf, x)), (M.erfc, x -> M.mpfr(:erfc, x)))
     failures = 0
     for a in numbers(rng, 4000), (f, g) in known, T in (Float64, BigFloat)

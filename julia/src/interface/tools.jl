@@ -37,6 +37,19 @@ function answer(q::Polishing, x0, options, monitor)
             stopped_by=r.stopped_by, time_run=r.time_run)
 end
 
+struct Certification{T} <: Question{T}
+    net::AbstractNet{T}
+    x::Vector{Float64}
+    precision::Int
+    polish::Bool
+    within::Union{Nothing,Float64}
+end
+function answer(q::Certification, x0, options, monitor)
+    c = certify(q.net, q.x; precision=q.precision, polish=q.polish, within=q.within,
+                maxtime=Float64(options["maxtime_optim"]), monitor=monitor)
+    return (proved=c, gauges=to_json(c.gauges), time_run=elapsed(monitor))
+end
+
 "`n` significant decimal digits and two spare ones."
 decimal(x::BigFloat, n::Int) = setprecision(BigFloat, ceil(Int, (n + 2) * log2(10))) do
     string(BigFloat(x))
@@ -90,6 +103,8 @@ const TOOLS = Dict{String,Function}(
     "on_subspace" => (net, o, a) -> OnSubspace(net, subspace_of(net, a), numbers(net, a[3])),
     "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
     "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"])),
+    "certification" => (net, o, a) ->
+        Certification(net, a[1], Int(o["precision"]), o["polish"], get(o, "within", nothing)),
     "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),
     "escape" => (net, o, a) -> escape_saddle(net, numbers(net, a[1]); sign=o["sign"]),
     "passages" => (net, o, a) -> saddle_passages(net,

@@ -60,25 +60,29 @@ struct Unproved <: Exception
 end
 
 """
-    certify(net, θ; precision = 128, polish = true, monitor = Monitor()) -> Certificate
+    certify(net, θ; precision = 128, polish = true, within = nothing, maxtime = Inf, monitor = Monitor())
+        -> Certificate
 
 Prove that the loss of `net` has a critical point near θ, that it is the only one in a box, and what its index is. The
 loss is meant as the real function of real parameters, the data as the exact numbers that they are.
 
-With x̄ near θ (after some of Newton's steps; θ itself without `polish`), A ≈ ∇²L(x̄)⁻¹, Y ≥ ‖A ∇L(x̄)‖_∞ and Z(R) ≥ ‖I − A ∇²L(x)‖_∞ for all x with
-‖x − x̄‖_∞ ≤ R, the map x ↦ x − A ∇L(x) takes this box to itself and contracts if Y + Z R ≤ R and Z < 1: it has one fixed
-point there, which as A is regular is a zero of ∇L (R. Krawczyk, Computing 4, 1969; S. M. Rump, *Verification methods*,
-Acta Numerica 19, 2010). The gradient is evaluated in intervals of BigFloat of `precision` bits, the Hessian in intervals
-of Float64 by the package's own formulas, with BLAS for products of matrices, whose rounding is bounded beforehand. Every
-quantity rounds outwards.
+With x̄ near θ (after some of Newton's steps; θ itself without `polish`), A ≈ ∇²L(x̄)⁻¹, Y ≥ ‖A ∇L(x̄)‖_∞ and
+Z(R) ≥ ‖I − A ∇²L(x)‖_∞ for all x with ‖x − x̄‖_∞ ≤ R, the map x ↦ x − A ∇L(x) takes this box to itself and contracts if
+Y + Z R ≤ R and Z < 1: it has one fixed point there, which as A is regular is the one zero of ∇L (R. Krawczyk,
+Computing 4, 1969; S. M. Rump, *Verification methods*, Acta Numerica 19, 2010). The gradient is evaluated in intervals
+of BigFloat of `precision` bits, the Hessian in intervals of Float64, by the package's own formulas and with BLAS for
+products of matrices, whose rounding is bounded beforehand. Every quantity rounds outwards. `within`: the uniqueness
+radius that is to be proved; by default the largest that is found in a few attempts.
 """
 function certify(net::AbstractNet, θ::AbstractVector; precision::Integer=128, polish::Bool=true,
-                 monitor::Monitor=Monitor())
+                 within=nothing, maxtime::Real=Inf, monitor::Monitor=Monitor())
     length(θ) == n_params(net) ||
         throw(DimensionMismatch("θ has $(length(θ)) entries, the net has $(n_params(net)) parameters"))
     64 <= precision <= 10_000 || throw(ArgumentError("precision is $precision; 64 to 10000 bits are possible"))
+    within === nothing || 0 < within < Inf ||
+        throw(ArgumentError("within is $within; a positive number is needed"))
     return setprecision(BigFloat, precision) do
-        prove(start_proof(net, Vector{Float64}(θ), Int(precision)), polish, monitor)
+        prove(start_proof(net, Vector{Float64}(θ), Int(precision)), polish, within, maxtime, monitor)
     end
 end
 
@@ -98,12 +102,12 @@ function in_short_blocks(net::Net{T}) where {T}
                   make_shares(T, net.layers, short, 1), nothing)
 end
 
-function prove(proof::Proof, polish::Bool, monitor::Monitor)
+function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monitor)
     nets = (proof.coarse, proof.boxed, proof.fine)
-    start!(monitor)
+    start!(monitor, maxtime)
     try
         foreach(net -> watch!(net, monitor), nets)
-        return prove!(proof, polish)
+        return prove!(proof, polish, within === nothing ? NaN : Float64(within))
     catch failure
         failure isa Interrupted && return unproved(proof, "it was interrupted, or ran out of time")
         failure isa Unproved && return unproved(proof, failure.reason)
@@ -122,7 +126,7 @@ unproved(proof::Proof, reason::String) =
     Certificate(false, reason, proof.x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]),
                 setdiff(1:length(proof.x), proof.free), proof.gauges, NaN, proof.precision)
 
-function prove!(proof::Proof, polish::Bool)
+function prove!(proof::Proof, polish::Bool, within::Float64)
     all(isfinite, proof.x) || throw(Unproved("the parameters contain NaN or Inf"))
     P = length(proof.x)
     V, d = curvature!(proof)
@@ -142,8 +146,8 @@ function prove!(proof::Proof, polish::Bool)
         R = 4Y
         hessian_in_box!(H, proof, R)
         Z = contraction(A, H, free)
-        Z < 1 || throw(Unproved("the Newton step is $(short(Y)) long, and over a box of that size the Hessian varies too " *
-                                "much: polish the point, or minimize first"))
+        Z < 1 || throw(Unproved("the Newton step is $(short(Y)) long, and over a box of that size the Hessian varies " *
+                                "too much: polish the point, or minimize first"))
     end
     radius = radius_of(Y, Z, R)
     radius === nothing && throw(Unproved("the Newton step is $(short(Y)) long, and too long for a contraction of " *
@@ -153,23 +157,14 @@ function prove!(proof::Proof, polish::Bool)
         "the sign of an eigenvalue is not known: the smallest in absolute value lies in " * smallest(lower, upper)))
     loss = loss_at_critical_point(proof, H, radius)
     settled = Z
-    unique = R
-    R = trial_radius(x)
-    for attempt in 1:6                       # as wide as the Hessian allows, within a factor of two or so
-        hessian_in_box!(H, proof, R)
-        Z = contraction(A, H, free)
-        if Z < 0.9 && R > unique && radius_of(Y, Z, R) !== nothing
-            unique = R
-            Z > 0.4 && break
-            R *= Z > 0.01 ? 0.8 / Z : 80
-        else
-            next = isfinite(Z) ? R * max(0.01, 0.6 / Z) : R / 50
-            next > 1.5 * unique || break
-            R = next
-        end
-    end
+    unique = isnan(within) ? widest!(H, proof, A, Y, R) : proved!(H, proof, A, Y, within)
     F = length(free)
     kind = index == 0 ? "minimum" : index == F ? "maximum" : "saddle"
+    if polish                 # a little more than was found, so that `x` as it is now has a proof with another BLAS too
+        radius = above(radius * (1 + 2.0^-10))
+        slack = 2.0^-10 .* (upper .- lower)
+        lower, upper, loss = lower .- slack, upper .+ slack, Interval(below(loss.lo), above(loss.hi))
+    end
     return Certificate(true, "", x, radius, unique, index, kind, (loss.lo, loss.hi), (lower, upper),
                        setdiff(1:P, free), proof.gauges, settled, proof.precision)
 end
@@ -185,8 +180,33 @@ end
 
 # Where a point in Float64 is as near to the critical point as it can be, within a factor of a hundred.
 starting_radius(x) = 2.0^-46 * (1 + maximum(abs, x))
-# Where a search for the largest box begins.
-trial_radius(x) = 1e-6 * (1 + maximum(abs, x))
+"The radius of a box in which the critical point is the only one: as large as a few attempts from 1e-6 on find."
+function widest!(H::Matrix{Interval{Float64}}, proof::Proof, A::Matrix{Float64}, Y::Float64, known::Float64)
+    R = 1e-6 * (1 + maximum(abs, proof.x))
+    for attempt in 1:6
+        hessian_in_box!(H, proof, R)
+        Z = contraction(A, H, proof.free)
+        # What Z is beyond rounding grows in proportion to R, or faster.
+        if Z < 0.9 && R > known && radius_of(Y, Z, R) !== nothing
+            known = R
+            Z > 0.4 && break
+            R *= Z > 0.01 ? 0.8 / Z : 80
+        else
+            next = isfinite(Z) ? R * max(0.01, 0.6 / Z) : R / 50
+            next > 1.5 * known || break
+            R = next
+        end
+    end
+    return known
+end
+
+function proved!(H::Matrix{Interval{Float64}}, proof::Proof, A::Matrix{Float64}, Y::Float64, R::Float64)
+    hessian_in_box!(H, proof, R)
+    Z = contraction(A, H, proof.free)
+    Z < 1 && radius_of(Y, Z, R) !== nothing ||
+        throw(Unproved("the Hessian varies too much within $(short(R)) (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed)"))
+    return R
+end
 
 """
     radius_of(Y, Z, R)
@@ -201,19 +221,20 @@ function radius_of(Y::Float64, Z::Float64, R::Float64)
 end
 
 """
-Newton's method from `x`, with its eigenvectors and eigenvalues there; returns those at the last point. In Float64 first,
-which is quick, then with the gradient in BigFloat, until `x` is the critical point but for its rounding to Float64.
+Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there; returns those at the last point. In
+Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for its rounding.
 """
 function approach!(proof::Proof, V::Matrix{Float64}, d::Vector{Float64})
     x, free = proof.x, proof.free
-    scale = 1 + maximum(abs, x)
+    scale, moved = 1 + maximum(abs, x), 0.0              # since the last eigenvectors
     for attempt in 1:8
         step = spectral_step(V, d, free, gradient(proof.coarse, x))
         size = maximum(abs, step)
-        size <= 1e-2 * scale || throw(Unproved("Newton's step is $(short(size)) long: the point is not near a critical " *
-                                               "point, minimize first"))
+        size <= 1e-2 * scale || throw(Unproved("Newton's step is $(short(size)) long: the point is not near a " *
+                                               "critical point, minimize first"))
         x[free] .+= step
-        size > 1e-6 * scale && ((V, d) = curvature!(proof))
+        moved += size
+        size > 1e-6 * scale && ((V, d) = curvature!(proof); moved = 0.0)
         size <= 1e-12 * scale && break
     end
     for attempt in 1:3
@@ -223,9 +244,10 @@ function approach!(proof::Proof, V::Matrix{Float64}, d::Vector{Float64})
         all(isfinite, y) || throw(Unproved("Newton's method does not converge from here"))
         y == x[free] && break
         x[free] = y
+        moved += maximum(abs, step)
         maximum(abs, step) <= 1e-8 * scale && break             # its square is below rounding
     end
-    return V, d
+    return moved > 64 * eps() * scale ? curvature!(proof) : (V, d)
 end
 
 function curvature!(proof::Proof)
@@ -273,7 +295,8 @@ end
 
 function approximate_inverse(H::Matrix{Interval{Float64}}, free::Vector{Int})
     A = Float64[midpoint_radius(H[i, j])[1] for i in free, j in free]
-    all_finite(A) || throw(Unproved("a unit with a kink changes sides in the box around the point, or a number overflows"))
+    all_finite(A) ||
+        throw(Unproved("a unit with a kink changes sides in the box around the point, or a number overflows"))
     A, pivots, info = LAPACK.getrf!(A)
     info == 0 || throw(Unproved("the Hessian is singular in Float64"))
     return LAPACK.getri!(A, pivots)

@@ -29,30 +29,34 @@ const DOWN, UP, NEAREST = Int32(3), Int32(2), Int32(0)      # MPFR_RNDD, MPFR_RN
 @inline below(x::Float64) = x - (abs(x) * 2.0^-52 + 5.0e-324)
 @inline above(x::Float64) = x + (abs(x) * 2.0^-52 + 5.0e-324)
 
-for (f, name) in ((:sum_to, :mpfr_add), (:difference_to, :mpfr_sub), (:product_to, :mpfr_mul), (:quotient_to, :mpfr_div))
+for (f, name) in ((:sum_to, :mpfr_add), (:difference_to, :mpfr_sub), (:product_to, :mpfr_mul),
+                  (:quotient_to, :mpfr_div))
     @eval function $f(x::BigFloat, y::BigFloat, direction::Int32)
         z = BigFloat()
-        ccall(($(QuoteNode(name)), :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Ref{BigFloat}, Int32), z, x, y, direction)
+        ccall(($(QuoteNode(name)), :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Ref{BigFloat}, Int32), z, x, y,
+              direction)
         return z
     end
 end
 
 for name in (:exp, :expm1, :log, :log1p, :sqrt, :erf, :erfc, :sin, :cos, :sinh, :cosh, :tanh, :atan, :asinh, :asin)
-    @eval function rounded(::Val{$(QuoteNode(name))}, x::BigFloat, direction::Int32)
-        z = BigFloat()
-        ccall(($(QuoteNode(Symbol(:mpfr_, name))), :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Int32), z, x, direction)
+    @eval function round_into!(z::BigFloat, ::Val{$(QuoteNode(name))}, x::BigFloat, direction::Int32)
+        ccall(($(QuoteNode(Symbol(:mpfr_, name))), :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Int32), z, x,
+              direction)
         return z
     end
-    # In a number of 53 bits and MPFR's range of exponents, which then is rounded once more in the same direction.
-    @eval function rounded(::Val{$(QuoteNode(name))}, x::Float64, direction::Int32)
-        y, z = BigFloat(; precision=53), BigFloat(; precision=53)
-        ccall((:mpfr_set_d, :libmpfr), Int32, (Ref{BigFloat}, Float64, Int32), y, x, NEAREST)
-        ccall(($(QuoteNode(Symbol(:mpfr_, name))), :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Int32), z, y, direction)
-        return to_float64(z, direction)
-    end
+end
+rounded(f::Val, x::BigFloat, direction::Int32) = round_into!(BigFloat(), f, x, direction)
+
+# In a number of 53 bits and MPFR's range of exponents, which then is rounded once more in the same direction.
+function rounded(f::Val, x::Float64, direction::Int32)
+    y, z = BigFloat(; precision=53), BigFloat(; precision=53)
+    ccall((:mpfr_set_d, :libmpfr), Int32, (Ref{BigFloat}, Float64, Int32), y, x, NEAREST)
+    return to_float64(round_into!(z, f, y, direction), direction)
 end
 
-to_float64(x::BigFloat, direction::Int32) = ccall((:mpfr_get_d, :libmpfr), Float64, (Ref{BigFloat}, Int32), x, direction)
+to_float64(x::BigFloat, direction::Int32) =
+    ccall((:mpfr_get_d, :libmpfr), Float64, (Ref{BigFloat}, Int32), x, direction)
 
 # ---- to and from other numbers ------------------------------------------------------------------------------------
 
@@ -64,10 +68,9 @@ Interval{Float64}(x::Union{Float64,Float32,Int32,Bool}) = (y = Float64(x); Inter
 Interval{Float64}(x::BigFloat) = Interval(to_float64(x, DOWN), to_float64(x, UP))
 Interval{BigFloat}(x::Union{Float64,Float32,Int64,Int32,Bool}) = (y = exact_big(x); Interval(y, y))
 Interval{BigFloat}(x::BigFloat) = Interval(x, x)
-function Interval{T}(x::Real) where {T}             # an integer, a fraction, π
-    y = T(x)
-    return y == x ? Interval{T}(y, y) : Interval{T}(prevfloat(y), nextfloat(y))
-end
+Interval{T}(x::Real) where {T} = around(T(x), x)    # an integer or π, which T(x) rounds to the nearest
+Interval{T}(x::Rational{S}) where {T,S} = Interval{T}(numerator(x)) / Interval{T}(denominator(x))
+around(y, x) = y == x ? Interval(y, y) : Interval(prevfloat(y), nextfloat(y))
 
 "In as many bits as it has, at least 64, whatever the precision of BigFloat is."
 exact_big(x) = BigFloat(x; precision=max(64, precision(BigFloat)))
@@ -175,7 +178,8 @@ const BigInterval = Interval{BigFloat}
 finite_or_entire(lo::BigFloat, hi::BigFloat) = isfinite(lo) && isfinite(hi) ? Interval(lo, hi) : entire(BigInterval)
 
 Base.:+(x::BigInterval, y::BigInterval) = finite_or_entire(sum_to(x.lo, y.lo, DOWN), sum_to(x.hi, y.hi, UP))
-Base.:-(x::BigInterval, y::BigInterval) = finite_or_entire(difference_to(x.lo, y.hi, DOWN), difference_to(x.hi, y.lo, UP))
+Base.:-(x::BigInterval, y::BigInterval) =
+    finite_or_entire(difference_to(x.lo, y.hi, DOWN), difference_to(x.hi, y.lo, UP))
 
 function Base.:*(x::BigInterval, y::BigInterval)
     isfinite(x) && isfinite(y) || return entire(BigInterval)

@@ -102,11 +102,11 @@ largest(x) = maximum(x)
 """
     eigenvalue_bounds(H, free, V, d) -> lower, upper
 
-Bounds of the eigenvalues, ascending, of every symmetric matrix in the rows and columns `free` of `H`, which `V` (columns)
-nearly diagonalises to `d` (ascending).
+Bounds of the eigenvalues, ascending, of every symmetric matrix in the rows and columns `free` of `H`, which `V` nearly
+diagonalises to `d` (ascending).
 
-With K = M + D, M the midpoints and |D| at most the radii: eigenvalues move by at most ‖D‖_∞ (Weyl); those of VᵀMV differ
-from `d` by at most ‖VᵀMV − diag(d)‖₁, and from those of M by factors between the extreme eigenvalues of VᵀV
+With K = M + D, M the midpoints and |D| at most the radii: eigenvalues move by at most ‖D‖_∞ (Weyl); those of VᵀMV
+differ from `d` by at most ‖VᵀMV − diag(d)‖₁, and from those of M by factors between the extreme eigenvalues of VᵀV
 (Ostrowski; R. A. Horn and C. R. Johnson, *Matrix Analysis*, 2013, theorems 4.3.1 and 4.5.9).
 """
 function eigenvalue_bounds(H::Matrix{Interval{Float64}}, free::Vector{Int}, V::Matrix{Float64}, d::Vector{Float64})
