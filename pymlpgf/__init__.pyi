@@ -39,6 +39,7 @@ from .network.net import Net as Net, TeacherNet as TeacherNet
 from .network.params import Params as Params
 from .proof.certificate import Certificate as Certificate, Gauge as Gauge
 from .proof.certify import certify as certify
+from .proof.distinct import ProvedDistinct as ProvedDistinct, distinct as distinct
 from .results.checkpoint import Checkpoint as Checkpoint
 from .results.load import load as load
 from .results.result import DenseSolution as DenseSolution, TrainResult as TrainResult, Trajectory as Trajectory

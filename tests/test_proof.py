@@ -100,9 +100,17 @@ def test_saddles_and_reasons():
     assert saddle.index == 1
     assert saddle.verify()
     assert saddle.loss_interval[0] <= 1 <= saddle.loss_interval[1]
-    curve = mg.certify(line, [0.5, 2.0])
+    curve = mg.certify(line, [0.5, 2.0])  # L = (1 - ab)² is zero on a curve
+    assert curve.certified
+    assert curve.verify()
+    assert curve.gauges == [mg.Gauge("scale of a unit", 0, (0,))]
+    assert len(curve.fixed) == 1
+    assert curve.eigenvalue_bounds.shape == (1, 2)
+    net, res = student()
+    wide, _ = mg.grow_net(net, res)
+    curve = mg.certify(wide.replace(l2=0), mg.split_neuron(net.params(mg.minimize(net.replace(l2=0), res).x), 0, 0.5))
     assert not curve.certified
-    assert "scale of a unit (0 of layer 0)" in curve.reason
+    assert "duplicate units (0, 2 of layer 0)" in curve.reason
     assert curve.index is None
     assert "not certified" in repr(curve)
     assert not curve.verify()
@@ -110,6 +118,30 @@ def test_saddles_and_reasons():
     far = mg.certify(line, [1e-3, -2e-3], within=100.0)
     assert not far.certified
     assert "varies too much" in far.reason
+
+
+def test_points_that_are_proved_to_differ(proved):
+    net, _, proof = proved
+    swapped = net.params(proof.x.copy())
+    for name in ("w1", "b1"):
+        swapped[name][:] = -swapped[name][::-1].copy()
+    swapped["w2"][:] = -swapped["w2"][:, ::-1].copy()
+    same = mg.certify(net, swapped)
+    other = mg.certify(net, [0.0] * 8 + [float(np.mean(net._given[1])) / (1 + 5e-4)])
+    assert other.certified
+    found = mg.distinct([other, proof, same])
+    assert found.different.tolist() == [[False, True, True], [True, False, False], [True, False, False]]
+    assert len(found) == 2
+    assert found.representatives.tolist()[1] == 0
+    units = dataclasses.replace(same, x=same.x + 1e-6 * np.eye(9)[0])  # the loss tells nothing: the units do
+    assert len(mg.distinct([proof, units])) == 2
+    assert len(mg.distinct([proof, dataclasses.replace(units, radius=1e-5)])) == 1
+    with pytest.raises(mg.InputError, match="entry 1 has no proof"):
+        mg.distinct([proof, dataclasses.replace(proof, certified=False, reason="why")])
+    with pytest.raises(mg.InputError, match="another net"):
+        mg.distinct([proof, dataclasses.replace(proof, problem={**proof.problem, "l2": 0.5})])
+    with pytest.raises(mg.InputError, match="empty"):
+        mg.distinct([])
 
 
 def test_numbers_of_a_float32_net_are_exact_ones():

@@ -102,6 +102,8 @@ include("landscape/polish.jl")
 include("proof/interval.jl")
 include("proof/products.jl")
 include("proof/certify.jl")
+include("proof/gauges.jl")
+include("proof/distinct.jl")
 
 include("interface/json.jl")
 include("interface/facts.jl")
@@ -122,6 +124,6 @@ export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, 
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
 export cosine_similarity, match_neurons, distinct_minima, spectrum_along, escape_saddle, saddle_passages
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
-export certify, Certificate
+export certify, Certificate, proved_different
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

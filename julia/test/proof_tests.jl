@@ -168,8 +168,11 @@ product() = Net(layers=((1, M.identity_, false), (1, M.identity_, false)), input
     @test c.certified && c.kind == "maximum" && c.index == 1 && abs(c.x[1]) <= c.radius
     c = certify(product(), [1e-3, -2e-3])                      # L = (1 - ab)²
     @test c.certified && c.kind == "saddle" && c.index == 1 && c.loss[1] <= 1 <= c.loss[2]
-    c = certify(product(), [0.5, 2.0])                         # a line of minima
-    @test !c.certified && occursin("null direction", c.reason)
+    c = certify(product(), [0.5, 2.0])                         # a curve of minima, along which units change their scale
+    @test c.certified && c.kind == "minimum" && c.gauges == [("scale of a unit", 1, [1])] && length(c.fixed) == 1
+    flat = Net(layers=((1, M.identity_, true),), input=[0.0 0.0], target=[1.0, 2.0])
+    c = certify(flat, [1.0, 1.5])                              # an input that is zero
+    @test !c.certified && occursin("1 null direction", c.reason)
     c = certify(line(1.0), [1.3], polish=false)
     @test !c.certified && occursin("polish", c.reason)
     c = certify(line(1.0), [30.0])
@@ -180,11 +183,11 @@ product() = Net(layers=((1, M.identity_, false), (1, M.identity_, false)), input
     @test_throws ArgumentError certify(line(1.0), [1.0], precision=20)
 end
 
-function student(f, seed; l2=1e-3, N=60)
+function student(f, seed; l2=1e-3, N=60, width=2)
     rng = M.Xoshiro256(seed)
     X = reshape([M.normal!(rng) for _ in 1:2N], 2, N)
     Y = [tanh(X[1, i] + X[2, i]) + 0.3 * M.normal!(rng) for i in 1:N]
-    return Net(layers=((2, f, true), (1, M.identity_, true)), input=X, target=Y, l2=l2)
+    return Net(layers=((width, f, true), (1, M.identity_, true)), input=X, target=Y, l2=l2)
 end
 minimum_of(net, seed) = minimize(net, random_params(seed, net), maxtime=5.0).x
 
@@ -200,8 +203,44 @@ minimum_of(net, seed) = minimize(net, random_params(seed, net), maxtime=5.0).x
         λ = eigvals(Symmetric(hessian(net, c.x)))
         @test all(c.eigenvalues[1] .<= λ .<= c.eigenvalues[2])
         again = certify(net, c.x, polish=false)
-        @test again.certified && again.x == c.x && again.radius == c.radius
+        @test again.certified && again.x == c.x && again.radius <= c.radius
     end
+end
+
+"A point of a net with `j` more units, which do nothing: each adds a negative eigenvalue (if the gradient beats l2)."
+function silent(narrow, x, j)
+    k = 2 + j
+    y = zeros(4k + 1)
+    y[1:4], y[2k+1:2k+2], y[3k+1:3k+2], y[end] = x[1:4], x[5:6], x[7:8], x[9]
+    return y
+end
+
+@testset "saddles and gauges" begin
+    x = minimum_of(student(M.tanh_, 1), 1)
+    for j in 1:3
+        wide = student(M.tanh_, 1; width=2 + j)
+        y = silent(wide, x, j)
+        c, λ = certify(wide, y), eigvals(Symmetric(hessian(wide, y)))
+        @test c.certified && c.kind == "saddle" && c.index == j == count(<(0), λ)
+    end
+    for seed in 1:8
+        net = student(relu, seed; l2=0.0, N=200)
+        y = minimum_of(net, seed)
+        c = certify(net, y)
+        c.certified || continue
+        @test !isempty(c.gauges) && length(c.fixed) + length(c.eigenvalues[1]) == length(y)
+        @test maximum(abs, gradient(net, c.x)) < 1e-14
+        @test certify(net, c.x, polish=false, within=c.uniqueness_radius).certified
+    end
+    labels = Net(layers=((3, softmax, true),), input=sin.((1:2) .* (1:30)'), target=[1 + i % 3 for i in 1:30],
+                 loss="nll")
+    c = certify(labels, minimize(labels, random_params(1, labels)).x)
+    @test c.certified && c.kind == "minimum" && first(c.gauges)[1] == "softmax shift"
+    # Directions that are not regular, and a unit that is flat at one point only, prove nothing.
+    proof = setprecision(() -> M.start_proof(product(), [0.5, 2.0], 128), BigFloat, 128)
+    M.curvature!(proof)
+    @test length(proof.free) == 1 && M.check_gauges(proof, M.box_around(proof, 0.1)) === nothing
+    @test_throws M.Unproved M.check_gauges(proof, [M.Interval(-1.0, 1.0), M.Interval(-1.0, 1.0)])
 end
 
 @testset "no proof of what is not so" begin

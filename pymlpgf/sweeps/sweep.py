@@ -23,6 +23,8 @@ from ..files import write_atomically
 from ..landscape.symmetry import DistinctMinima, distinct_minima
 from ..network.net import Net
 from ..network.params import Params
+from ..proof.certificate import Certificate
+from ..proof.certify import certify
 from ..results.load import load
 from ..results.problem import data_file, describe
 from ..results.result import TrainResult
@@ -230,6 +232,17 @@ class Sweep:
                 raise InputError("net is needed, since this sweep made one for each run")
             net = self._problem
         return distinct_minima(net, [run.result for run in self._successes()], tolerance)
+
+    def certificates(self, net: Net | None = None, tolerance: float = 1e-4, **options: Any) -> list[Certificate]:
+        """``certify`` of the best run of each group of ``distinct_minima``, lowest loss first; some may have no proof.
+
+        ``mg.distinct`` of those with a proof says how many different minima there are at least. ``options`` are
+        keywords of ``certify``.
+        """
+        groups = self.distinct_minima(net, tolerance)
+        about: Any = self._problem if net is None else net
+        runs = self._successes()
+        return [certify(about, runs[i].result, **options) for i in groups.representatives]
 
 
 def sweep(

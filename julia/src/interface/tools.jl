@@ -103,6 +103,12 @@ const TOOLS = Dict{String,Function}(
     "on_subspace" => (net, o, a) -> OnSubspace(net, subspace_of(net, a), numbers(net, a[3])),
     "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
     "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"])),
+    "proved_different" => (net, o, a) -> begin
+        ls = layers_of(net, o)
+        losses = Interval.(a[3], a[4])
+        D = proved_different(ls, matrix(a[1], sum(n_params, ls)), a[2], losses, Int.(a[5]))
+        (different=Int.(D), representatives=representatives(D, losses))
+    end,
     "certification" => (net, o, a) ->
         Certification(net, a[1], Int(o["precision"]), o["polish"], get(o, "within", nothing)),
     "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),

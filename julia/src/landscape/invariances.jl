@@ -105,27 +105,41 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
     for j in 1:layer.width                                   # f(αh) = αᵏf(h)
         k = homogeneity(unit_activation(layer, j))
         k > 0 || continue
-        e = zeros(P)
-        e[into[j]] = θ[into[j]]
-        e[out[j]] = -k * θ[out[j]]
-        push!(found, Invariance("scale of a unit", l, [j], [e]))
+        push!(found, Invariance("scale of a unit", l, [j], [scale_direction(θ, into[j], out[j], k)]))
     end
     for j in findall(linear)
         layer.bias && next.bias || break
-        e = unit_vector(P, bias_offset(layer) + j)           # its bias is one of the next layer's
-        for o in 1:next.width
-            e[bias_offset(next)+o] = -θ[out[j][o]]
-        end
-        push!(found, Invariance("linear units", l, [j], [e]))
+        push!(found, Invariance("linear units", l, [j], [bias_direction(θ, layer, next, j)]))
     end
     for i in findall(linear), j in findall(linear)           # (A W, V A⁻¹) computes what (W, V) does
         i == j && continue
-        e = zeros(P)
-        e[into[i]] = θ[into[j]]
-        e[out[j]] = -θ[out[i]]
-        push!(found, Invariance("linear units", l, [i, j], [e]))
+        push!(found, Invariance("linear units", l, [i, j], [mixing_direction(θ, into[i], into[j], out[i], out[j])]))
     end
     return found
+end
+
+"Incoming weights grow as outgoing ones shrink, which f(αh) = αᵏ f(h) allows."
+function scale_direction(θ::Vector, into, out, k::Int)
+    e = zero(θ)
+    e[into] = θ[into]
+    e[out] = -k * θ[out]
+    return e
+end
+
+"Linear unit i gets something of what unit j gets, and unit j gives it less to the next layer."
+function mixing_direction(θ::Vector, into_i, into_j, out_i, out_j)
+    e = zero(θ)
+    e[into_i] = θ[into_j]
+    e[out_j] = -θ[out_i]
+    return e
+end
+
+"The bias of linear unit j is one of the next layer's."
+function bias_direction(θ::Vector, layer::Layer, next::Layer, j::Int)
+    e = zero(θ)
+    e[bias_offset(layer)+j] = one(eltype(θ))
+    e[bias_offset(next)+1:bias_offset(next)+next.width] = -θ[outgoing(next, j)]
+    return e
 end
 
 "What layer `m` gives to the `next` is linearly dependent on the samples."

@@ -48,7 +48,7 @@ mutable struct Proof{N<:AbstractNet{Float64},B<:AbstractNet{Interval{Float64}},F
     fine::F
     x::Vector{Float64}
     free::Vector{Int}
-    gauges::Vector{Tuple{String,Int,Vector{Int}}}
+    symmetries::Vector{Invariance}                # for which others are held where they are
     loss::Interval{Float64}
     g::Vector{Interval{Float64}}                  # of all parameters, at x
     precision::Int
@@ -88,7 +88,7 @@ end
 
 start_proof(net::Net, x::Vector{Float64}, precision::Int) =
     Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
-          in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Tuple{String,Int,Vector{Int}}[],
+          in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
           entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), precision)
 
 """
@@ -124,7 +124,7 @@ activations(net::Net) = Activation[c.activation for l in net.layers for c in l.c
 
 unproved(proof::Proof, reason::String) =
     Certificate(false, reason, proof.x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]),
-                setdiff(1:length(proof.x), proof.free), proof.gauges, NaN, proof.precision)
+                fixed(proof), gauges(proof), NaN, proof.precision)
 
 function prove!(proof::Proof, polish::Bool, within::Float64)
     all(isfinite, proof.x) || throw(Unproved("the parameters contain NaN or Inf"))
@@ -152,6 +152,7 @@ function prove!(proof::Proof, polish::Bool, within::Float64)
     radius = radius_of(Y, Z, R)
     radius === nothing && throw(Unproved("the Newton step is $(short(Y)) long, and too long for a contraction of " *
                                          "$(short(Z)): polish the point first"))
+    check_gauges(proof, box_around(proof, R))
     index = count(<(0), upper)
     index + count(>(0), lower) == length(free) || throw(Unproved(
         "the sign of an eigenvalue is not known: the smallest in absolute value lies in " * smallest(lower, upper)))
@@ -166,7 +167,7 @@ function prove!(proof::Proof, polish::Bool, within::Float64)
         lower, upper, loss = lower .- slack, upper .+ slack, Interval(below(loss.lo), above(loss.hi))
     end
     return Certificate(true, "", x, radius, unique, index, kind, (loss.lo, loss.hi), (lower, upper),
-                       setdiff(1:P, free), proof.gauges, settled, proof.precision)
+                       fixed(proof), gauges(proof), settled, proof.precision)
 end
 
 short(x::Float64) = string(round(x; sigdigits=2))
@@ -225,25 +226,25 @@ Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there
 Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for its rounding.
 """
 function approach!(proof::Proof, V::Matrix{Float64}, d::Vector{Float64})
-    x, free = proof.x, proof.free
+    x = proof.x
     scale, moved = 1 + maximum(abs, x), 0.0              # since the last eigenvectors
     for attempt in 1:8
-        step = spectral_step(V, d, free, gradient(proof.coarse, x))
+        step = spectral_step(V, d, proof.free, gradient(proof.coarse, x))
         size = maximum(abs, step)
         size <= 1e-2 * scale || throw(Unproved("Newton's step is $(short(size)) long: the point is not near a " *
                                                "critical point, minimize first"))
-        x[free] .+= step
+        x[proof.free] .+= step
         moved += size
         size > 1e-6 * scale && ((V, d) = curvature!(proof); moved = 0.0)
         size <= 1e-12 * scale && break
     end
     for attempt in 1:3
         bounded_gradient!(proof)
-        step = spectral_step(V, d, free, Float64[midpoint_radius(g)[1] for g in proof.g])
-        y = x[free] .+ step
+        step = spectral_step(V, d, proof.free, Float64[midpoint_radius(g)[1] for g in proof.g])
+        y = x[proof.free] .+ step
         all(isfinite, y) || throw(Unproved("Newton's method does not converge from here"))
-        y == x[free] && break
-        x[free] = y
+        y == x[proof.free] && break
+        x[proof.free] = y
         moved += maximum(abs, step)
         maximum(abs, step) <= 1e-8 * scale && break             # its square is below rounding
     end
@@ -256,15 +257,16 @@ function curvature!(proof::Proof)
     length(proof.free) == size(H, 1) || (H = H[proof.free, proof.free])
     d, V = LAPACK.syevr!('V', 'A', 'L', H, 0.0, 0.0, 0, 0, -1.0)
     null = findall(λ -> abs(λ) <= 100 * eps() * length(d) * maximum(abs, d), d)
-    isempty(null) || throw(Unproved(null_directions(proof, V[:, null])))
-    return V, d
+    isempty(null) && return V, d
+    N = zeros(length(proof.x), length(null))
+    N[proof.free, :] = V[:, null]
+    fix_gauges!(proof, N) && return curvature!(proof)
+    throw(Unproved(null_directions(proof, N)))
 end
 
 function null_directions(proof::Proof, N::Matrix{Float64})
-    P, k = length(proof.x), size(N, 2)
-    whole = zeros(P, k)
-    whole[proof.free, :] = N
-    found, unexplained = explain(proof.coarse, proof.x, whole)
+    k = size(N, 2)
+    found, unexplained = explain(proof.coarse, proof.x, N)
     reasons = String["$(e.label) ($(join(e.units .- 1, ", ")) of layer $(e.layer - 1))" for (e, _) in found]
     unexplained > 0 && push!(reasons, "no known reason ($unexplained)")
     return "the Hessian has $k null directions, so that the point is not isolated: " * join(reasons, "; ")
@@ -285,12 +287,15 @@ function bounded_gradient!(proof::Proof)
 end
 
 "Enclose ∇²L(x̄ + y) for all ‖y‖_∞ ≤ R that vanish outside of the free parameters."
-function hessian_in_box!(H::Matrix{Interval{Float64}}, proof::Proof, R::Float64)
+hessian_in_box!(H::Matrix{Interval{Float64}}, proof::Proof, R::Float64) =
+    hessian!(H, proof.boxed, box_around(proof, R))
+
+function box_around(proof::Proof, R::Float64)
     box = Interval{Float64}.(proof.x)
     for i in proof.free
         box[i] += Interval(-R, R)
     end
-    return hessian!(H, proof.boxed, box)
+    return box
 end
 
 function approximate_inverse(H::Matrix{Interval{Float64}}, free::Vector{Int})
