@@ -188,3 +188,48 @@ def test_bad_input(proved):
         mg.certify(net, np.full(net.n_params, np.nan))
     with pytest.raises(mg.InputError, match="Net is needed"):
         mg.certify(None, [1.0])
+
+
+def test_a_minimum_of_the_population_loss(tmp_path):
+    """Not the global one, which is zero; its loss by the arc-cosine kernel (Cho and Saul, NIPS 2009) in mpmath."""
+    mpmath = pytest.importorskip("mpmath")
+    layers, k = [(6, "relu", False), (1, "identity", False)], 6
+    teacher = mg.TeacherNet(layers=layers, params=[*np.eye(k).ravel(), *np.ones(k)], n_features=k)
+    net = mg.InfiniteNet(teacher, layers)
+    proof = mg.certify(net, mg.train(net, net.random_params(seed=17), maxtime_ode=20, maxtime_optim=20))
+    assert proof.certified
+    assert proof.kind == "minimum"
+    assert proof.loss_interval[0] > 0.05
+    assert [gauge.label for gauge in proof.gauges] == ["scale of a unit"] * k
+    loaded = mg.Certificate.load(proof.save(tmp_path / "stuck"))
+    assert loaded.verify()
+    assert len(mg.distinct([loaded, proof])) == 1
+    other = mg.InfiniteNet(mg.TeacherNet(layers=layers, params=teacher.params.flat * 1.01, n_features=k), layers)
+    assert not loaded.verify(other)
+
+    mpmath.mp.dps = 40
+    units = [[mpmath.mpf(float(v)) for v in row] for row in proof.x[: k * k].reshape(k, k)]
+    weights = [mpmath.mpf(float(v)) for v in proof.x[k * k :]]
+    units += [[mpmath.mpf(int(i == j)) for j in range(k)] for i in range(k)]
+    weights += [mpmath.mpf(-1)] * k
+    norms = [mpmath.norm(unit) for unit in units]
+    loss = mpmath.mpf(0)
+    for i in range(2 * k):
+        for j in range(2 * k):
+            u = min(max(mpmath.fdot(units[i], units[j]) / (norms[i] * norms[j]), -1), 1)
+            kernel = (mpmath.sqrt(1 - u * u) + u * (mpmath.pi - mpmath.acos(u))) / (2 * mpmath.pi)
+            loss += weights[i] * weights[j] * norms[i] * norms[j] * kernel
+    assert proof.loss_interval[0] <= loss <= proof.loss_interval[1]
+    sigmoid2 = mg.InfiniteNet(
+        mg.TeacherNet(
+            layers=[(4, "sigmoid2", False), (1, "identity", False)],
+            params=[*np.eye(4).ravel(), *np.ones(4)],
+            n_features=4,
+        ),
+        [(2, "sigmoid2", False), (1, "identity", False)],
+    )
+    proof = mg.certify(sigmoid2, mg.train(sigmoid2, sigmoid2.random_params(seed=1), maxtime_ode=20, maxtime_optim=20))
+    assert proof.certified
+    assert proof.kind == "minimum"
+    biased = mg.InfiniteNet(teacher, [(2, "relu", True), (1, "identity", False)])
+    assert "without biases" in mg.certify(biased, mg.minimize(biased, biased.random_params(seed=0))).reason

@@ -104,6 +104,7 @@ include("proof/products.jl")
 include("proof/certify.jl")
 include("proof/gauges.jl")
 include("proof/distinct.jl")
+include("proof/infinite.jl")
 
 include("interface/json.jl")
 include("interface/facts.jl")

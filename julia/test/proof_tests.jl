@@ -272,3 +272,22 @@ end
     c = certify(rough, [1e-10], polish=false)
     @test !c.certified && occursin("user's function", c.reason)
 end
+
+@testset "the population loss in intervals" begin
+    layers(k, f, O) = ((k, f, false), (O, M.identity_, false))
+    for (f, O, factor) in ((relu, 1, 1.0), (sigmoid2, 2, 0.7), (M.normal_cdf, 1, 1.0))
+        teacher = TeacherNet(layers=layers(2, f, O), params=[(1:8) ./ 5 .- 0.7; 0.3 .+ (1:2O) ./ 3], n_features=4)
+        net = InfiniteNet(teacher, Net(layers=layers(3, f, O), n_features=4, output_factor=factor))
+        θ = random_params(3, net)
+        boxed, box = M.with_number_type(I64, net), I64.(θ)
+        g, H = similar(box), hessian(boxed, box)
+        L = value_and_gradient!(g, boxed, box)
+        middle(x) = M.midpoint_radius(x)[1]
+        @test abs(middle(L) - loss(net, θ)) < 1e-12 && L.hi - L.lo < 1e-12
+        @test maximum(abs, middle.(g) - gradient(net, θ)) < 1e-12 && maximum(x -> x.hi - x.lo, g) < 1e-11
+        @test maximum(abs, middle.(H) - hessian(net, θ)) < 1e-12 && maximum(x -> x.hi - x.lo, H) < 1e-11
+        fine = setprecision(() -> M.with_number_type(M.BigInterval, net), BigFloat, 200)
+        narrow = setprecision(() -> loss(fine, M.BigInterval.(θ)), BigFloat, 200)
+        @test L.lo <= narrow.lo <= narrow.hi <= L.hi && narrow.hi - narrow.lo < 1e-50
+    end
+end

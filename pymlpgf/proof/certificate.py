@@ -13,8 +13,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import npz_path, write_atomically
-from ..network.activations import Activation, activation_from_json, activation_to_json
-from ..network.net import Net
+from ..network.activations import Activation, activation_from_json, activation_to_json, json_layers
+from ..network.infinite import InfiniteNet
+from ..network.net import Net, TeacherNet
 from ..results.load import read_parts
 from ..results.problem import attach_data, describe, rebuild, without_data
 from ..validate.data import real_number
@@ -98,10 +99,16 @@ class Certificate:
 
     def net(self, input: Any = None, target: Any = None, weights: Any = None, *, allow_code: bool = False) -> Net:
         """The net that this is about; arguments and errors as of ``TrainResult.net``."""
-        if not self.problem:
-            raise InputError("this certificate does not hold its net, as those of an InfiniteNet: give it to verify")
         given = {"input": input, "target": target, "weights": weights}
-        return rebuild(self.layers, self.problem, allow_code, given)
+        values = dict(self.problem)
+        if "teacher_params" not in values:
+            return rebuild(self.layers, values, allow_code, given)
+        params, dtype = values.pop("teacher_params"), values.pop("teacher_dtype")
+        layers = [(width, activation_from_json(f), bias) for width, f, bias in values.pop("teacher_layers")]
+        student = rebuild(self.layers, values, allow_code, {})
+        return InfiniteNet(
+            TeacherNet(layers=layers, params=params, n_features=student.n_features, dtype=dtype), student
+        )
 
     def verify(self, net: Net | None = None, *, allow_code: bool = False) -> bool:
         """Whether everything that this certificate says can be proved again, from its own numbers alone.
@@ -217,7 +224,7 @@ def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float |
             precision=int(precision),
             total_time=bridge.field(handle, "time_run"),
             layers=net.layers,
-            problem=describe(net),
+            problem=_problem(net),
         )  # fmt: skip
 
     def run(question: int) -> Certificate:
@@ -225,3 +232,15 @@ def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float |
         return bridge.solve(question, unused.ctypes.data, "minimize", limits, None, lambda *report: None, read)
 
     return bridge.tool(net._handle, "certification", options, [x], run)
+
+
+def _problem(net: Net) -> dict[str, Any]:
+    """What ``Certificate.net`` makes the net again of; the data of an infinite net's student play no part."""
+    if not isinstance(net, InfiniteNet):
+        return describe(net)
+    values = {
+        name: value for name, value in describe(net._student).items() if name not in ("input", "target", "weights")
+    }
+    teacher = net.teacher
+    values.update(n_features=net.n_features, teacher_layers=json_layers(teacher.net.layers))
+    return {**values, "teacher_dtype": teacher.net.dtype.name, "teacher_params": teacher.params.flat.copy()}

@@ -313,7 +313,8 @@ function proof_workload(::Type{T}) where {T}
         run = outside_solve(net, outside_start(net), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=200))
         x = HANDLES[run].x
         question = outside_tool(net, "certification", (precision=128, polish=true), x)
-        outside_read(outside_solve(question, x, "minimize", (maxtime_optim=60,)), fields...)
+        proved = outside_handle(c_solve, question, x, "minimize", wire((maxtime_optim=60,)), C_NULL, C_NULL, C_NULL)
+        outside_read(proved, fields...)
     end
     return nothing
 end

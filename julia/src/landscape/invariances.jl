@@ -14,8 +14,10 @@ struct Invariance
     directions::Vector{Vector{Float64}}
 end
 
-"Reasons that are known for a net; none for nets that are not multilayer perceptrons with data."
+"Reasons that are known for a net; few for nets that are not multilayer perceptrons with data."
 invariances(net::AbstractNet, θ) = Invariance[]
+invariances(net::InfiniteNet, θ) =
+    add_scales!(Invariance[], net.student.layers[1], net.student.layers[2], 1, Vector{Float64}(θ))
 
 """
 What the input and each layer give to the next on the samples that count: Gram matrices of their activations and a one;
@@ -102,11 +104,7 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
         end
         push!(found, Invariance("duplicate units", l, [i, j], directions))
     end
-    for j in 1:layer.width                                   # f(αh) = αᵏf(h)
-        k = homogeneity(unit_activation(layer, j))
-        k > 0 || continue
-        push!(found, Invariance("scale of a unit", l, [j], [scale_direction(θ, into[j], out[j], k)]))
-    end
+    add_scales!(found, layer, next, l, θ)
     for j in findall(linear)
         layer.bias && next.bias || break
         push!(found, Invariance("linear units", l, [j], [bias_direction(θ, layer, next, j)]))
@@ -114,6 +112,17 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
     for i in findall(linear), j in findall(linear)           # (A W, V A⁻¹) computes what (W, V) does
         i == j && continue
         push!(found, Invariance("linear units", l, [i, j], [mixing_direction(θ, into[i], into[j], out[i], out[j])]))
+    end
+    return found
+end
+
+"f(αh) = αᵏf(h)"
+function add_scales!(found::Vector{Invariance}, layer::Layer, next::Layer, l::Int, θ::Vector{Float64})
+    for j in 1:layer.width
+        k = homogeneity(unit_activation(layer, j))
+        k > 0 || continue
+        e = scale_direction(θ, incoming(layer, j), outgoing(next, j), k)
+        push!(found, Invariance("scale of a unit", l, [j], [e]))
     end
     return found
 end

@@ -86,7 +86,7 @@ function certify(net::AbstractNet, θ::AbstractVector; precision::Integer=128, p
     end
 end
 
-start_proof(net::Net, x::Vector{Float64}, precision::Int) =
+start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int) =
     Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
           in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
           entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), precision)
@@ -120,7 +120,9 @@ function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monit
     end
 end
 
-activations(net::Net) = Activation[c.activation for l in net.layers for c in l.columns]
+layers_in(net::Net) = net.layers
+layers_in(net::InfiniteNet) = net.student.layers
+activations(net) = Activation[c.activation for l in layers_in(net) for c in l.columns]
 
 unproved(proof::Proof, reason::String) =
     Certificate(false, reason, proof.x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]),
@@ -185,8 +187,13 @@ starting_radius(x) = 2.0^-46 * (1 + maximum(abs, x))
 function widest!(H::Matrix{Interval{Float64}}, proof::Proof, A::Matrix{Float64}, Y::Float64, known::Float64)
     R = 1e-6 * (1 + maximum(abs, proof.x))
     for attempt in 1:6
-        hessian_in_box!(H, proof, R)
-        Z = contraction(A, H, proof.free)
+        Z = try
+            hessian_in_box!(H, proof, R)
+            contraction(A, H, proof.free)
+        catch failure                         # a user's function that has a kink in this box, and none in the last
+            failure isa Union{Unproved,TypeError} || rethrow()
+            Inf
+        end
         # What Z is beyond rounding grows in proportion to R, or faster.
         if Z < 0.9 && R > known && radius_of(Y, Z, R) !== nothing
             known = R
@@ -285,6 +292,8 @@ function bounded_gradient!(proof::Proof)
     all(isfinite, proof.g) || throw(Unproved(undefined(proof)))
     return nothing
 end
+
+in_short_blocks(net::InfiniteNet) = net
 
 "Enclose ∇²L(x̄ + y) for all ‖y‖_∞ ≤ R that vanish outside of the free parameters."
 hessian_in_box!(H::Matrix{Interval{Float64}}, proof::Proof, R::Float64) =

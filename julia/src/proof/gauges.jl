@@ -7,7 +7,7 @@
 const GAUGES = ("scale of a unit", "linear units", "softmax shift", "dead unit")
 
 is_penalised(net::Net) = (R = net.regulariser; R.l2 != 0 || R.maxnorm != Inf || !isempty(R.pairs))
-is_penalised(net::AbstractNet) = true
+is_penalised(net::InfiniteNet) = is_penalised(net.student)
 
 "Directions of an invariance at θ, exact for a θ of intervals."
 function directions(e::Invariance, layers::Vector{Layer}, θ::Vector{T}) where {T}
@@ -46,7 +46,7 @@ a left inverse at its middle, ‖I − B t‖_∞ < 1. That units are dead all o
 function check_gauges(proof::Proof, box::Vector{Interval{Float64}})
     isempty(proof.symmetries) && return nothing
     net, held = proof.boxed, fixed(proof)
-    T = hcat((d[held] for e in proof.symmetries for d in directions(e, net.layers, box))...)
+    T = hcat((d[held] for e in proof.symmetries for d in directions(e, layers_in(net), box))...)
     B = pinv(Float64[midpoint_radius(t)[1] for t in permutedims(T)])
     for i in 1:length(held)
         row = Interval(0.0, 0.0)
@@ -57,7 +57,7 @@ function check_gauges(proof::Proof, box::Vector{Interval{Float64}})
     end
     for e in proof.symmetries
         e.label == "dead unit" && !is_dead(net, box, e.layer, e.units[1]) &&
-            throw(Unproved("unit $(e.units[1] - 1) of layer $(e.layer - 1) is flat at this point, but not all over the box"))
+            throw(Unproved("unit $(e.units[1] - 1) of layer $(e.layer - 1) is flat here, but not in the whole box"))
     end
     return nothing
 end

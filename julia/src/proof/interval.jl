@@ -134,9 +134,9 @@ may_be_positive(x::Interval) = !(x.hi <= 0)
 @inline Base.:-(x::Interval{T}) where {T} = Interval{T}(-x.hi, -x.lo)
 @inline Base.:+(x::Interval) = x
 
-# A sum is exact where a term is zero; it never underflows.
-@inline lower_sum(x::Float64, y::Float64) = (s = x + y; ifelse((x == 0) | (y == 0), s, below(s)))
-@inline upper_sum(x::Float64, y::Float64) = (s = x + y; ifelse((x == 0) | (y == 0), s, above(s)))
+# A sum is exact where a term or the sum is zero; it never underflows.
+@inline lower_sum(x::Float64, y::Float64) = (s = x + y; ifelse((x == 0) | (y == 0) | (s == 0), s, below(s)))
+@inline upper_sum(x::Float64, y::Float64) = (s = x + y; ifelse((x == 0) | (y == 0) | (s == 0), s, above(s)))
 @inline finite_or_entire(lo::Float64, hi::Float64) =
     ifelse(isfinite(lo) & isfinite(hi), Interval(lo, hi), Interval(-Inf, Inf))
 
@@ -164,7 +164,7 @@ end
     a, b, c, d = x.lo / y.lo, x.lo / y.hi, x.hi / y.lo, x.hi / y.hi
     isfinite((a + b) + (c + d)) || return Interval(-Inf, Inf)
     lo, hi = smaller(smaller(a, b), smaller(c, d)), larger(larger(a, b), larger(c, d))
-    return finite_or_entire(below(lo), above(hi))
+    return ifelse((x.lo == 0) & (x.hi == 0), Interval(0.0, 0.0), finite_or_entire(below(lo), above(hi)))
 end
 function Base.sqrt(x::Interval{Float64})
     x.lo >= 0 || return Interval(-Inf, Inf)
