@@ -66,6 +66,9 @@ from .network.constraints import ConstrainedNet as ConstrainedNet
 from .network.infinite import InfiniteNet as InfiniteNet, gauss_hermite_net as gauss_hermite_net
 from .network.net import Net as Net, TeacherNet as TeacherNet
 from .network.params import Params as Params
+from .proof.certificate import Certificate as Certificate, Gauge as Gauge
+from .proof.certify import certify as certify
+from .proof.distinct import ProvedDistinct as ProvedDistinct, distinct as distinct
 from .results.at_infinity import Channel as Channel, MinimumAtInfinity as MinimumAtInfinity
 from .results.checkpoint import Checkpoint as Checkpoint
 from .results.load import load as load

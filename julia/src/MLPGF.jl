@@ -126,6 +126,13 @@ include("landscape/limits.jl")
 include("landscape/margin.jl")
 include("landscape/at_infinity.jl")
 
+include("proof/interval.jl")
+include("proof/products.jl")
+include("proof/certify.jl")
+include("proof/gauges.jl")
+include("proof/distinct.jl")
+include("proof/infinite.jl")
+
 include("interface/json.jl")
 include("interface/facts.jl")
 include("interface/c_interface.jl")
@@ -149,5 +156,6 @@ export cosine_similarity, match_neurons, compare_neurons, cluster_neurons, merge
 export saddle_line, follow
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export Constraint, ConstrainedNet
+export certify, Certificate, proved_different
 export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

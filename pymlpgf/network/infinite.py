@@ -96,6 +96,11 @@ class InfiniteNet(Net):
         """The teacher."""
         return self._teacher
 
+    @property
+    def student(self) -> Net:
+        """The student, which has no data, or its own."""
+        return self._student
+
     def on(self, input: Any, target: Any = None, weights: Any = None) -> Net:
         """The student on finite data, with its regularisers; the teacher makes the target unless it is given."""
         return self._student.on(input, self._teacher(input) if target is None else target, weights)

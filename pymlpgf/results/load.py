@@ -14,7 +14,7 @@ from .checkpoint import Checkpoint
 from .problem import attach_data
 from .result import SCHEMA, DenseSolution, TrainResult, Trajectory
 
-__all__ = ["load", "read"]
+__all__ = ["load", "read", "read_parts"]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -27,23 +27,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def read(path: str | os.PathLike[str], known: dict[str, dict[str, Any]] | None = None) -> Any:
     """What ``load`` returns; results that are read with the same ``known`` share their data."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays.pop("header")))
-        schema, kind = header.pop("schema"), header.pop("type")
-        if kind not in ("pymlpgf.TrainResult", "pymlpgf.Checkpoint"):
-            raise KeyError(kind)
-    except FileNotFoundError:
-        raise InputError(f"{os.fspath(path)} does not exist") from None
-    except Exception as error:
-        raise InputError(
-            f"{os.fspath(path)} is no result of pymlpgf, or is damaged: {type(error).__name__}: {error}"
-        ) from None
-    if schema > SCHEMA:
-        raise InputError(
-            f"{os.fspath(path)} was written by a newer pymlpgf (schema {schema}): update pymlpgf to read it"
-        )
+    header, arrays, kind = read_parts(path, ("pymlpgf.TrainResult", "pymlpgf.Checkpoint"), SCHEMA)
     if kind == "pymlpgf.Checkpoint":
         return Checkpoint.read(header, arrays)
     header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
@@ -58,3 +42,27 @@ def read(path: str | os.PathLike[str], known: dict[str, dict[str, Any]] | None =
         return TrainResult(**header, **arrays)
     except TypeError as error:
         raise InputError(f"{os.fspath(path)} is damaged: {error}") from None
+
+
+def read_parts(
+    path: str | os.PathLike[str], kinds: tuple[str, ...], newest: int
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Header, arrays and kind of a file of this package that is one of ``kinds``."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop("header")))
+        schema, kind = header.pop("schema"), header.pop("type")
+        if kind not in kinds:
+            raise KeyError(kind)
+    except FileNotFoundError:
+        raise InputError(f"{os.fspath(path)} does not exist") from None
+    except Exception as error:
+        raise InputError(
+            f"{os.fspath(path)} is no result of pymlpgf, or is damaged: {type(error).__name__}: {error}"
+        ) from None
+    if schema > newest:
+        raise InputError(
+            f"{os.fspath(path)} was written by a newer pymlpgf (schema {schema}): update pymlpgf to read it"
+        )
+    return header, arrays, kind

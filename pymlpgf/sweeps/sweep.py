@@ -19,6 +19,8 @@ from ..errors import InputError, KeywordError
 from ..landscape.catalogue import Catalogue, minima_catalogue
 from ..landscape.symmetry import DistinctMinima, distinct_minima
 from ..network.net import Net
+from ..proof.certificate import Certificate
+from ..proof.certify import certify
 from ..results.load import read
 from ..results.problem import attach_data, data_file, describe
 from ..results.result import TrainResult
@@ -275,6 +277,17 @@ class Sweep:
         if net is None:
             net = self._one_net(results)
         return minima_catalogue(net, results, tolerance=tolerance, confidence=confidence)
+
+    def certificates(self, net: Net | None = None, tolerance: float = 1e-4, **options: Any) -> list[Certificate]:
+        """``certify`` of the best run of each group of ``distinct_minima``, lowest loss first; some may have no proof.
+
+        ``mg.distinct`` of those with a proof says how many different minima there are at least. ``options`` are
+        keywords of ``certify``.
+        """
+        results = [run.result for run in self._successes() if run.result is not None]
+        about = self._one_net(results) if net is None else net
+        groups = distinct_minima(about, results, tolerance)
+        return [certify(about, results[i], **options) for i in groups.representatives]
 
     def _one_net(self, results: list[TrainResult]) -> Net:
         """The net that all of these are results of."""

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (
-    "version", "errors", "facts", "files", "validate", "runtime", "network", "results", "solve", "landscape", "sweeps",
-    "sklearn", "torch", "plot", "commands", "__main__",
+    "version", "errors", "facts", "files", "validate", "runtime", "network", "results", "solve", "landscape", "proof",
+    "sweeps", "sklearn", "torch", "plot", "commands", "__main__",
 )  # fmt: skip
 RUNTIME = (
     "report", "lock", "answers", "children", "settings", "manifest", "julia", "cpu", "environment", "debian", "image",
@@ -100,7 +100,7 @@ def test_private_names_stay_in_their_room() -> None:
 
 JULIA_ROOMS = (
     "kernels", "network", "derivatives", "linear_algebra", "flow", "discrete", "minimize", "solve", "infinite",
-    "landscape", "interface",
+    "landscape", "proof", "interface",
 )  # fmt: skip
 
 

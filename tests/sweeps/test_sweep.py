@@ -135,6 +135,12 @@ def test_table_and_distinct_minima(net, expected):
     assert sweep.best.result.loss == min(expected[i].loss for i in (3, 4, 2))
     groups = sweep.distinct_minima(net)
     np.testing.assert_array_equal(sweep.distinct_minima().labels, groups.labels)  # the results hold their net
+    proofs = sweep.certificates(net, precision=100)
+    assert len(proofs) == len(groups)
+    found = [run.result.x for run in sweep.runs if run.result is not None]
+    for proof, i in zip(proofs, groups.representatives, strict=True):
+        assert proof.precision == 100
+        assert not proof.certified or np.abs(proof.x - found[i]).max() < 1e-2
     assert len(groups.labels) == 3
     losses = np.array([expected[i].loss for i in (3, 4, 2)])[groups.representatives]
     assert (np.diff(losses) >= 0).all()

@@ -8,7 +8,7 @@ along the directions, X = x + b₁/r₁ > 0 and Y = y + b₂/r₂ > 0, everythin
 X = 0, Y > 0 and `D2` at Y = 0, X > 0, and the density at the corner times s = √(1 - u²), which stays finite where
 directions meet; the basis is orthonormal.
 """
-function rectified_pair!(m::Moments, p::Neuron, q::Neuron, u::Float64, order::Int)
+function rectified_pair!(m::Moments, p::Neuron, q::Neuron, u, order::Int)
     a, b = p.r, q.r
     t1, t2 = p.b / a, q.b / b
     s = orthonormal!(m, p, q, u)
@@ -37,13 +37,13 @@ function rectified_pair!(m::Moments, p::Neuron, q::Neuron, u::Float64, order::In
 end
 
 "t - u t′. Divided by s, what round-off leaves where directions meet (s → 0) would count: 1 - |u| is taken from s."
-left_over(t, t′, u, s) = u > 0 ? (t - t′) + t′ * s^2 / (1 + u) : (t + t′) - t′ * s^2 / (1 - u)
+left_over(t, t′, u, s) = exceeds(u, zero(u)) ? (t - t′) + t′ * s^2 / (1 + u) : (t + t′) - t′ * s^2 / (1 - u)
 
 # Where both vanish, X = 0 and Y = 0 are one line, and half of it counts.
-ratio(μ, s) = μ == 0 ? 0.0 : s == 0 ? copysign(Inf, μ) : μ / s
+ratio(μ, s) = μ == 0 ? zero(μ) : s == 0 ? copysign(Inf, μ) : μ / s
 
 "Mean of gain Φ - (gain - 1) at z: Φ(z), or erf(z/√2)."
-mean_at(gain, z) = gain == 2 ? fast_erf(z * 0.7071067811865476) : Φ(z)
+mean_at(gain, z) = gain == 2 ? fast_erf(z * sqrt(oftype(z, 0.5))) : Φ(z)
 
 """
     cumulative_pair!(e, p, q, u, s, order)
@@ -52,9 +52,9 @@ normal_cdf and sigmoid2 with each other. Φ(h) is the probability that another n
 normal probability, and derivatives by the biases give the rest (for sigmoid2 without biases the arcsine
 kernel of C. K. I. Williams, Neural Computation 10, 1998).
 """
-function cumulative_pair!(e::PairSums, p::Neuron, q::Neuron, u::Float64, s::Float64, order::Int)
+function cumulative_pair!(e::PairSums, p::Neuron, q::Neuron, u, s, order::Int)
     a, b, c, d = p.r, q.r, p.gain, q.gain
-    τ1, τ2 = hypot(1.0, a), hypot(1.0, b)
+    τ1, τ2 = hypot(one(a), a), hypot(one(b), b)
     z1, z2 = p.b / τ1, q.b / τ2
     ρ = (a / τ1) * (b / τ2) * u
     σ = sqrt(1 + a * a + b * b + (a * b * s)^2) / (τ1 * τ2)

@@ -78,7 +78,7 @@ end
 end
 
 function column_dot_vector(a, i, d)
-    s = 0.0
+    s = zero(eltype(a))
     @inbounds for o in eachindex(d)
         s += a[o, i] * d[o]
     end

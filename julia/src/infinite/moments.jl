@@ -5,24 +5,24 @@
 
 `epq` is E[f⁽ᵖ⁾(h₁) g⁽ᵠ⁾(h₂)], times r₁ for each derivative of f beyond the second and r₂ for each of g.
 """
-mutable struct PairSums
-    e00::Float64
-    e10::Float64
-    e01::Float64
-    e20::Float64
-    e11::Float64
-    e02::Float64
-    e30::Float64
-    e21::Float64
-    e12::Float64
-    e03::Float64
-    e40::Float64
-    e31::Float64
-    e22::Float64
-    e13::Float64
-    e04::Float64
+mutable struct PairSums{S}
+    e00::S
+    e10::S
+    e01::S
+    e20::S
+    e11::S
+    e02::S
+    e30::S
+    e21::S
+    e12::S
+    e03::S
+    e40::S
+    e31::S
+    e22::S
+    e13::S
+    e04::S
 end
-PairSums() = PairSums(ntuple(_ -> 0.0, 15)...)
+PairSums{S}() where {S} = PairSums{S}(ntuple(_ -> zero(S), 15)...)
 
 """
     Moments
@@ -35,36 +35,36 @@ For F = f g it holds E[F] (`m00`), and for F = f⁽ᵖ⁾ g⁽ᵠ⁾, p + q ≤ 
 in the basis `v1`, `v2` that suits the rule: the units' own directions, or an orthonormal one, in which all numbers stay
 finite when the directions meet.
 """
-mutable struct Moments
-    m00::Float64
-    m10::Float64
-    x10::Float64
-    y10::Float64
-    m01::Float64
-    x01::Float64
-    y01::Float64
-    m11::Float64
-    x11::Float64
-    y11::Float64
-    xx11::Float64
-    xy11::Float64
-    yy11::Float64
-    m20::Float64
-    x20::Float64
-    y20::Float64
-    xx20::Float64
-    xy20::Float64
-    yy20::Float64
-    m02::Float64
-    x02::Float64
-    y02::Float64
-    xx02::Float64
-    xy02::Float64
-    yy02::Float64
-    v1::Vector{Float64}
-    v2::Vector{Float64}
+mutable struct Moments{S}
+    m00::S
+    m10::S
+    x10::S
+    y10::S
+    m01::S
+    x01::S
+    y01::S
+    m11::S
+    x11::S
+    y11::S
+    xx11::S
+    xy11::S
+    yy11::S
+    m20::S
+    x20::S
+    y20::S
+    xx20::S
+    xy20::S
+    yy20::S
+    m02::S
+    x02::S
+    y02::S
+    xx02::S
+    xy02::S
+    yy02::S
+    v1::Vector{S}
+    v2::Vector{S}
 end
-Moments(D::Int) = Moments(ntuple(_ -> 0.0, 25)..., zeros(D), zeros(D))
+Moments{S}(D::Int) where {S} = Moments{S}(ntuple(_ -> zero(S), 25)..., zeros(S, D), zeros(S, D))
 
 "Moments from sums, by integration by parts (Stein's lemma): E[F x] = E[∂F/∂h₁] w₁ + E[∂F/∂h₂] w₂."
 function from_sums!(m::Moments, e::PairSums, p::Neuron, q::Neuron, order::Int)
@@ -91,20 +91,24 @@ end
 Basis v₁ = n₁ and v₂ ⟂ v₁ with n₂ = u v₁ + s v₂. From the difference of the directions, not √(1 - u²): s keeps its
 digits when they meet, and is zero with v₂ = 0 when they are equal.
 """
-function orthonormal!(m::Moments, p::Neuron, q::Neuron, u::Float64)
+function orthonormal!(m::Moments{S}, p::Neuron, q::Neuron, u) where {S}
     v1, v2 = copyto!(m.v1, p.n), m.v2
-    s = 0.0
+    p === q && (fill!(v2, zero(S)); return zero(S))
+    s = zero(S)
     @inbounds for d in eachindex(v1)
         v2[d] = muladd(-u, v1[d], q.n[d])
         s = muladd(v2[d], v2[d], s)
     end
     s = sqrt(s)
-    s < 1e-15 && (s = 0.0)
+    negligible(s) && (fill!(v2, zero(S)); return zero(S))
     @inbounds for d in eachindex(v1)
-        v2[d] = s > 0 ? v2[d] / s : 0.0
+        v2[d] = v2[d] / s
     end
     return s
 end
+
+"Whether directions differ by rounding only."
+negligible(s::Float64) = s < 1e-15
 
 "Components by (v₁, v₂) of x n₂ + y ê, where ê = s v₁ - u v₂ completes n₂ = u v₁ + s v₂."
 turn(u, s, x, y) = (u * x + s * y, s * x - u * y)

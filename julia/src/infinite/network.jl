@@ -41,45 +41,49 @@ double precision; the number type is the student's, Float64 or Float32.
     julia> loss(InfiniteNet(teacher, layers), zeros(6)) ≈ 1 + 1/π
     true
 """
-mutable struct InfiniteNet{T} <: AbstractNet{T}
+mutable struct InfiniteNet{T,S} <: AbstractNet{T}
+    teacher::TeacherNet
     student::Net{T}
-    units::Vector{Neuron}               # the student's, then the teacher's
-    outputs::Matrix{Float64}            # O × units: outgoing weights, the teacher's negated
-    offset::Vector{Float64}             # output bias minus the teacher's,
-    teacher_offset::Vector{Float64}     # of which this is constant
-    target::Float64                     # E‖teacher - its output bias‖²
-    factor::Vector{Float64}             # the output factor, for parameters of the last layer
-    θ::Vector{Float64}
-    g::Vector{Float64}
-    v::Vector{Float64}
-    H::Matrix{Float64}                  # 0×0 till the first Hessian in Float32
-    pairs::PairWorkspace
+    units::Vector{Neuron{S}}            # the student's, then the teacher's
+    outputs::Matrix{S}                  # O × units: outgoing weights, the teacher's negated
+    offset::Vector{S}                   # output bias minus the teacher's,
+    teacher_offset::Vector{S}           # of which this is constant
+    target::S                           # E‖teacher - its output bias‖²
+    factor::Vector{S}                   # the output factor, for parameters of the last layer
+    θ::Vector{S}
+    g::Vector{S}
+    v::Vector{S}
+    H::Matrix{S}                        # 0×0 till the first Hessian in Float32
+    pairs::PairWorkspace{S}
     monitor::Union{Nothing,Monitor}
 end
 
-function InfiniteNet(teacher::TeacherNet, student::Net{T}) where {T<:Union{Float32,Float64}}
+InfiniteNet(teacher::TeacherNet, student::Net{<:Union{Float32,Float64}}) = InfiniteNet{Float64}(teacher, student)
+
+# In the number type S, Float64 but in proofs.
+function InfiniteNet{S}(teacher::TeacherNet, student::Net{T}) where {S,T}
     check_shallow("teacher", teacher.net)
     check_shallow("student", student)
     D, O, k = n_features(student), n_outputs(student), first(student.layers).width
     (n_features(teacher.net), n_outputs(teacher.net)) == (D, O) || throw(DimensionMismatch(
         "the teacher has $(n_features(teacher.net)) inputs and $(n_outputs(teacher.net)) outputs, the student $D and $O"))
     hidden, last_layer = teacher.net.layers
-    units = [hidden_units(first(student.layers)); hidden_units(hidden)]
-    outputs, θ, c = zeros(O, length(units)), Float64.(teacher.params), -Float64(teacher.net.output_factor)
+    units = [hidden_units(S, first(student.layers)); hidden_units(S, hidden)]
+    outputs, θ, c = zeros(S, O, length(units)), S.(teacher.params), -S(teacher.net.output_factor)
     for i in 1:hidden.width
         aim!(units[k+i], hidden, θ, i)
         outputs[:, k+i] = [c * θ[last_layer.offset+(o-1)*hidden.width+i] for o in 1:O]
     end
-    pairs, target = PairWorkspace(D), 0.0
+    pairs, target = PairWorkspace{S}(D), zero(S)
     for i in k+1:length(units), j in k+1:i
         target += (i == j ? 1 : 2) * column_product(outputs, i, j) * expectations!(pairs, units[i], units[j], 0).m00
     end
-    offset = last_layer.bias ? c * θ[bias_offset(last_layer)+1:end] : zeros(O)
+    offset = last_layer.bias ? c * θ[bias_offset(last_layer)+1:end] : zeros(S, O)
     P = student.n_params
-    factor = ones(P)
+    factor = ones(S, P)
     factor[last(student.layers).offset+1:P] .= student.output_factor
-    return InfiniteNet{T}(student, units, outputs, zeros(O), offset, target, factor, zeros(P), zeros(P), zeros(P),
-                          zeros(0, 0), pairs, nothing)
+    return InfiniteNet{T,S}(teacher, student, units, outputs, zeros(S, O), offset, target, factor, zeros(S, P), zeros(S, P),
+                            zeros(S, P), zeros(S, 0, 0), pairs, nothing)
 end
 InfiniteNet(teacher::TeacherNet{T}, layers) where {T} =
     InfiniteNet(teacher, Net(layers=layers, n_features=n_features(teacher.net), T=T))
@@ -93,14 +97,14 @@ function check_shallow(who::String, net::Net)
     return nothing
 end
 
-hidden_units(layer::Layer) =
-    [Neuron(c.activation, layer.fan_in) for c in layer.columns for _ in c.first:c.last]
+hidden_units(::Type{S}, layer::Layer) where {S} =
+    [Neuron{S}(c.activation, layer.fan_in) for c in layer.columns for _ in c.first:c.last]
 
 aim!(p::Neuron, layer::Layer, θ, i::Int) =
-    aim!(p, θ, layer.offset + (i - 1) * layer.fan_in, layer.bias ? θ[bias_offset(layer)+i] : 0.0)
+    aim!(p, θ, layer.offset + (i - 1) * layer.fan_in, layer.bias ? θ[bias_offset(layer)+i] : zero(eltype(θ)))
 
 function column_product(outputs, i, j)
-    s = 0.0
+    s = zero(eltype(outputs))
     @inbounds for o in 1:size(outputs, 1)
         s += outputs[o, i] * outputs[o, j]
     end
@@ -124,7 +128,7 @@ function aim!(net::InfiniteNet{T}, θ::Vector{T}) where {T}
         end
     end
     for o in eachindex(net.offset)
-        net.offset[o] = net.teacher_offset[o] + (last_layer.bias ? net.θ[bias_offset(last_layer)+o] : 0.0)
+        net.offset[o] = net.teacher_offset[o] + (last_layer.bias ? net.θ[bias_offset(last_layer)+o] : 0)
     end
     return true
 end

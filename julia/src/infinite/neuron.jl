@@ -19,7 +19,7 @@ Hermite polynomials of x; `C1`, `C2` those of r f''' and r² f''''. `decay[m]`: 
 coefficients in `C`, once these are there; `norm` is √E f². `even`, `odd`, `scale` (√E f''²), `transformed` (the number of
 coefficients made from them) and `resolved` (whether f is) belong to the rule of step 2^-`level`.
 """
-mutable struct Neuron
+mutable struct Neuron{S}
     activation::Activation
     kind::Kind
     kinks::Vector{Float64}
@@ -28,9 +28,9 @@ mutable struct Neuron
     gain::Float64
     bandwidth::Float64
     measured::Float64
-    r::Float64
-    b::Float64
-    n::Vector{Float64}
+    r::S
+    b::S
+    n::Vector{S}
     level::Int
     stage::Int
     terms::Int
@@ -48,13 +48,14 @@ mutable struct Neuron
     resolved::Bool
 end
 
-function Neuron(a::Activation, D::Int)
+function Neuron{S}(a::Activation, D::Int) where {S}
     kind = a isa Relu ? rectified : a isa Union{NormalCdf,Sigmoid2} ? cumulative : a isa Exp ? exponential : smooth
     kinks, jumps = find_kinks(a)
     kind == smooth && !isempty(kinks) && (kind = piecewise)
     A, B, C, C1, C2 = (zeros(TERMS + 2) for _ in 1:5)
-    return Neuron(a, kind, kinks, jumps, degree(a), a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a), bandwidth(a), 0.0, 0.0,
-                  zeros(D), 0, 0, 0, 0.0, zeros(length(STAGES)), A, B, C, C1, C2, Float64[], Float64[], 0.0, 0, true)
+    return Neuron{S}(a, kind, kinks, jumps, degree(a), a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a), bandwidth(a), zero(S),
+                     zero(S), zeros(S, D), 0, 0, 0, 0.0, zeros(length(STAGES)), A, B, C, C1, C2, Float64[], Float64[], 0.0, 0,
+                     true)
 end
 
 degree(::Activation) = -1
@@ -122,17 +123,20 @@ function bisect_kink(a::Custom, lo::Float64, hi::Float64)
     return nothing
 end
 
+"Whether a unit whose largest weight is `s` sees nothing of the input."
+sees_nothing(s::Float64) = !(s > 1e-150)
+
 "Set the unit to the weights θ[o+1:o+D] and the bias b."
-function aim!(p::Neuron, θ, o::Int, b::Float64)
-    s = 0.0
+function aim!(p::Neuron{S}, θ::Vector{S}, o::Int, b) where {S}
+    s = zero(S)
     @inbounds for d in eachindex(p.n)
-        s = max(s, abs(Float64(θ[o+d])))
+        s = max(s, abs(θ[o+d]))
     end
-    if !(s > 1e-150)                         # a unit that sees nothing of the input
+    if sees_nothing(s)
         fill!(p.n, 0)
         p.r = s == s ? 0.0 : NaN
     else
-        r = 0.0
+        r = zero(S)
         @inbounds for d in eachindex(p.n)
             p.n[d] = θ[o+d] / s
             r = muladd(p.n[d], p.n[d], r)

@@ -86,7 +86,7 @@ function bivariate_normal_cdf(h::Real, k::Real, ρ::Real, s::Real=sqrt((1 - ρ) 
     return min(max(bvn_cdf(Float64(h), Float64(k), Float64(ρ), Float64(s)), 0.0), 1.0)
 end
 
-bvn_cdf(h::Float64, k::Float64, ρ::Float64, s::Float64) = Φ(h) * Φ(k) + added_by_correlation(h, k, ρ, s)
+bvn_cdf(h, k, ρ, s) = Φ(h) * Φ(k) + added_by_correlation(h, k, ρ, s)
 
 "P(X ≤ h, Y ≤ k) - Φ(h) Φ(k)"
 added_by_correlation(h::Float64, k::Float64, ρ::Float64, s::Float64) =

@@ -1,16 +1,17 @@
 "Buffers for one pair at a time."
-struct PairWorkspace
-    moments::Moments
-    sums::PairSums
-    shifted::Neuron
+struct PairWorkspace{S}
+    moments::Moments{S}
+    sums::PairSums{S}
+    shifted::Neuron{S}
     nodes::Nodes
     outer::Nodes
     inner::Nodes
     smoothed::Smoothed
     powers::Vector{Float64}
 end
-PairWorkspace(D::Int) = PairWorkspace(Moments(D), PairSums(), Neuron(identity_, D), Nodes(), Nodes(), Nodes(), Smoothed(),
-                                      zeros(TERMS + 4))
+PairWorkspace{S}(D::Int) where {S} =
+    PairWorkspace{S}(Moments{S}(D), PairSums{S}(), Neuron{S}(identity_, D), Nodes(), Nodes(), Nodes(), Smoothed(),
+                     zeros(TERMS + 4))
 
 """
     expectations!(ws, p, q, order) -> ws.moments
@@ -18,7 +19,7 @@ PairWorkspace(D::Int) = PairWorkspace(Moments(D), PairSums(), Neuron(identity_, 
 All moments of a pair that the loss (`order` 0), its gradient (1) or Hessian (2) needs, by the rule that suits the pair:
 a closed form, Mehler's formula where its rest is negligible, or quadrature in the plane of the two directions.
 """
-function expectations!(ws::PairWorkspace, p::Neuron, q::Neuron, order::Int)
+function expectations!(ws::PairWorkspace{Float64}, p::Neuron, q::Neuron, order::Int)
     m, e = ws.moments, ws.sums
     if p.r == 0 || q.r == 0
         u = 0.0
@@ -50,9 +51,9 @@ function like!(scratch::Neuron, p::Neuron)
 end
 
 function direction_cosine(n1, n2)
-    u = 0.0
+    u = zero(eltype(n1))
     @inbounds @simd for d in eachindex(n1)
         u = muladd(n1[d], n2[d], u)
     end
-    return clamp(u, -1.0, 1.0)
+    return max(min(u, one(u)), -one(u))
 end

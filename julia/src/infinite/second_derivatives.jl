@@ -3,13 +3,13 @@
 #     2 aᵢ E[fᵢ'fⱼ x̃]ᵀ to (aⱼ, w̃ᵢ),           2 aⱼ E[fᵢ'fⱼ x̃]ᵀ to (aᵢ, w̃ᵢ),     2 E[fᵢfⱼ] to (aᵢ, aⱼ).
 
 "E[F x̃x̃ᵀ] = [m 1 + xx v₁v₁ᵀ + xy (v₁v₂ᵀ + v₂v₁ᵀ) + yy v₂v₂ᵀ, x v₁ + y v₂; ·, m]"
-struct Second
-    m::Float64
-    x::Float64
-    y::Float64
-    xx::Float64
-    xy::Float64
-    yy::Float64
+struct Second{S}
+    m::S
+    x::S
+    y::S
+    xx::S
+    xy::S
+    yy::S
 end
 second_11(m::Moments) = Second(m.m11, m.x11, m.y11, m.xx11, m.xy11, m.yy11)
 second_20(m::Moments) = Second(m.m20, m.x20, m.y20, m.xx20, m.xy20, m.yy20)
@@ -24,6 +24,7 @@ function add_second!(target::A, net::InfiniteNet) where {A}
     hidden, last_layer = net.student.layers[1], net.student.layers[2]
     a, d, units, ws = net.outputs, net.offset, net.units, net.pairs
     k, outputs = hidden.width, length(net.offset)
+    offset = any(!iszero, d) || last_layer.bias
     for i in 1:k
         heartbeat(net.monitor)
         for j in 1:length(units)
@@ -42,9 +43,10 @@ function add_second!(target::A, net::InfiniteNet) where {A}
                 add_mixed!(target, net, o, j, i, 2 * a[o, j], m.m01, m.x01, m.y01, v1, v2)
             end
         end
+        offset || continue
         e0, e1, e2, e3, e4 = single(units[i], ws.nodes)
         n, r = units[i].n, units[i].r
-        add_hidden!(target, hidden, i, i, 2 * column_dot_vector(a, i, d), Second(e2, e3, 0, e4, 0, 0), n, n)
+        add_hidden!(target, hidden, i, i, 2 * column_dot_vector(a, i, d), Second(e2, e3, zero(e2), e4, zero(e2), zero(e2)), n, n)
         for o in 1:outputs
             add_mixed!(target, net, o, i, i, 2 * d[o], e1, r * e2, 0.0, n, n)
             last_layer.bias || continue
@@ -63,7 +65,7 @@ output_index(l::Layer, o, j) = j == 0 ? bias_offset(l) + o : l.offset + (o - 1) 
 
 # ---- the Hessian: its lower triangle, in which every block (w̃ᵢ, w̃ⱼ) has i ≥ j -----------------------------------
 
-function add_hidden!(H::Matrix{Float64}, l::Layer, i, j, c, s::Second, v1, v2)
+function add_hidden!(H::Matrix, l::Layer, i, j, c, s::Second, v1, v2)
     D = l.fan_in
     I, J = (i - 1) * D, (j - 1) * D
     @inbounds for e in 1:D
@@ -85,7 +87,7 @@ function add_hidden!(H::Matrix{Float64}, l::Layer, i, j, c, s::Second, v1, v2)
     return nothing
 end
 
-function add_mixed!(H::Matrix{Float64}, net::InfiniteNet, o, i, j, c, m, x, y, v1, v2)
+function add_mixed!(H::Matrix, net::InfiniteNet, o, i, j, c, m, x, y, v1, v2)
     l = net.student.layers[1]
     row, I = output_index(net.student.layers[2], o, j), (i - 1) * l.fan_in
     @inbounds for d in 1:l.fan_in
@@ -95,22 +97,22 @@ function add_mixed!(H::Matrix{Float64}, net::InfiniteNet, o, i, j, c, m, x, y, v
     return nothing
 end
 
-function add_outer!(H::Matrix{Float64}, net::InfiniteNet, o, i, j, c)
+function add_outer!(H::Matrix, net::InfiniteNet, o, i, j, c)
     l = net.student.layers[2]
     a, b = output_index(l, o, i), output_index(l, o, j)
     H[max(a, b), min(a, b)] += c
     return nothing
 end
 
-function hessian!(H::Matrix{T}, net::InfiniteNet{T}, θ::Vector{T}) where {T}
+function hessian!(H::Matrix{T}, net::InfiniteNet{T,S}, θ::Vector{T}) where {T,S}
     P = n_params(net)
     size(H) == (P, P) || throw(DimensionMismatch("H is $(size(H)), this net has $P parameters"))
     aim!(net, θ) || return fill!(H, NaN)
-    if T === Float64
+    if T === S
         add_second!(fill!(H, 0), net)
         scale_hessian!(H, net.factor)
     else
-        size(net.H, 1) == P || (net.H = zeros(P, P))
+        size(net.H, 1) == P || (net.H = zeros(S, P, P))
         add_second!(fill!(net.H, 0), net)
         copyto!(H, scale_hessian!(net.H, net.factor))
     end

@@ -63,6 +63,19 @@ function answer(q::AtInfinity, x0, options, monitor)
 end
 channels_json(found) = to_json([(c.layer, c.units, c.cosine, c.distance, c.growth, c.epsilon) for c in found])
 
+struct Certification{T} <: Question{T}
+    net::AbstractNet{T}
+    x::Vector{Float64}
+    precision::Int
+    polish::Bool
+    within::Union{Nothing,Float64}
+end
+function answer(q::Certification, x0, options, monitor)
+    c = certify(q.net, q.x; precision=q.precision, polish=q.polish, within=q.within,
+                maxtime=Float64(options["maxtime_optim"]), monitor=monitor)
+    return (proved=c, gauges=to_json(c.gauges), time_run=elapsed(monitor))
+end
+
 "`n` significant decimal digits and two spare ones."
 decimal(x::BigFloat, n::Int) = setprecision(BigFloat, ceil(Int, (n + 2) * log2(10))) do
     string(BigFloat(x))
@@ -156,6 +169,14 @@ const TOOLS = Dict{String,Function}(
     "channels" => (net, o, a) -> channels_json(channels(net, a[1]; distance=o["distance"], growth=o["growth"])),
     "at_infinity" => (net, o, a) -> AtInfinity(net),
     "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"]), get(o, "constraint", nothing)),
+    "proved_different" => (net, o, a) -> begin
+        ls = layers_of(net, o)
+        losses = Interval.(a[3], a[4])
+        D = proved_different(ls, matrix(a[1], sum(n_params, ls)), a[2], losses, Int.(a[5]))
+        (different=Int.(D), representatives=representatives(D, losses))
+    end,
+    "certification" => (net, o, a) ->
+        Certification(net, a[1], Int(o["precision"]), o["polish"], get(o, "within", nothing)),
     "spectrum" => (net, o, a) -> spectrum_along(net, matrix(a[1], n_params(net)); k=whole(o, "k", n_params(net))),
     "escape" => (net, o, a) -> escape_saddle(net, numbers(net, a[1]); sign=o["sign"]),
     "following" => (net, o, a) -> Following(haskey(o, "to") ? family(net, net_of(Int64(o["to"]))) : decay(net),

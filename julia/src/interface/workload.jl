@@ -20,7 +20,8 @@ function workload()
         for (what, f) in ("derivatives" => derivatives_workload, "losses" => losses_workload, "flows" => flows_workload,
                           "discrete methods" => discrete_workload, "minimizers" => minimizers_workload,
                           "large nets" => large_workload, "landscape" => landscape_workload,
-                          "infinite data" => infinite_workload, "constraints" => constraints_workload)
+                          "infinite data" => infinite_workload, "constraints" => constraints_workload,
+                          "proofs" => proof_workload)
             attempt(() -> Base.invokelatest(f, T), "$what in $T")
         end
     end
@@ -378,6 +379,24 @@ function branches_workload()
         paths = ["branches.1.$f" for f in fieldnames(Branch)]
         outside_read(found, "n_branches", "n_points", "finished", paths...)
         HANDLES[found].n_points > 0 && outside_read(found, ("points.1.$f" for f in fieldnames(SpecialPoint))...)
+    end
+    return nothing
+end
+
+function proof_workload(::Type{T}) where {T}
+    certificate = "certified reason x radius uniqueness_radius index kind loss.1 loss.2 eigenvalues.1 eigenvalues.2 fixed contraction"
+    fields = ["gauges"; "time_run"; ["proved.$name" for name in split(certificate)]]
+    X, Y = wave(T, 1, 12), targets(T, 1, 12)
+    one_hidden(f) = outside_net(T, Any[[2, f, true], [1, "identity", true]], (l2=0.1,), X, Y)
+    deep = outside_net(T, Any[[2, "tanh", true], [2, "softplus", true], [2, "softmax", true]], (loss="nll", l2=0.1), X,
+                       T[1 + i % 2 for i in 1:12])
+    nets = T === Float64 ? [map(one_hidden, ("tanh", "softplus", "sigmoid", "sigmoid2", "relu"))...; deep] : [one_hidden("tanh")]
+    for net in nets
+        run = outside_solve(net, outside_start(net), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=200))
+        x = HANDLES[run].x
+        question = outside_tool(net, "certification", (precision=128, polish=true), x)
+        proved = outside_handle(c_solve, question, x, "minimize", wire((maxtime_optim=60,)), C_NULL, C_NULL, C_NULL)
+        outside_read(proved, fields...)
     end
     return nothing
 end

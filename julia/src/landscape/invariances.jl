@@ -14,8 +14,10 @@ struct Invariance
     directions::Vector{Vector{Float64}}
 end
 
-"Reasons that are known for a net; none for nets that are not multilayer perceptrons with data."
+"Reasons that are known for a net; few for nets that are not multilayer perceptrons with data."
 invariances(net::AbstractNet, θ) = Invariance[]
+invariances(net::InfiniteNet, θ) =
+    add_scales!(Invariance[], net.student.layers[1], net.student.layers[2], 1, Vector{Float64}(θ))
 
 """
 What the input and each layer give to the next on the samples that count: Gram matrices of their activations and a one;
@@ -120,14 +122,7 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
         end
         push!(found, Invariance("duplicate units", l, [i, j], directions))
     end
-    for j in 1:layer.width                                   # f(αh) = αᵏf(h)
-        k = homogeneity(unit_activation(layer, j))
-        k > 0 || continue
-        e = zeros(P)
-        e[into[j]] = θ[into[j]]
-        e[out[j]] = -k * θ[out[j]]
-        push!(found, Invariance("scale of a unit", l, [j], [e]))
-    end
+    add_scales!(found, layer, next, l, θ)
     for chain in layer.chains                                # a limit knows no scale of the distance that has become zero
         iszero(chain.ε) && push!(found, Invariance(length(chain.units) == 2 ? "scale of a unit" : "curve of three units", l,
                                                    length(chain.units) == 2 ? chain.units[2:2] : chain.units,
@@ -143,18 +138,11 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
     end
     for j in findall(linear)
         layer.bias && next.bias || break
-        e = unit_vector(P, bias_offset(layer) + j)           # its bias is one of the next layer's
-        for o in 1:next.width
-            e[bias_offset(next)+o] = -θ[out[j][o]]
-        end
-        push!(found, Invariance("linear units", l, [j], [e]))
+        push!(found, Invariance("linear units", l, [j], [bias_direction(θ, layer, next, j)]))
     end
     for i in findall(linear), j in findall(linear)           # (A W, V A⁻¹) computes what (W, V) does
         i == j && continue
-        e = zeros(P)
-        e[into[i]] = θ[into[j]]
-        e[out[j]] = -θ[out[i]]
-        push!(found, Invariance("linear units", l, [i, j], [e]))
+        push!(found, Invariance("linear units", l, [i, j], [mixing_direction(θ, into[i], into[j], out[i], out[j])]))
     end
     return found
 end
@@ -171,6 +159,41 @@ function chain_directions(units::Vector{Int}, into, out, θ::Vector{Float64})
     bend[into[units[3]]] = θ[into[units[2]]]
     bend[out[units[2]]] = -θ[out[units[3]]]
     return [scale, bend]
+end
+
+"f(αh) = αᵏf(h)"
+function add_scales!(found::Vector{Invariance}, layer::Layer, next::Layer, l::Int, θ::Vector{Float64})
+    for j in 1:layer.width
+        k = homogeneity(unit_activation(layer, j))
+        k > 0 || continue
+        e = scale_direction(θ, incoming(layer, j), outgoing(next, j), k)
+        push!(found, Invariance("scale of a unit", l, [j], [e]))
+    end
+    return found
+end
+
+"Incoming weights grow as outgoing ones shrink, which f(αh) = αᵏ f(h) allows."
+function scale_direction(θ::Vector, into, out, k::Int)
+    e = zero(θ)
+    e[into] = θ[into]
+    e[out] = -k * θ[out]
+    return e
+end
+
+"Linear unit i gets something of what unit j gets, and unit j gives it less to the next layer."
+function mixing_direction(θ::Vector, into_i, into_j, out_i, out_j)
+    e = zero(θ)
+    e[into_i] = θ[into_j]
+    e[out_j] = -θ[out_i]
+    return e
+end
+
+"The bias of linear unit j is one of the next layer's."
+function bias_direction(θ::Vector, layer::Layer, next::Layer, j::Int)
+    e = zero(θ)
+    e[bias_offset(layer)+j] = one(eltype(θ))
+    e[bias_offset(next)+1:bias_offset(next)+next.width] = -θ[outgoing(next, j)]
+    return e
 end
 
 "What layer `m` gives to the `next` is linearly dependent on the samples."

@@ -28,6 +28,9 @@ several vectors at once; as one chain of dependent operations softplus took twic
 "One or two numbers for the second stage of `derivatives`, none where one stage does."
 @inline exponentials(::Activation, x) = ()
 
+"f'' of a straight line with a kink at zero: zero, where numbers are; a range of them may reach across the kink."
+@inline bend(x) = zero(x)
+
 # ---- one block each ---------------------------------------------------------------------------------------------
 
 struct Identity <: Activation end
@@ -36,7 +39,7 @@ const identity_ = register!(ACTIVATIONS, "identity", Identity(), "x")
 
 struct Relu <: Activation end
 const relu = register!(ACTIVATIONS, "relu", Relu(), "max(x, 0)")
-@inline derivatives(::Relu, x) = (select(x < 0, zero(x), x), select(x > 0, one(x), zero(x)), zero(x))
+@inline derivatives(::Relu, x) = (select(x < 0, zero(x), x), select(x > 0, one(x), zero(x)), bend(x))
 
 struct Softplus <: Activation end
 const softplus = register!(ACTIVATIONS, "softplus", Softplus(), "log(1 + exp(x))")
@@ -90,9 +93,13 @@ const gelu = register!(ACTIVATIONS, "gelu", Gelu(), "x normal_cdf(x)")
 @inline exponentials(::Gelu, x) = (half_gauss(x),)
 @inline function derivatives(::Gelu, x, (gauss,)::Tuple{Any})
     c, d = normal_cdf_pdf(x, gauss)
-    y = select(abs(x) > 40, oftype(x, 40), x)        # where d is zero, x² may overflow
+    y = before_overflow(x)
     return (x * c, muladd(x, d, c), d * (2 - y * y))
 end
+
+"`x`, or 40 where it is so large that the density is zero and x² may overflow; numbers of a wider range need neither."
+@inline before_overflow(x::Numbers{<:BlasReal}) = select(abs(x) > 40, oftype(x, 40), x)
+@inline before_overflow(x) = x
 
 struct Silu <: Activation end
 const silu = register!(ACTIVATIONS, "silu", Silu(), "x sigmoid(x)")
@@ -110,7 +117,7 @@ const selu = register!(ACTIVATIONS, "selu", Selu(), "1.0507 x for x > 0, else 1.
     T = eltype(x)
     λ, α = T(1.0507009873554804934193349852946), T(1.6732632423543772848170429916717)
     below = x <= 0
-    return (λ * select(below, α * m, x), λ * select(below, α * e, one(x)), λ * select(below, α * e, zero(x)))
+    return (λ * select(below, α * m, x), λ * select(below, α * e, one(x)), λ * select(below, α * e, bend(x)))
 end
 
 struct Square <: Activation end

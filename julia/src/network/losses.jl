@@ -146,6 +146,9 @@ end
 # where a sample is sure is computed as itself, never as a difference from one.
 const MAXIMUM, OTHERS, SUM_OF_TARGETS, LARGEST, SHIFT = 1, 2, 3, 4, 5     # columns of ws.row
 
+"Which logit is counted from matters for accuracy only, so that numbers that are not known exactly may choose."
+@inline exceeds(x, y) = x > y
+
 function log_sum_exp!(ws::Workspace{T}, n::Int, outputs::Int) where {T}
     H, R = last(ws.A), ws.row
     @inbounds @lanes r n begin
@@ -156,7 +159,7 @@ function log_sum_exp!(ws::Workspace{T}, n::Int, outputs::Int) where {T}
     @inbounds for o in 2:outputs
         unit = T(o)
         @lanes r n begin
-            larger = H[r, o] > R[r, MAXIMUM]
+            larger = exceeds(H[r, o], R[r, MAXIMUM])
             R[r, LARGEST] = ifelse(larger, unit, R[r, LARGEST])
             R[r, MAXIMUM] = ifelse(larger, H[r, o], R[r, MAXIMUM])
         end

@@ -46,6 +46,9 @@ function squares(θ::Vector{T}) where {T}
     return s
 end
 
+"Whether there is something to add. What is not known exactly may be."
+may_be_positive(x) = x > 0
+
 "How far ‖θ‖²/(2P) exceeds `maxnorm`, or zero."
 excess(R::Regulariser{T}, θ) where {T} = isfinite(R.maxnorm) ? max(zero(T), squares(θ) / (2 * length(θ)) - R.maxnorm) : zero(T)
 
@@ -62,7 +65,7 @@ end
 "g += ∇R"
 function add_penalty_gradient!(g::Vector{T}, R::Regulariser{T}, θ::Vector{T}) where {T}
     c = R.l2 + excess(R, θ)^2 / length(θ)
-    if c > 0
+    if may_be_positive(c)
         @inbounds @simd for i in eachindex(θ)
             g[i] = muladd(c, θ[i], g[i])
         end
@@ -79,7 +82,7 @@ end
 function add_penalty_hvp!(y::Vector{T}, R::Regulariser{T}, θ::Vector{T}, v::Vector{T}) where {T}
     u, P = excess(R, θ), length(θ)
     c = R.l2 + u^2 / P
-    if c > 0 || u > 0
+    if may_be_positive(c) || may_be_positive(u)
         s = zero(T)
         @inbounds @simd for i in eachindex(θ)
             s = muladd(θ[i], v[i], s)
@@ -106,7 +109,7 @@ function add_penalty_block!(H::Matrix{T}, R::Regulariser{T}, θ::Vector{T}, offs
     c, s = R.l2 + u^2 / P, 2u / T(P)^2
     @inbounds for j in 1:n
         H[j, j] += c
-        u > 0 && for i in j:n
+        may_be_positive(u) && for i in j:n
             H[i, j] = muladd(s * θ[offset+i], θ[offset+j], H[i, j])
         end
     end

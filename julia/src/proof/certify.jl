@@ -1,0 +1,341 @@
+# A critical point exists here, it is the only one in this box, and this is its index: proved in interval arithmetic.
+
+"""
+    Certificate
+
+What [`certify`](@ref) proved, or why it could not:
+
+- `certified`; `reason`, in words, if not
+- `x`: the parameters, polished; a critical point x* of the loss has |x*ᵢ − xᵢ| ≤ `radius` for every i, and there is no
+  other with |x*ᵢ − xᵢ| ≤ `uniqueness_radius` that agrees with `x` in the parameters `fixed`
+- `index`: how many eigenvalues of the Hessian are negative there; `kind`: "minimum", "saddle" or "maximum"
+- `loss` and `eigenvalues` (of the Hessian in the parameters that are not fixed, ascending): lower and upper bounds
+- `fixed`: parameters that were held where they are, because `gauges` (label, layer, units) of the loss move them
+- `contraction`: the bound of ‖I − A ∇²L‖_∞ over the box of radius `radius`
+- `precision`: bits of the numbers in which the gradient was evaluated
+"""
+struct Certificate
+    certified::Bool
+    reason::String
+    x::Vector{Float64}
+    radius::Float64
+    uniqueness_radius::Float64
+    index::Int
+    kind::String
+    loss::Tuple{Float64,Float64}
+    eigenvalues::Tuple{Vector{Float64},Vector{Float64}}
+    fixed::Vector{Int}
+    gauges::Vector{Tuple{String,Int,Vector{Int}}}
+    contraction::Float64
+    precision::Int
+end
+
+function Base.show(io::IO, c::Certificate)
+    c.certified || return print(io, "Certificate(not certified: ", c.reason, ")")
+    print(io, "Certificate(", c.kind, c.kind == "saddle" ? " of index $(c.index)" : "", " within ", c.radius,
+          ", the only one within ", c.uniqueness_radius, "; loss in [", c.loss[1], ", ", c.loss[2], "])")
+end
+
+"""
+    Proof(net)
+
+A net in the number types of a proof: Float64, to find where to look; intervals of Float64, for the Hessian over a box;
+intervals of BigFloat, for the gradient at its middle. `free` parameters vary, the others stay what they are.
+"""
+mutable struct Proof{N<:AbstractNet{Float64},B<:AbstractNet{Interval{Float64}},F<:AbstractNet{BigInterval}}
+    coarse::N
+    boxed::B
+    fine::F
+    x::Vector{Float64}
+    free::Vector{Int}
+    symmetries::Vector{Invariance}                # for which others are held where they are
+    loss::Interval{Float64}
+    g::Vector{Interval{Float64}}                  # of all parameters, at x
+    precision::Int
+end
+
+"Why there is no proof."
+struct Unproved <: Exception
+    reason::String
+end
+
+"""
+    certify(net, θ; precision = 128, polish = true, within = nothing, maxtime = Inf, monitor = Monitor())
+        -> Certificate
+
+Prove that the loss of `net` has a critical point near θ, that it is the only one in a box, and what its index is. The
+loss is meant as the real function of real parameters, the data as the exact numbers that they are.
+
+With x̄ near θ (after some of Newton's steps; θ itself without `polish`), A ≈ ∇²L(x̄)⁻¹, Y ≥ ‖A ∇L(x̄)‖_∞ and
+Z(R) ≥ ‖I − A ∇²L(x)‖_∞ for all x with ‖x − x̄‖_∞ ≤ R, the map x ↦ x − A ∇L(x) takes this box to itself and contracts if
+Y + Z R ≤ R and Z < 1: it has one fixed point there, which as A is regular is the one zero of ∇L (R. Krawczyk,
+Computing 4, 1969; S. M. Rump, *Verification methods*, Acta Numerica 19, 2010). The gradient is evaluated in intervals
+of BigFloat of `precision` bits, the Hessian in intervals of Float64, by the package's own formulas and with BLAS for
+products of matrices, whose rounding is bounded beforehand. Every quantity rounds outwards. `within`: the uniqueness
+radius that is to be proved; by default the largest that is found in a few attempts.
+"""
+function certify(net::AbstractNet, θ::AbstractVector; precision::Integer=128, polish::Bool=true,
+                 within=nothing, maxtime::Real=Inf, monitor::Monitor=Monitor())
+    length(θ) == n_params(net) ||
+        throw(DimensionMismatch("θ has $(length(θ)) entries, the net has $(n_params(net)) parameters"))
+    64 <= precision <= 10_000 || throw(ArgumentError("precision is $precision; 64 to 10000 bits are possible"))
+    within === nothing || 0 < within < Inf ||
+        throw(ArgumentError("within is $within; a positive number is needed"))
+    return setprecision(BigFloat, precision) do
+        prove(start_proof(net, Vector{Float64}(θ), Int(precision)), polish, within, maxtime, monitor)
+    end
+end
+
+start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int) =
+    Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
+          in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
+          entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), precision)
+
+"""
+The same net with blocks of `LANES` samples: an interval of BigFloat takes some 250 bytes, so that the workspace for 256
+samples and a thousand units has half a gigabyte.
+"""
+function in_short_blocks(net::Net{T}) where {T}
+    short = [Block{T}(LANES, b.X[r:r+LANES-1, :], b.Y[r:r+LANES-1, :], b.w[r:r+LANES-1])
+             for b in net.blocks for r in 1:LANES:b.n]
+    return Net{T}(net.layers, short, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
+                  make_shares(T, net.layers, short, 1), nothing)
+end
+
+function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monitor)
+    nets = (proof.coarse, proof.boxed, proof.fine)
+    start!(monitor, maxtime)
+    try
+        foreach(net -> watch!(net, monitor), nets)
+        return prove!(proof, polish, within === nothing ? NaN : Float64(within))
+    catch failure
+        failure isa Interrupted && return unproved(proof, "it was interrupted, or ran out of time")
+        failure isa Unproved && return unproved(proof, failure.reason)
+        # A user's function that knows no intervals, or asks on which side of a kink it is.
+        (failure isa InterruptException || !any(a -> a isa Custom, activations(proof.coarse))) && rethrow()
+        return unproved(proof, "a user's function cannot be evaluated on intervals here: " *
+                               first(split(sprint(showerror, failure), '\n')))
+    finally
+        foreach(net -> watch!(net, nothing), nets)
+    end
+end
+
+layers_in(net::Net) = net.layers
+layers_in(net::InfiniteNet) = net.student.layers
+activations(net) = Activation[c.activation for l in layers_in(net) for c in l.columns]
+
+unproved(proof::Proof, reason::String) =
+    Certificate(false, reason, proof.x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]),
+                fixed(proof), gauges(proof), NaN, proof.precision)
+
+function prove!(proof::Proof, polish::Bool, within::Float64)
+    all(isfinite, proof.x) || throw(Unproved("the parameters contain NaN or Inf"))
+    P = length(proof.x)
+    V, d = curvature!(proof)
+    polish && ((V, d) = approach!(proof, V, d))
+    bounded_gradient!(proof)
+    x, free = proof.x, proof.free
+    H = Matrix{Interval{Float64}}(undef, P, P)
+    R = starting_radius(x)
+    hessian_in_box!(H, proof, R)
+    lower, upper = eigenvalue_bounds(H, free, V, d)
+    V = d = nothing
+    A = approximate_inverse(H, free)
+    Z = contraction(A, H, free)
+    Z < 1 || throw(Unproved(too_flat(Z)))
+    Y = at_most(maximum(magnitude, bounded_step(A, proof)), 1)
+    if !(Y < (1 - Z) * R / 2)                # the point is known less well than usual: a larger box
+        R = 4Y
+        hessian_in_box!(H, proof, R)
+        Z = contraction(A, H, free)
+        Z < 1 || throw(Unproved("the Newton step is $(short(Y)) long, and over a box of that size the Hessian varies " *
+                                "too much: polish the point, or minimize first"))
+    end
+    radius = radius_of(Y, Z, R)
+    radius === nothing && throw(Unproved("the Newton step is $(short(Y)) long, and too long for a contraction of " *
+                                         "$(short(Z)): polish the point first"))
+    check_gauges(proof, box_around(proof, R))
+    index = count(<(0), upper)
+    index + count(>(0), lower) == length(free) || throw(Unproved(
+        "the sign of an eigenvalue is not known: the smallest in absolute value lies in " * smallest(lower, upper)))
+    loss = loss_at_critical_point(proof, H, radius)
+    settled = Z
+    unique = isnan(within) ? widest!(H, proof, A, Y, R) : proved!(H, proof, A, Y, within)
+    F = length(free)
+    kind = index == 0 ? "minimum" : index == F ? "maximum" : "saddle"
+    if polish                 # a little more than was found, so that `x` as it is now has a proof with another BLAS too
+        radius = above(radius * (1 + 2.0^-10))
+        slack = 2.0^-10 .* (upper .- lower)
+        lower, upper, loss = lower .- slack, upper .+ slack, Interval(below(loss.lo), above(loss.hi))
+    end
+    return Certificate(true, "", x, radius, unique, index, kind, (loss.lo, loss.hi), (lower, upper),
+                       fixed(proof), gauges(proof), settled, proof.precision)
+end
+
+short(x::Float64) = string(round(x; sigdigits=2))
+too_flat(Z::Float64) = isfinite(Z) ?
+    "the Hessian is too close to singular for its rounding errors (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed)" :
+    "the Hessian cannot be bounded here"
+function smallest(lower, upper)
+    i = argmin([max(abs(l), abs(u)) for (l, u) in zip(lower, upper)])
+    return "[$(short(lower[i])), $(short(upper[i]))]"
+end
+
+# Where a point in Float64 is as near to the critical point as it can be, within a factor of a hundred.
+starting_radius(x) = 2.0^-46 * (1 + maximum(abs, x))
+"The radius of a box in which the critical point is the only one: as large as a few attempts from 1e-6 on find."
+function widest!(H::Matrix{Interval{Float64}}, proof::Proof, A::Matrix{Float64}, Y::Float64, known::Float64)
+    R = 1e-6 * (1 + maximum(abs, proof.x))
+    for attempt in 1:6
+        Z = try
+            hessian_in_box!(H, proof, R)
+            contraction(A, H, proof.free)
+        catch failure                         # a user's function that has a kink in this box, and none in the last
+            failure isa Union{Unproved,TypeError} || rethrow()
+            Inf
+        end
+        # What Z is beyond rounding grows in proportion to R, or faster.
+        if Z < 0.9 && R > known && radius_of(Y, Z, R) !== nothing
+            known = R
+            Z > 0.4 && break
+            R *= Z > 0.01 ? 0.8 / Z : 80
+        else
+            next = isfinite(Z) ? R * max(0.01, 0.6 / Z) : R / 50
+            next > 1.5 * known || break
+            R = next
+        end
+    end
+    return known
+end
+
+function proved!(H::Matrix{Interval{Float64}}, proof::Proof, A::Matrix{Float64}, Y::Float64, R::Float64)
+    hessian_in_box!(H, proof, R)
+    Z = contraction(A, H, proof.free)
+    Z < 1 && radius_of(Y, Z, R) !== nothing ||
+        throw(Unproved("the Hessian varies too much within $(short(R)) (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed)"))
+    return R
+end
+
+"""
+    radius_of(Y, Z, R)
+
+The radius r = Y/(1 − Z) of a box in which the critical point lies, if r < R, where Z bounds the contraction: then
+Y + Z r ≤ r.
+"""
+function radius_of(Y::Float64, Z::Float64, R::Float64)
+    0 <= Z < 1 && 0 <= Y < Inf || return nothing
+    r = (Interval(Y, Y) / (1 - Interval(Z, Z))).hi
+    return r < R ? r : nothing
+end
+
+"""
+Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there; returns those at the last point. In
+Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for its rounding.
+"""
+function approach!(proof::Proof, V::Matrix{Float64}, d::Vector{Float64})
+    x = proof.x
+    scale, moved = 1 + maximum(abs, x), 0.0              # since the last eigenvectors
+    for attempt in 1:8
+        step = spectral_step(V, d, proof.free, gradient(proof.coarse, x))
+        size = maximum(abs, step)
+        size <= 1e-2 * scale || throw(Unproved("Newton's step is $(short(size)) long: the point is not near a " *
+                                               "critical point, minimize first"))
+        x[proof.free] .+= step
+        moved += size
+        size > 1e-6 * scale && ((V, d) = curvature!(proof); moved = 0.0)
+        size <= 1e-12 * scale && break
+    end
+    for attempt in 1:3
+        bounded_gradient!(proof)
+        step = spectral_step(V, d, proof.free, Float64[midpoint_radius(g)[1] for g in proof.g])
+        y = x[proof.free] .+ step
+        all(isfinite, y) || throw(Unproved("Newton's method does not converge from here"))
+        y == x[proof.free] && break
+        x[proof.free] = y
+        moved += maximum(abs, step)
+        maximum(abs, step) <= 1e-8 * scale && break             # its square is below rounding
+    end
+    return moved > 64 * eps() * scale ? curvature!(proof) : (V, d)
+end
+
+function curvature!(proof::Proof)
+    H = hessian(proof.coarse, proof.x)
+    all_finite(H) || throw(Unproved("the Hessian is not finite at this point"))
+    length(proof.free) == size(H, 1) || (H = H[proof.free, proof.free])
+    d, V = LAPACK.syevr!('V', 'A', 'L', H, 0.0, 0.0, 0, 0, -1.0)
+    null = findall(λ -> abs(λ) <= 100 * eps() * length(d) * maximum(abs, d), d)
+    isempty(null) && return V, d
+    N = zeros(length(proof.x), length(null))
+    N[proof.free, :] = V[:, null]
+    fix_gauges!(proof, N) && return curvature!(proof)
+    throw(Unproved(null_directions(proof, N)))
+end
+
+function null_directions(proof::Proof, N::Matrix{Float64})
+    k = size(N, 2)
+    found, unexplained = explain(proof.coarse, proof.x, N)
+    reasons = String["$(e.label) ($(join(e.units .- 1, ", ")) of layer $(e.layer - 1))" for (e, _) in found]
+    unexplained > 0 && push!(reasons, "no known reason ($unexplained)")
+    return "the Hessian has $k null directions, so that the point is not isolated: " * join(reasons, "; ")
+end
+
+"−H⁻¹g from the eigenpairs of H"
+spectral_step(V::Matrix{Float64}, d::Vector{Float64}, free, g) = -(V * ((V' * g[free]) ./ d))
+
+function bounded_gradient!(proof::Proof)
+    g = Vector{BigInterval}(undef, length(proof.x))
+    value = value_and_gradient!(g, proof.fine, BigInterval.(proof.x))
+    proof.loss = Interval{Float64}(value)
+    for i in eachindex(g)
+        proof.g[i] = Interval{Float64}(g[i])
+    end
+    all(isfinite, proof.g) || throw(Unproved(undefined(proof)))
+    return nothing
+end
+
+in_short_blocks(net::InfiniteNet) = net
+
+"Enclose ∇²L(x̄ + y) for all ‖y‖_∞ ≤ R that vanish outside of the free parameters."
+hessian_in_box!(H::Matrix{Interval{Float64}}, proof::Proof, R::Float64) =
+    hessian!(H, proof.boxed, box_around(proof, R))
+
+function box_around(proof::Proof, R::Float64)
+    box = Interval{Float64}.(proof.x)
+    for i in proof.free
+        box[i] += Interval(-R, R)
+    end
+    return box
+end
+
+function approximate_inverse(H::Matrix{Interval{Float64}}, free::Vector{Int})
+    A = Float64[midpoint_radius(H[i, j])[1] for i in free, j in free]
+    all_finite(A) ||
+        throw(Unproved("a unit with a kink changes sides in the box around the point, or a number overflows"))
+    A, pivots, info = LAPACK.getrf!(A)
+    info == 0 || throw(Unproved("the Hessian is singular in Float64"))
+    return LAPACK.getri!(A, pivots)
+end
+
+undefined(proof::Proof) = "the gradient cannot be bounded: a unit with a kink is at it, or a number overflows"
+
+"Enclosures of the components of A ∇L(x̄)."
+function bounded_step(A::Matrix{Float64}, proof::Proof)
+    y = zeros(Interval{Float64}, length(proof.free))
+    for (j, k) in enumerate(proof.free), i in eachindex(y)
+        y[i] += Interval(A[i, j], A[i, j]) * proof.g[k]
+    end
+    return y
+end
+
+"L(x*) = L(x̄) + ∇L(x̄)·h + hᵀ∇²L(ξ)h/2 with |hᵢ| ≤ radius."
+function loss_at_critical_point(proof::Proof, H::Matrix{Interval{Float64}}, radius::Float64)
+    slope = sum(Float64[magnitude(proof.g[k]) for k in proof.free])
+    bend = 0.0
+    for j in proof.free, i in proof.free
+        bend += magnitude(H[i, j])
+    end
+    n = length(proof.free)
+    r = Interval(0.0, radius)
+    change = r * Interval(0.0, at_most(slope, n)) + r * r * Interval(0.0, at_most(bend, n * n)) / 2
+    return proof.loss + Interval(-change.hi, change.hi)
+end

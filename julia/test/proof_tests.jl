@@ -1,0 +1,293 @@
+# Intervals contain what 500 bits say; proofs hold, and there are none of what is not so.
+using LinearAlgebra, Random
+using MLPGF, Test
+const M = MLPGF
+const I64 = M.Interval{Float64}
+exactly(f) = setprecision(f, BigFloat, 500)
+
+"Numbers of every size and both signs, with the edges of the format."
+function numbers(rng, n)
+    edges = [0.0, -0.0, 5.0e-324, -5.0e-324, 2.0^-1022, 1.0, -1.0, 2.0^52, floatmax(), -floatmax(), prevfloat(1.0)]
+    return [rand(rng) < 0.05 ? rand(rng, edges) :
+            rand(rng) < 0.5 ? randn(rng) : ldexp(randn(rng), rand(rng, -1080:1020)) for _ in 1:n]
+end
+function widened(rng, x)
+    w = rand(rng, (0.0, 1e-12, 1e-3, 1.0)) * abs(x)
+    return isfinite(x - w) && isfinite(x + w) ? M.Interval(x - w, x + w) : M.Interval(x, x)
+end
+inside(rng, x) = clamp(x.lo + rand(rng) * (x.hi - x.lo), x.lo, x.hi)
+contains(x::M.Interval, y::BigFloat) = isnan(y) ? !isfinite(x) : x.lo <= y <= x.hi
+
+@testset "arithmetic" begin
+    rng = MersenneTwister(1)
+    failures = 0
+    for (a, b) in zip(numbers(rng, 40_000), numbers(rng, 40_000)), T in (Float64, BigFloat)
+        x, y = widened(rng, a), widened(rng, b)
+        u, v = inside(rng, x), inside(rng, y)
+        X, Y = M.Interval{T}(x), M.Interval{T}(y)
+        exactly() do
+            p, q = big(u), big(v)
+            for (f, defined) in ((+, true), (-, true), (*, true), (/, v != 0))
+                defined && (failures += !contains(f(X, Y), f(p, q)))
+            end
+            failures += !contains(abs(X), abs(p)) + !contains(X^3, p^3) + !contains(X^2, p^2)
+            u >= 0 && (failures += !contains(sqrt(X), sqrt(p)))
+            failures += !contains(M.hull(X, Y), p) + !contains(max(X, Y), max(p, q))
+        end
+        m, r = M.midpoint_radius(x)
+        isfinite(m) && exactly(() -> failures += !(abs(big(x.lo) - m) <= r && abs(big(x.hi) - m) <= r))
+        (X < Y) === true && (failures += !(u < v))
+        (X < Y) === false && (failures += u < v)
+        (X <= Y) === true && (failures += !(u <= v))
+    end
+    @test failures == 0
+    @test M.below(1.0) < 1 < M.above(1.0) && M.below(0.0) < 0 && M.above(-2.0^-1022) > -2.0^-1022
+    @test I64(0) * I64(2) === I64(0) && I64(0) + I64(0.1) === I64(0.1)          # exact where that is easy
+    @test !isfinite(I64(1) / M.Interval(-1.0, 1.0)) && !isfinite(M.Interval(-1e300, 1e300) * I64(1e300))
+    @test I64(1 // 3).lo < 1 // 3 < I64(1 // 3).hi && I64(pi).lo < pi < I64(pi).hi
+    @test I64(2^60 + 1).lo < 2^60 + 1 < I64(2^60 + 1).hi
+    @test (M.Interval(0.0, 2.0) < 1) isa M.Undecided && M.select(M.Undecided(), I64(1), I64(2)) === M.Interval(1.0, 2.0)
+end
+
+@testset "elementary functions" begin
+    rng = MersenneTwister(2)
+    known = ((exp, exp), (expm1, expm1), (sinh, sinh), (cosh, cosh), (tanh, tanh), (atan, atan), (asinh, asinh),
+             (sin, sin), (cos, cos), (x -> log(abs(x)), x -> log(abs(x))), (x -> log1p(abs(x)), x -> log1p(abs(x))),
+             (M.erf, x -> M.mpfr(:erf, x)), (M.erfc, x -> M.mpfr(:erfc, x)))
+    failures = 0
+    for a in numbers(rng, 4000), (f, g) in known, T in (Float64, BigFloat)
+        x = widened(rng, abs(a) < 1e4 ? a : a / 2.0^1000)
+        u = inside(rng, x)
+        y = f(M.Interval{T}(x))
+        exactly(() -> (v = g(big(u)); failures += !(isfinite(v) ? contains(y, v) : !isfinite(y) || y.hi == Inf)))
+    end
+    @test failures == 0
+    y = exp(I64(1.0))
+    @test y.hi - y.lo <= 2 * eps(2.7)                       # and they are no wider than they need be
+end
+
+smooth = [a for (name, a) in M.ACTIVATIONS if !(a isa M.Softmax)]
+custom = M.Custom(x -> x * exp(-x^2) + atan(x) / (1 + x^2) + M.sigmoid(2x), M.Jets())
+
+@testset "activations: $a" for a in [smooth; M.Poly(1, -2, 0.5, 0.25); custom]
+    rng = MersenneTwister(3)
+    failures = 0
+    points = [x for x in numbers(rng, 800) if abs(x) < 1e100]
+    for c in [points; 6 .* randn(rng, 800); [-800.0, -745.2, -40.5, -38.0, 27.0, 40.5, 709.7, 745.2]]
+        x = widened(rng, c)
+        u = inside(rng, x)
+        found = M.derivatives(a, x)
+        exactly() do
+            for (y, v) in zip(found, M.derivatives(a, big(u)))
+                failures += isfinite(v) && !contains(y, v)
+            end
+        end
+    end
+    @test failures == 0
+end
+@test !isfinite(M.derivatives(relu, M.Interval(-1e-9, 1e-9))[3])        # a kink has no second derivative
+@test !isfinite(M.derivatives(selu, M.Interval(-1e-9, 1e-9))[3])
+
+nets(X, Y, labels) = [
+    Net(layers=((3, softplus, true), (1, M.identity_, true)), input=X, target=Y[1, :], l2=0.1, maxnorm=0.05),
+    Net(layers=((3, M.tanh_, false), (2, sigmoid2, true), (2, M.identity_, false)), input=X, target=Y,
+        weights=[0.5 + (i % 3) for i in 1:size(X, 2)], merge=(1, 1, 2, 0.3), output_factor=0.7),
+    Net(layers=((4, gelu, true), (3, softmax, true)), input=X, target=labels, loss="nll"),
+    Net(layers=(((relu, silu, M.Poly(0, 1, 0.1)) |> a -> (3, a, true)), (2, M.identity_, true)), input=X, target=Y)]
+
+@testset "loss, gradient and Hessian over a box" begin
+    rng = MersenneTwister(4)
+    X, Y = randn(rng, 2, 40), randn(rng, 2, 40)
+    for net in nets(X, Y, rand(rng, 1:3, 40)), R in (0.0, 1e-9, 1e-4)
+        net.n_params == 0 && continue
+        θ = random_params(1, net)
+        boxed = M.with_number_type(I64, net)
+        box = [I64(t) + M.Interval(-R, R) for t in θ]
+        g = fill(I64(0), length(θ))
+        L = value_and_gradient!(g, boxed, box)
+        H = hessian(boxed, box)
+        setprecision(BigFloat, 200) do
+            true_net = M.with_number_type(BigFloat, net)
+            for _ in 1:2
+                x = [clamp(big(b.lo) + rand(rng) * (big(b.hi) - b.lo), big(b.lo), big(b.hi)) for b in box]
+                @test loss(true_net, x) in L
+                @test all(map(in, gradient(true_net, x), g))
+                @test all(map(in, hessian(true_net, x), H))
+            end
+        end
+        @test maximum(h -> h.hi - h.lo, H) < 1e-11 + 1e4 * R          # and not much more
+        if R == 0
+            fine = M.with_number_type(M.BigInterval, net)
+            @test maximum(h -> h.hi - h.lo, gradient(fine, M.BigInterval.(θ))) < 1e-60
+        end
+    end
+end
+
+@testset "products of matrices" begin
+    rng = MersenneTwister(5)
+    ball(m, r) = [M.Interval(a - r * abs(a), a + r * abs(a)) for a in m]
+    for (n, p, q) in ((3, 2, 4), (40, 150, 9), (17, 140, 140)), r in (0.0, 1e-3)
+        A, B = randn(rng, n, p), randn(rng, n, q)
+        C = fill(I64(0.5), p, q)
+        X, Y = ball(A, r), p == q ? ball(A, r) : ball(B, r)
+        M.gram!(C, 0, p, p, q, X, 1, Y, 1, n, p == q)
+        U, V = [inside(rng, x) for x in X], [inside(rng, x) for x in Y]
+        p == q && (V = U)
+        exact = 0.5 .+ big.(U)' * big.(V)
+        @test all(exact[i, j] in C[i, j] for j in 1:q for i in (p == q ? j : 1):p)
+        r == 0 && @test maximum(c -> c.hi - c.lo, C) < 1e-12
+    end
+    P = 70
+    G = randn(rng, P, P)
+    S = (G + G') / 2
+    H = ball(S, 1e-6)
+    A = inv(S)
+    free = collect(1:P)
+    K = Symmetric(big.(S) .+ 1e-6 .* abs.(big.(S)))
+    @test opnorm(I - big.(A) * K, Inf) <= M.contraction(A, H, free) < 10 * opnorm(abs.(A) * abs.(S), Inf) * 1e-6
+    d, V = eigen(Symmetric(S))
+    lower, upper = M.eigenvalue_bounds(H, free, V, d)
+    for t in (-1e-6, 0.0, 1e-6)
+        λ = eigvals(Symmetric(S .+ t .* abs.(S)))
+        @test all(lower .<= λ .<= upper)
+    end
+    @test maximum(upper - lower) < 1e-3
+    @test all(M.eigenvalue_bounds(H, free, 1.5 * V, d)[2] .== Inf)      # no eigenvectors: nothing is known
+    @test isnan(M.contraction(fill(NaN, P, P), H, free)) && !(M.contraction(A, fill(M.entire(I64), P, P), free) < 1)
+end
+
+line(target) = Net(layers=((1, square, false),), input=reshape([1.0], 1, 1), target=[target])
+product() = Net(layers=((1, M.identity_, false), (1, M.identity_, false)), input=reshape([1.0], 1, 1), target=[1.0])
+
+@testset "points that are known" begin
+    c = certify(line(1.0), [1.41])                             # L = (θ²/2 - 1)²
+    @test c.certified && c.kind == "minimum" && abs(big(c.x[1]) - sqrt(big(2))) <= c.radius <= 1e-15
+    @test c.loss[1] <= 0 <= c.loss[2] <= 1e-30 && c.eigenvalues[1][1] <= 4 <= c.eigenvalues[2][1]     # L″ = 3θ² - 2
+    @test 0.1 < c.uniqueness_radius < sqrt(2)                  # there is another one at 0
+    c = certify(line(1.0), [1e-3])
+    @test c.certified && c.kind == "maximum" && c.index == 1 && abs(c.x[1]) <= c.radius
+    c = certify(product(), [1e-3, -2e-3])                      # L = (1 - ab)²
+    @test c.certified && c.kind == "saddle" && c.index == 1 && c.loss[1] <= 1 <= c.loss[2]
+    c = certify(product(), [0.5, 2.0])                         # a curve of minima, along which units change their scale
+    @test c.certified && c.kind == "minimum" && c.gauges == [("scale of a unit", 1, [1])] && length(c.fixed) == 1
+    flat = Net(layers=((1, M.identity_, true),), input=[0.0 0.0], target=[1.0, 2.0])
+    c = certify(flat, [1.0, 1.5])                              # an input that is zero
+    @test !c.certified && occursin("1 null direction", c.reason)
+    c = certify(line(1.0), [1.3], polish=false)
+    @test !c.certified && occursin("polish", c.reason)
+    c = certify(line(1.0), [30.0])
+    @test !c.certified && occursin("minimize", c.reason)
+    @test !certify(line(1.0), [NaN]).certified && !certify(line(1.0), [1e200]).certified
+    @test !certify(line(0.0), [1e-9], polish=false).certified  # L = θ⁴/4: no curvature
+    @test_throws DimensionMismatch certify(line(1.0), [1.0, 2.0])
+    @test_throws ArgumentError certify(line(1.0), [1.0], precision=20)
+end
+
+function student(f, seed; l2=1e-3, N=60, width=2)
+    rng = M.Xoshiro256(seed)
+    X = reshape([M.normal!(rng) for _ in 1:2N], 2, N)
+    Y = [tanh(X[1, i] + X[2, i]) + 0.3 * M.normal!(rng) for i in 1:N]
+    return Net(layers=((width, f, true), (1, M.identity_, true)), input=X, target=Y, l2=l2)
+end
+minimum_of(net, seed) = minimize(net, random_params(seed, net), maxtime=5.0).x
+
+@testset "certificates of networks: $f" for f in (softplus, sigmoid2)
+    for seed in 1:3
+        net = student(f, seed)
+        x = minimum_of(net, seed)
+        c = certify(net, x)
+        found = polish(net, c.x, digits=30)
+        @test c.certified && c.kind == "minimum" && c.radius < 1e-14 && c.uniqueness_radius > 1e-8
+        @test maximum(abs, found.x - c.x) <= c.radius
+        @test c.loss[1] <= found.loss <= c.loss[2] && c.loss[2] - c.loss[1] < 1e-14
+        λ = eigvals(Symmetric(hessian(net, c.x)))
+        @test all(c.eigenvalues[1] .<= λ .<= c.eigenvalues[2])
+        again = certify(net, c.x, polish=false)
+        @test again.certified && again.x == c.x && again.radius <= c.radius
+    end
+end
+
+"A point of a net with `j` more units, which do nothing: each adds a negative eigenvalue (if the gradient beats l2)."
+function silent(narrow, x, j)
+    k = 2 + j
+    y = zeros(4k + 1)
+    y[1:4], y[2k+1:2k+2], y[3k+1:3k+2], y[end] = x[1:4], x[5:6], x[7:8], x[9]
+    return y
+end
+
+@testset "saddles and gauges" begin
+    x = minimum_of(student(M.tanh_, 1), 1)
+    for j in 1:3
+        wide = student(M.tanh_, 1; width=2 + j)
+        y = silent(wide, x, j)
+        c, λ = certify(wide, y), eigvals(Symmetric(hessian(wide, y)))
+        @test c.certified && c.kind == "saddle" && c.index == j == count(<(0), λ)
+    end
+    for seed in 1:8
+        net = student(relu, seed; l2=0.0, N=200)
+        y = minimum_of(net, seed)
+        c = certify(net, y)
+        c.certified || continue
+        @test !isempty(c.gauges) && length(c.fixed) + length(c.eigenvalues[1]) == length(y)
+        @test maximum(abs, gradient(net, c.x)) < 1e-14
+        @test certify(net, c.x, polish=false, within=c.uniqueness_radius).certified
+    end
+    labels = Net(layers=((3, softmax, true),), input=sin.((1:2) .* (1:30)'), target=[1 + i % 3 for i in 1:30],
+                 loss="nll")
+    c = certify(labels, minimize(labels, random_params(1, labels)).x)
+    @test c.certified && c.kind == "minimum" && first(c.gauges)[1] == "softmax shift"
+    # Directions that are not regular, and a unit that is flat at one point only, prove nothing.
+    proof = setprecision(() -> M.start_proof(product(), [0.5, 2.0], 128), BigFloat, 128)
+    M.curvature!(proof)
+    @test length(proof.free) == 1 && M.check_gauges(proof, M.box_around(proof, 0.1)) === nothing
+    @test_throws M.Unproved M.check_gauges(proof, [M.Interval(-1.0, 1.0), M.Interval(-1.0, 1.0)])
+end
+
+@testset "no proof of what is not so" begin
+    net = student(M.tanh_, 4)
+    x = minimum_of(net, 4)
+    rng, proved = M.Xoshiro256(1), 0
+    exact = polish(net, x, digits=30).x
+    for k in 1:60
+        size = 10.0^-(3 + 9 * M.uniform!(rng))
+        θ = x .+ size .* [M.normal!(rng) for _ in x]
+        c = certify(net, θ, polish=false)
+        proved += c.certified
+        c.certified && @test maximum(abs, exact - c.x) <= c.radius
+    end
+    @test 0 < proved < 60
+    for factor in (0.99, 1 + 1e-4, 1 + 1e-9)                  # the gradient of the penalty is another one
+        other = student(M.tanh_, 4; l2=1e-3 * factor)
+        θ = polish(other, x, digits=30).x
+        c = certify(net, Float64.(θ), polish=false)
+        @test !c.certified || maximum(abs, exact - c.x) <= c.radius
+    end
+    @test M.radius_of(1e-7, 0.5, 1e-7) === nothing && M.radius_of(1e-9, 1.0, 1e-7) === nothing
+    @test M.radius_of(NaN, 0.5, 1e-7) === nothing && M.radius_of(1e-9, NaN, 1e-7) === nothing
+    @test M.radius_of(1e-9, -0.5, 1e-7) === nothing && 1e-9 < M.radius_of(1e-9, 0.1, 1e-7) < 1.2e-9
+    kinked = student(relu, 1)
+    y = minimum_of(kinked, 1)
+    @test !certify(kinked, y).certified || classify(kinked, y).kind == "minimum"
+    rough = Net(layers=((1, M.Custom(x -> abs(x), M.Jets()), false),), input=[1.0 1.0], target=[0.0, 1e-9])
+    c = certify(rough, [1e-10], polish=false)
+    @test !c.certified && occursin("user's function", c.reason)
+end
+
+@testset "the population loss in intervals" begin
+    layers(k, f, O) = ((k, f, false), (O, M.identity_, false))
+    for (f, O, factor) in ((relu, 1, 1.0), (sigmoid2, 2, 0.7), (M.normal_cdf, 1, 1.0))
+        teacher = TeacherNet(layers=layers(2, f, O), params=[(1:8) ./ 5 .- 0.7; 0.3 .+ (1:2O) ./ 3], n_features=4)
+        net = InfiniteNet(teacher, Net(layers=layers(3, f, O), n_features=4, output_factor=factor))
+        θ = random_params(3, net)
+        boxed, box = M.with_number_type(I64, net), I64.(θ)
+        g, H = similar(box), hessian(boxed, box)
+        L = value_and_gradient!(g, boxed, box)
+        middle(x) = M.midpoint_radius(x)[1]
+        @test abs(middle(L) - loss(net, θ)) < 1e-12 && L.hi - L.lo < 1e-12
+        @test maximum(abs, middle.(g) - gradient(net, θ)) < 1e-12 && maximum(x -> x.hi - x.lo, g) < 1e-11
+        @test maximum(abs, middle.(H) - hessian(net, θ)) < 1e-12 && maximum(x -> x.hi - x.lo, H) < 1e-11
+        fine = setprecision(() -> M.with_number_type(M.BigInterval, net), BigFloat, 200)
+        narrow = setprecision(() -> loss(fine, M.BigInterval.(θ)), BigFloat, 200)
+        @test L.lo <= narrow.lo <= narrow.hi <= L.hi && narrow.hi - narrow.lo < 1e-50
+    end
+end

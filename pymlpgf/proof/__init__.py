@@ -1,0 +1,1 @@
+"""Proofs about the points that were found."""

@@ -1,0 +1,85 @@
+"""A critical point is here, it is the only one near by, and this is its index: proved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..network.net import Net
+from ..network.params import Params
+from ..validate.data import contiguous, numeric
+from ..validate.suggest import suggest_keywords
+from .certificate import Certificate, prove
+
+__all__ = ["certify"]
+
+
+@suggest_keywords
+def certify(
+    net: Net,
+    p: Any,
+    *,
+    precision: int = 128,
+    within: float | None = None,
+    maxtime: float = 600,
+) -> Certificate:
+    """Prove that the loss has a critical point near ``p``, that it is the only one in a box, and what its index is.
+
+    The loss is meant as the real function of real parameters, with the data, weights and penalties as the exact numbers
+    that they are in the net's dtype. Every operation rounds outwards, so that no rounding error is left to doubt.
+
+    Parameters
+    ----------
+    net : Net
+        With activations of two derivatives, or, as relu, with kinks that no pre-activation meets in the box.
+    p : array of shape (n_params,), Params or TrainResult
+        A good guess, such as the result of ``minimize``. Newton's method takes it to the critical point near by.
+    precision : int
+        Bits of the numbers in which the gradient is evaluated, 64 to 10000.
+    within : float, optional
+        The uniqueness radius to be proved; by default the largest that a few attempts find.
+    maxtime : float
+        Seconds.
+
+    Returns
+    -------
+    Certificate
+        ``certified`` tells whether there is a proof, and if not, ``reason`` tells why, and what may help.
+
+    Raises
+    ------
+    InputError
+        If ``p`` does not fit or is not finite, or a number is out of range.
+
+    Notes
+    -----
+    Krawczyk's operator: with A ≈ ∇²L(x)⁻¹, Y ≥ ‖A ∇L(x)‖ and Z(R) ≥ ‖I − A ∇²L‖ over the box of radius R around x, in
+    the largest norm, Y + Z(R) R ≤ R and Z(R) < 1 prove that the box holds exactly one critical point (R. Krawczyk,
+    Computing 4, 1969; S. M. Rump, Acta Numerica 19, 2010). The gradient is evaluated in intervals of BigFloat, the
+    Hessian over the box in intervals of float64, by the package's own formulas; products of matrices by BLAS with
+    bounds of its rounding errors. The page "Proofs" of the documentation says what is taken for granted.
+
+    Examples
+    --------
+    >>> import pymlpgf as mg
+    >>> net = mg.Net(layers=[(1, "square", False)], input=[[1.0]], target=[1.0])     # L = (θ²/2 - 1)²
+    >>> proof = mg.certify(net, [1.4])
+    >>> proof.certified, proof.kind, proof.index, abs(proof.x[0] - 2**0.5) < proof.radius < 1e-15
+    (True, 'minimum', 0, True)
+    """
+    return prove(net, _point(net, p), precision, True, within, maxtime)
+
+
+def _point(net: Net, p: Any) -> np.ndarray:
+    """``p`` in float64, which holds more of a critical point than float32 may."""
+    if not isinstance(net, Net):
+        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
+    x = getattr(p, "x", p)
+    array = numeric("p", x.flat if isinstance(x, Params) else x)
+    if array.shape != (net.n_params,):
+        raise InputError(f"p has shape {array.shape}; this net has {net.n_params} parameters")
+    if not np.isfinite(array).all():
+        raise InputError("p contains NaN or infinite entries")
+    return contiguous("p", array, np.dtype(np.float64))
