@@ -271,6 +271,8 @@ end
     rough = Net(layers=((1, M.Custom(x -> abs(x), M.Jets()), false),), input=[1.0 1.0], target=[0.0, 1e-9])
     c = certify(rough, [1e-10], polish=false)
     @test !c.certified && occursin("user's function", c.reason)
+    foreign = Net(layers=((1, M.Custom(x -> x^2, nothing), false),), input=[1.0 1.0], target=[0.0, 1.0])
+    @test occursin("ForwardDiff", certify(foreign, [0.8]).reason)
 end
 
 @testset "the population loss in intervals" begin

@@ -130,6 +130,9 @@ unproved(proof::Proof, reason::String) =
 
 function prove!(proof::Proof, polish::Bool, within::Float64)
     all(isfinite, proof.x) || throw(Unproved("the parameters contain NaN or Inf"))
+    # Intervals in the dual numbers of another package are not tested.
+    any(f -> f isa Custom && !(f.differentiation isa Jets), activations(proof.coarse)) && throw(Unproved(
+        "a user's function is differentiated by ForwardDiff: make the net without it"))
     P = length(proof.x)
     V, d = curvature!(proof)
     polish && ((V, d) = approach!(proof, V, d))
