@@ -72,11 +72,12 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
         size *= 2
         m, kind = a_round!(rounds, net, landing, size)
         stuck = m.loss >= before && rounds.stop != Stop.maxiterations && !(kind in ("minimum", "degenerate"))
-        stuck && return found("open", rounds, net, m, m.x, why_open(kind))
+        stuck && return found("open", rounds, net, m, m.x, why_open(net, m.x, kind))
     end
 end
-why_open(kind) = kind == "escaping" ? "no units that draw together explain why the loss falls without end" :
-                 "the point is $kind"
+why_open(net, x, kind) =
+    !isempty(channels(net, x)) ? "units are on their way to infinity, but no minimum of their limit was found below" :
+    kind == "escaping" ? "no units that draw together explain why the loss falls without end" : "the point is $kind"
 
 "The infimum zero of separable classes, and the direction in which the parameters grow."
 function separated(rounds, net::Net{T}, m) where {T}
