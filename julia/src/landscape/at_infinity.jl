@@ -182,6 +182,7 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
         q = normalise!(n.x, limit.layers)
         if kind in ("minimum", "degenerate")
             h = channel_coefficients(limit, q)
+            q = settled_again(limit, q)
             g = similar(q)
             value = value_and_gradient!(g, limit, q)
             value <= m.loss && all(>(0), h) || return limit, q, ε, h
@@ -192,6 +193,12 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
     end
     return nothing
 end
+"Some more steps to round-off in other scales, unless these change by more than rounding."
+function settled_again(limit::Net{T}, q::Vector{T}) where {T}
+    x = minimize(limit, q; maxiterations=50).x
+    return norm(normalise!(copy(x), limit.layers) - x) <= sqrt(eps(T)) * norm(x) ? x : q
+end
+
 "`to_limit`, or nothing where the units of a group are of no use."
 function try_limit(limit::Net, x)
     try
