@@ -72,11 +72,12 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
         size *= 2
         m, kind = a_round!(rounds, net, landing, size)
         stuck = m.loss >= before && rounds.stop != Stop.maxiterations && !(kind in ("minimum", "degenerate"))
-        stuck && return found("open", rounds, net, m, m.x, why_open(kind))
+        stuck && return found("open", rounds, net, m, m.x, why_open(net, m.x, kind))
     end
 end
-why_open(kind) = kind == "escaping" ? "no units that draw together explain why the loss falls without end" :
-                 "the point is $kind"
+why_open(net, x, kind) =
+    !isempty(channels(net, x)) ? "units are on their way to infinity, but no minimum of their limit was found below" :
+    kind == "escaping" ? "no units that draw together explain why the loss falls without end" : "the point is $kind"
 
 "The infimum zero of separable classes, and the direction in which the parameters grow."
 function separated(rounds, net::Net{T}, m) where {T}
@@ -181,6 +182,7 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
         q = normalise!(n.x, limit.layers)
         if kind in ("minimum", "degenerate")
             h = channel_coefficients(limit, q)
+            q = settled_again(limit, q)
             g = similar(q)
             value = value_and_gradient!(g, limit, q)
             value <= m.loss && all(>(0), h) || return limit, q, ε, h
@@ -191,6 +193,12 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
     end
     return nothing
 end
+"Some more steps to round-off in other scales, unless these change by more than rounding."
+function settled_again(limit::Net{T}, q::Vector{T}) where {T}
+    x = minimize(limit, q; maxiterations=50).x
+    return norm(normalise!(copy(x), limit.layers) - x) <= sqrt(eps(T)) * norm(x) ? x : q
+end
+
 "`to_limit`, or nothing where the units of a group are of no use."
 function try_limit(limit::Net, x)
     try
