@@ -83,7 +83,7 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     end
     if alg isa DiscreteMethod
         o.dense && throw(ArgumentError("a discrete method has no dense output"))
-        descent = Descent(net, alg, start, o.tauinv, o.batchsize, o.seed)
+        descent = Base.invokelatest(Descent, net, alg, start, o.tauinv, o.batchsize, o.seed)::Descent{T}
         return watching(() -> descend(descent, alg, o, monitor)::FlowResult{T}, net, monitor)
     end
     o.batchsize === nothing || throw(ArgumentError("batchsize is for discrete methods such as Adam; a flow sees all samples"))

@@ -104,7 +104,7 @@ end
 Layers are arrays `[width, activation, bias]`; an activation is a name, a user's expression such as `"x -> x * exp(-x^2)"`,
 `{"poly": [c0, c1, …]}`, or an array of these, one a unit.
 """
-parse_layers(layers) = Any[parse_layer(layer...) for layer in layers::Vector{Any}]
+parse_layers(layers) = Any[Base.invokelatest(parse_layer, layer...) for layer in layers::Vector{Any}]
 parse_layer(width, f, bias) = (Int(width), parse_activation(f), bias::Bool)
 
 border_data(::Type{T}, D, N, X, O, Y, w) where {T} =
