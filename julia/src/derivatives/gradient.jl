@@ -27,13 +27,13 @@ function forward!(ws::Workspace, net, θ, block::Block, order::Int)
             whole = true
             keep_preactivations!(block, l, A)
         end
-        for columns in layer.columns
+        for columns in layer.columns        # by dynamic calls
             if order == 0
-                forward_columns!(columns.activation, Val(0), A, D, S, X, θ, layer, n, columns, whole)
+                unknown(forward_columns!)(columns.activation, Val(0), A, D, S, X, θ, layer, n, columns, whole)
             elseif order == 1
-                forward_columns!(columns.activation, Val(1), A, D, S, X, θ, layer, n, columns, whole)
+                unknown(forward_columns!)(columns.activation, Val(1), A, D, S, X, θ, layer, n, columns, whole)
             else
-                forward_columns!(columns.activation, Val(2), A, D, S, X, θ, layer, n, columns, whole)
+                unknown(forward_columns!)(columns.activation, Val(2), A, D, S, X, θ, layer, n, columns, whole)
             end
         end
         kinked && take_sides!(block, l, A, D, order)

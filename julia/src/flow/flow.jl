@@ -96,7 +96,7 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     alg isa DiscreteMethod || o.batchsize === nothing || (alg = BatchFlow(alg, o))
     if alg isa DiscreteMethod
         o.dense && throw(ArgumentError("a discrete method, or a flow on batches, has no dense output"))
-        descent = Descent(net, alg, start, o)
+        descent = Base.invokelatest(Descent, net, alg, start, o)::Descent{T}
         return watching(() -> descend(descent, alg, o, monitor)::FlowResult{T}, net, monitor)
     end
     problem = FlowProblem(net, o.tauinv)

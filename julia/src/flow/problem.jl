@@ -97,7 +97,7 @@ parameters(problem::FlowProblem, y) = problem.scaled ? unscale!(problem.x, probl
 "The scaled gradient `g` at `y`."
 function gradient_at!(g, problem::FlowProblem, y)
     problem.nfev += 1
-    gradient!(g, problem.net, parameters(problem, y))
+    unknown(gradient!)(g, problem.net, parameters(problem, y))
     problem.scaled && scale_gradient!(g, problem.root)
     slides(problem) && project_gradient!(g, problem, y)
     return g
@@ -109,7 +109,7 @@ gradient to `problem.gnorm`.
 """
 function value_and_gradient_at!(g, problem::FlowProblem, y)
     problem.nfev += 1
-    value_and_gradient_into!(problem.value, g, problem.net, parameters(problem, y))
+    unknown(value_and_gradient_into!)(problem.value, g, problem.net, parameters(problem, y))
     problem.gnorm = finite_maximum(g)
     problem.scaled && scale_gradient!(g, problem.root)
     if slides(problem)
@@ -122,7 +122,7 @@ end
 "The scaled Hessian at `y`; only its lower triangle is scaled."
 function hessian_at!(H, problem::FlowProblem, y)
     problem.nhev += 1
-    hessian!(H, problem.net, parameters(problem, y))
+    unknown(hessian!)(H, problem.net, parameters(problem, y))
     root = problem.root
     if problem.scaled
         @inbounds for j in 1:problem.n, i in j:problem.n
@@ -139,12 +139,12 @@ function hvp_at!(out, problem::FlowProblem, y, v)
     if slides(problem)
         return project_product!(out, problem, y, v)
     elseif !problem.scaled
-        hvp!(out, problem.net, y, v)
+        unknown(hvp!)(out, problem.net, y, v)
         return nothing
     end
     root = problem.root
     @. problem.v = root * v
-    hvp!(out, problem.net, unscale!(problem.x, problem, y), problem.v)
+    unknown(hvp!)(out, problem.net, unscale!(problem.x, problem, y), problem.v)
     scale_gradient!(out, root)
     return nothing
 end

@@ -105,7 +105,7 @@ Layers are arrays `[width, activation, bias]`; an activation is a name, a user's
 `{"poly": [c0, c1, …]}`, `{"derivative": unit from 0 on, "order": n, "eps": ε}`, `{"tail": name, "eps": ε}`, or an array of
 these, one a unit.
 """
-parse_layers(layers) = Any[parse_layer(layer...) for layer in layers::Vector{Any}]
+parse_layers(layers) = Any[Base.invokelatest(parse_layer, layer...) for layer in layers::Vector{Any}]
 parse_layer(width, f, bias) = (Int(width), parse_activation(f), bias::Bool)
 
 border_data(::Type{T}, D, N, X, O, Y, w) where {T} =

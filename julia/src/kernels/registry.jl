@@ -1,5 +1,14 @@
 # What users choose by name. Each file registers what it defines at its foot; lists, tables and checks are derived.
 
+"""
+    unknown(f)
+
+`f`, but the compiler does not know: where a call is dynamic all the same, it need not look into every method that may be
+meant. Compiled code would depend on all of them, and be compiled again where a package that is loaded before adds a method
+to one that they call.
+"""
+unknown(f) = Base.inferencebarrier(f)
+
 "One thing with a name: the `value` that the name stands for, what it is in a line, and its P×P matrices."
 struct Entry
     value::Any

@@ -90,7 +90,7 @@ method with options of its own is a call in Julia, such as `"KenCarp58(linsolve 
 """
 function named_method(table, kind, text)
     name = called_method(text)
-    name == text || return called(table, kind, name, text)
+    name == text || return Base.invokelatest(called, table, kind, name, text)
     haskey(table, name) && return table[name]
     providers = kind == "alg" ? FLOW_PROVIDERS : MINIMIZE_PROVIDERS
     found = provided(name, providers)
