@@ -6,8 +6,9 @@
 ``well-posed``: isolated minima of several nets; CPU time until ‖∇L‖_∞ ≤ 1e-9, and ‖∇L‖_∞ at the end of a run down
 to round-off. ``8`` and ``64``: students with so many softplus units (33 and 1153 parameters) of a teacher with a
 quarter of them, as many inputs as the teacher has units, 10 000 standard-normal samples (the setting of arXiv
-2301.10638); the lowest loss seen in equal time. One thread. Our minimizers stop by the wall clock; the peers get the
-CPU time that the longest of ours has used.
+2301.10638); the lowest loss seen in equal time. ``starts``: random starts of nets with one hidden layer, on samples
+of a teacher of the same width with noise 0.2; CPU time to ‖∇L‖_∞ ≤ 1e-9. One thread. Our minimizers stop by the
+wall clock; the peers get the CPU time that the longest of ours has used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import scipy.optimize
 import pymlpgf as mg
 
 SCIPY = ("trust-exact", "trust-ncg", "trust-krylov", "Newton-CG", "BFGS", "L-BFGS-B", "dogleg")
-OURS = ("NewtonTrustRegion", "LevenbergMarquardt", "Newton", "BFGS", "LBFGS", "NewtonKrylov")
+OURS = ("auto", "NewtonLBFGS", "NewtonTrustRegion", "LevenbergMarquardt", "Newton", "BFGS", "LBFGS", "NewtonKrylov")
 GNORM = 1e-9
 
 
@@ -187,6 +188,48 @@ def measure_well_posed(writer, seeds, repeats, ours):
               f"best min {min(ratios):.1f} median {np.median(ratios):.1f}", flush=True)  # fmt: skip
 
 
+STARTS = [(2, 2, 200, "tanh"), (3, 4, 1000, "tanh"), (5, 8, 2000, "tanh"), (5, 20, 2000, "tanh")] + [
+    (3, 4, 1000, activation)
+    for activation in ("softplus", "sigmoid", "g", "gelu", "silu", "normal_cdf", "selu", "relu", "square", "cube")
+]
+
+
+def random_starts(features, units, samples, activation, seed):
+    rng = np.random.default_rng([features, units, seed])
+    X = rng.normal(size=(samples, features))
+    layers = [(units, activation, True), (1, "identity", True)]
+    model = mg.Net(layers=layers, n_features=features)
+    target = model(rng.normal(size=model.n_params), X) + 0.2 * rng.normal(size=(samples, 1))
+    net = mg.Net(layers=layers, input=X, target=target)
+    return net, net.random_params(seed=seed).flat.copy()
+
+
+def measure_starts(writer, seeds, seconds, ours):
+    for shape in STARTS:
+        times, arrived = {solver: [] for solver in ours}, dict.fromkeys(ours, 0)
+        goal = {"min_gnorm": GNORM, "maxtime_optim": seconds, "verbosity": 0}
+        for seed in range(seeds):
+            net, start = random_starts(*shape, seed)
+            for solver in ours:
+                if seed == 0:  # compiled before it is timed
+                    mg.minimize(net, start, optim_solver=solver, **goal)
+                used = np.inf
+                for _ in range(3):
+                    begin = time.process_time()
+                    res = mg.minimize(net, start, optim_solver=solver, **goal)
+                    used = min(used, time.process_time() - begin)
+                    if used > 0.1:
+                        break
+                times[solver].append(used)
+                arrived[solver] += res.gnorm <= GNORM
+                row = ["-".join(map(str, shape)), seed, solver, used, res.gnorm, res.loss, res.nfev, res.nhev]
+                writer.writerow(["starts", *row])
+        means = {solver: 1e3 * np.exp(np.mean(np.log(values))) for solver, values in times.items()}
+        print(f"{', '.join(map(str, shape)):24s} "
+              + "  ".join(f"{solver} {means[solver]:.2f} ms ({1e3 * max(times[solver]):.1f}; {arrived[solver]})"
+                          for solver in ours), flush=True)  # fmt: skip
+
+
 def measure_teacher_student(writer, units, seeds, seconds, ours, peers):
     wins = 0
     for seed in seeds:
@@ -219,7 +262,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=30, help="for each run of a minimizer")
     parser.add_argument("--seeds", type=int, default=10, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--parts", default="well-posed,8,64", help="which of well-posed, 8 and 64 (units)")
+    parser.add_argument("--parts", default="well-posed,8,64", help="which of well-posed, starts, 8 and 64 (units)")
     parser.add_argument("--ours", default=",".join(OURS))
     parser.add_argument("--peers", default=",".join((*SCIPY, "torch LBFGS", "torch Adam 1e-3")))
     parser.add_argument("--out", default="minimize.csv")
@@ -231,6 +274,8 @@ def main():
         for part in args.parts.split(","):
             if part == "well-posed":
                 measure_well_posed(writer, 2 if args.quick else 2 * seeds, 3, args.ours.split(","))
+            elif part == "starts":
+                measure_starts(writer, 2 if args.quick else 8, 10, args.ours.split(","))
             else:
                 # compiled before it is timed
                 net, start = teacher_student(4, 0, 100)

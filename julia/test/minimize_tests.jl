@@ -408,6 +408,14 @@ end
         MLPGF.settle!(state, objective, NewtonTrustRegion())
     end
     @test state.loss < before[1] && state.gnorm < before[2]
+    # off the floor by a step along the stiff direction: back, and not along the valley
+    stiff = TestFunction{Float64}(x -> 1e-4 * square(x[1]) + 1e4 * square(x[2] - square(x[1])), 2)
+    state = initial_state(NewtonLBFGS(), Objective(stiff), [1.0, 1.0001])
+    gnorm = state.gnorm
+    for _ in 1:3
+        MLPGF.settle!(state, Objective(stiff), NewtonLBFGS())
+    end
+    @test state.gnorm < 1e-3 * gnorm && abs(state.x[1] - 1) < 0.1
 end
 
 @testset "trace" begin

@@ -88,7 +88,8 @@ end
     @test (@allocated project!(projection, objective, damped, 0.5)) == 0
     state = initial_state(VariableProjection(), objective, before)
     @test MLPGF.solve_outputs!(state, objective, copyto!(state.trial, before))
-    @test state.trial ≈ θ rtol = 1e-8
+    project!(projection, objective, copyto!(damped, before), MLPGF.output_damping(state, offset)^2)
+    @test state.trial ≈ damped rtol = 1e-10
 end
 
 "A student with `units` units of a teacher with two."

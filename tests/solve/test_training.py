@@ -12,6 +12,7 @@ from scipy.optimize import minimize as scipy_minimize
 
 import pymlpgf as mg
 from pymlpgf import InputError, KeywordError
+from pymlpgf.commands.demo import teacher_student
 from pymlpgf.solve.train import OPTIM_SOLVERS
 
 
@@ -133,6 +134,17 @@ def test_a_minimum_with_noise_left_over():
         assert res.gnorm < (1e-7 if solver == "BFGS" else 1e-13)
         assert res.loss == pytest.approx(other.fun, rel=1e-12)
         assert net.hessian_spectrum(res.x)[0][0] > 0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_demos_student_ends_at_round_off(seed):
+    net = teacher_student(seed=seed)
+    start = net.random_params(seed=seed)
+    res = mg.train(net, start, reltol=1e-4, maxiterations_ode=300, maxtime_ode=60, maxtime_optim=60)
+    assert res.ode_loss > 1e-13  # the flow is not there yet
+    assert res.loss < 1e-29
+    assert np.abs(res.x).max() < 100  # a fit by weights that cancel would have lost its digits
+    assert res.optim_stopped_by in ("roundoff", "patience")
 
 
 def test_train_is_flow_then_minimize(net, start):

@@ -220,6 +220,10 @@ function warm_up(net::AbstractNet, method::Auto, batches::Bool)
     stiff = stiff_method(n_params(net), sample_count(net))
     return warm_up(net, stiff, batches) + (stiff isa Exprb53s3 ? 0.0 : warm_up(net, Tsit5(), batches))
 end
+function warm_up(net::AbstractNet, ::AutoMinimizer, batches::Bool)
+    n_params(net) > DENSE_PARAMETERS && return warm_up(net, LBFGS(), batches)
+    return warm_up(net, NewtonLBFGS(), batches) + (projects(net) ? warm_up(net, VariableProjection(), batches) : 0.0)
+end
 function warm_up(net::AbstractNet{T}, @nospecialize(method), batches::Bool) where {T}
     inner = innermost(net)
     inner isa Net || return 0.0

@@ -172,7 +172,9 @@ function losses_workload(::Type{T}) where {T}
         outside_derivatives(net, x)
         outside_tool(net, "gauss_newton", NamedTuple(), x)
         outside_tool(net, "jacobian", NamedTuple(), x)
-        outside_solve(net, x, "train", (alg="auto", optim_solver="NewtonTrustRegion"))
+        for solver in ("auto", "NewtonTrustRegion")
+            outside_solve(net, x, "train", (alg="auto", optim_solver=solver))
+        end
     end
     for loss in ("nll", "correlation", "(f, y) -> log(cosh(f - y))")
         net = outside_net(T, Any[[3, "tanh", true], [2, "identity", true]], (loss=loss,), X, abs.(targets(T, 2, 6)))
@@ -186,7 +188,9 @@ function losses_workload(::Type{T}) where {T}
         net = outside_net(T, Any[[3, "tanh", true], [1, "identity", true]], options, X, targets(T, 1, 6); weights=ones(T, 6))
         x = outside_start(net)
         outside_derivatives(net, x)
-        outside_solve(net, x, "train", (alg="auto", optim_solver="NewtonTrustRegion"))
+        for solver in ("auto", "NewtonTrustRegion")
+            outside_solve(net, x, "train", (alg="auto", optim_solver=solver))
+        end
         outside_tool(net, "data_terms", NamedTuple(), x)
     end
     net = outside_net(T, Any[[3, "tanh", true], [1, "identity", true]], 2)
@@ -250,7 +254,7 @@ function minimizers_workload(::Type{T}) where {T}
         outside_solve(net, x, "minimize", (optim_solver=solver, everystep=true, maxiterations_optim=400))
     end
     overparameterised, y = student(T; k=6, N=4)
-    for solver in ("NewtonTrustRegion", "LevenbergMarquardt")
+    for solver in ("auto", "NewtonLBFGS", "VariableProjection", "NewtonTrustRegion", "LevenbergMarquardt")
         outside_solve(overparameterised, y, "minimize", (optim_solver=solver, maxiterations_optim=40))
     end
     return nothing

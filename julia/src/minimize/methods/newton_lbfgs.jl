@@ -95,16 +95,29 @@ function iterate!(state::NewtonLBFGSState{T}, objective::Objective{T}, method::N
             state.yields = true
             return Stop.running
         end
-        evaluate_hessian!(state.hessian, objective, state.x)
-        all_finite(state.hessian) || return Stop.diverged
-        state.scale = maximum_entry(state.hessian)
+        model!(state, objective) || return Stop.diverged
         state.slow = slow
         state.start_loss, state.start_count = state.loss, objective.nfev
-        state.modelled = true
         state.rejections = 0
-        state.slow && return_to_floor!(state, objective)
+        state.slow && return_to_floor!(state, objective, T(FLOOR_GAIN), T(FLOOR_RECORD) * state.lowest_gnorm)
     end
     return newton_step!(state, objective)
+end
+
+"The Hessian at `x`; false where it is not finite."
+function model!(state::NewtonLBFGSState{T}, objective::Objective{T}) where {T}
+    evaluate_hessian!(state.hessian, objective, state.x)
+    state.scale = maximum_entry(state.hessian)
+    return state.modelled = all_finite(state.hessian)
+end
+
+"The last iterations of a run that ends by time or count: to the floor of the valley, where the gradient is smallest."
+function settle!(state::NewtonLBFGSState{T}, objective::Objective{T}, ::NewtonLBFGS) where {T}
+    state.searching = false
+    state.modelled || model!(state, objective) || return Stop.diverged
+    return_to_floor!(state, objective, T(0.5), T(Inf))
+    state.modelled = false
+    return Stop.running
 end
 
 "The Hessian's largest entry, which is on its diagonal where it is positive definite."
@@ -222,22 +235,22 @@ function search!(state::NewtonLBFGSState{T}, objective::Objective{T}) where {T}
 end
 
 const FLOOR_SHIFTS = ntuple(k -> 10.0^(-2 - k), 11)     # relative to the largest entry of the Hessian
-const FLOOR_GAIN = 1e-2
+const FLOOR_GAIN = 1e-2         # of the present gradient
 const FLOOR_RECORD = 0.25       # of the smallest gradient so far: the way back costs some steps along the valley
 const FLOOR_STEPS = 6
 
 """
-Chord steps to the floor of a valley, for a shift for which the gradient that the model leaves, −λs, is `FLOOR_GAIN`
-times the present one: then nearly all of the gradient is that of the walls.
+Chord steps to the floor of a valley, for a shift for which the gradient that the model leaves, −λs, is at most `gain`
+times the present one, which then is that of the walls, and at most `bound`.
 """
-function return_to_floor!(state::NewtonLBFGSState{T}, objective::Objective{T}) where {T}
+function return_to_floor!(state::NewtonLBFGSState{T}, objective::Objective{T}, gain::T, bound::T) where {T}
     s, ray = state.step, state.ray
     for relative in FLOOR_SHIFTS
         shift = T(relative) * state.scale
         shift > 0 && factor_shifted!(state, shift) || return state
         shifted_step!(s, state, state.gradient)
         left = shift * supnorm(s)
-        left <= T(FLOOR_GAIN) * state.gnorm && left <= T(FLOOR_RECORD) * state.lowest_gnorm || continue
+        left <= gain * state.gnorm && left <= bound || continue
         for k in 1:FLOOR_STEPS
             shift_by!(ray.trial, state.x, s) || return state
             ray.trial_loss = evaluate!(ray.trial_gradient, objective, ray.trial)
@@ -286,9 +299,7 @@ end
 
 "Is the Hessian at `x` clearly indefinite? Asked where the gradient alone would end the search."
 function at_saddle!(state::NewtonLBFGSState{T}, objective::Objective{T}) where {T}
-    evaluate_hessian!(state.hessian, objective, state.x)
-    all_finite(state.hessian) || return false
-    state.scale = maximum_entry(state.hessian)
+    model!(state, objective) || return false
     return state.saddle = state.scale > 0 && !factor_shifted!(state, sqrt(eps(T)) * length(state.x) * state.scale)
 end
 

@@ -124,7 +124,7 @@ function damped_step!(state::ProjectionState{T}, objective::Objective{T}) where 
     copyto!(q.R, state.jacobian.R)
     rows = q.blocks[1]
     fill!(rows, 0)
-    least = 10 * eps(T) * largest_pivot(state.jacobian)
+    least = max(10 * eps(T) * largest_pivot(state.jacobian), output_damping(state, hidden))
     for i in 1:size(rows, 1)
         rows[i, i] = i <= hidden ? max(sqrt(state.damping), least) : least
     end
@@ -138,6 +138,21 @@ function damped_step!(state::ProjectionState{T}, objective::Objective{T}) where 
         length += abs2(state.step[i])
     end
     return 2 * sqrt(bend) <= T(LARGEST_BEND) * sqrt(length)
+end
+
+const OUTPUT_GROWTH = 0.3
+
+"""
+Square root of the damping of the output weights: with residuals ρ no step is longer than ‖ρ‖ over twice this root, so that
+no weight grows by more than `OUTPUT_GROWTH` of the largest one. It vanishes with the residuals. Without it pairs of weights grow
+along directions that the data hardly see, until their cancellation takes the digits that are to be gained.
+"""
+function output_damping(state::ProjectionState{T}, hidden::Int) where {T}
+    largest = one(T)
+    for i in hidden+1:length(state.x)
+        largest = max(largest, abs(state.x[i]))
+    end
+    return sqrt(2 * state.loss) / (2 * T(OUTPUT_GROWTH) * largest)
 end
 
 "`s ← factor · R̃⁻¹ Q̃ᵀ [z; 0]`"
@@ -195,7 +210,7 @@ function solve_outputs!(state::ProjectionState{T}, objective::Objective{T}, θ::
     end
     all_finite(q.R) || return false
     # Units that are copies of each other leave R singular.
-    least, rows = eps(T) * largest_pivot(q), q.blocks[2]
+    least, rows = max(eps(T) * largest_pivot(q), output_damping(state, l.offset)), q.blocks[2]
     fill!(rows, 0)
     for j in 1:size(rows, 1)
         rows[j, j] = least
