@@ -36,7 +36,7 @@ end
 "Loss and gradient of all samples; false, and nothing else changes, if they are not finite."
 function evaluate!(d::Descent)
     d.nfev += 1
-    value_and_gradient_into!(d.value, d.g, d.net, d.x)
+    unknown(value_and_gradient_into!)(d.value, d.g, d.net, d.x)
     gnorm = finite_maximum(d.g)
     isfinite(d.value[]) && isfinite(gnorm) || return false
     d.loss, d.gnorm, d.t, d.seen_step = d.value[], gnorm, d.clock.t, d.clock.step
@@ -62,7 +62,7 @@ end
 function advance!(d::Descent, @nospecialize(method::DiscreteMethod), @nospecialize(state))
     if d.batches !== nothing
         d.nfev += 1
-        value_and_gradient_into!(d.value, d.g, next!(d.batches), d.x)
+        unknown(value_and_gradient_into!)(d.value, d.g, next!(d.batches), d.x)
         isfinite(d.value[]) && isfinite(finite_maximum(d.g)) || return false
     end
     set_rate!(d.clock, method.schedule)

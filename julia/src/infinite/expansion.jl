@@ -186,8 +186,8 @@ function sample!(p::Neuron, nodes::Nodes, level::Int)
         H[i, 2] = muladd(-p.r, x[i], p.b)
     end
     nodes.n = rows
-    evaluate!(p.activation, nodes, 1)
-    evaluate!(p.activation, nodes, 2)
+    unknown(evaluate!)(p.activation, nodes, 1)
+    unknown(evaluate!)(p.activation, nodes, 2)
     A0 = B0 = change = squares = size = peak = 0.0
     @inbounds @simd for i in 1:rows
         w, f = t.T[i, 1], H[i, 1] + H[i, 2]

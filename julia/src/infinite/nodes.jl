@@ -108,7 +108,7 @@ function evaluate_at!(p::Neuron, nodes::Nodes, r::Float64, b::Float64)
     @inbounds @simd for i in 1:nodes.n
         nodes.H[i, 1] = muladd(r, nodes.x[i], b)
     end
-    evaluate!(p.activation, nodes, 1)
+    unknown(evaluate!)(p.activation, nodes, 1)
     return nothing
 end
 

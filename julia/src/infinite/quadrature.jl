@@ -26,7 +26,7 @@ function smooth!(out::Smoothed, p::Neuron, nodes::Nodes, mean::Float64, σ::Floa
             nodes.H[i, 1] = mean
         end
         nodes.n = LANES
-        evaluate!(p.activation, nodes, 1)
+        unknown(evaluate!)(p.activation, nodes, 1)
         out.f, out.d, out.s = nodes.H[1, 1], nodes.D[1, 1], nodes.S[1, 1]
         out.sz = out.szz = 0.0
         return out

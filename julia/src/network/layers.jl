@@ -40,8 +40,9 @@ function build_layers(specs, n_features::Int)
     fan_in, offset = n_features, 0
     for (number, spec) in enumerate(specs)
         length(spec)::Int == 3 || throw(ArgumentError("a layer is (width, activation, bias), got $spec"))
-        width, f, bias = spec
-        width isa Integer && width >= 1 || throw(ArgumentError("a layer's width is a positive integer, got $width"))
+        given, f, bias = spec
+        given isa Integer && given >= 1 || throw(ArgumentError("a layer's width is a positive integer, got $given"))
+        width = Int(given)::Int
         bias isa Bool || throw(ArgumentError("a layer's bias is true or false, got $bias"))
         a = f isa Union{Tuple,AbstractVector} ? PerUnit(Activation[activation(h) for h in f]) : activation(f)
         a isa PerUnit && length(a.activations) != width &&
