@@ -25,18 +25,19 @@ PYTHON_ALONE = {
         "Classification", "DenseSolution", "DistinctMinima", "Explanation", "IntermediateResult", "NeuronMatching",
         "Params", "Polished", "SaddlePassage", "SubspaceGrid", "TrainResult", "Trajectory", "TrajectoryDistance",
         "Branch", "Catalogue", "Departure", "Followed", "Likeness", "NeuronClusters", "NeuronPair", "NeuronsAlong",
-        "SaddleLine", "SpecialPoint", "SubspacePoints",
+        "SaddleLine", "SpecialPoint", "SubspacePoints", "Channel", "Gauge", "MinimumAtInfinity", "ProvedDistinct",
     },
     "files, processes and the start of Julia": {
         "ACTIVATIONS", "Checkpoint", "Run", "Sweep", "init", "load", "resume", "runtime_info", "sweep", "__version__",
         "read_peer", "write_peer",
     },
     "the abstract type of the discrete methods": {"DiscreteMethod"},
-    "MLPGF.align, a name too short to export": {"align"},
+    "MLPGF.align, MLPGF.channels: names too short to export": {"align", "channels"},
+    "units of limit networks, MLPGF.Derivative and MLPGF.Tail": {"Derivative", "Tail"},
     "what to record; Julia has observables by name": {
         "Eigenvalues", "ParameterNorm", "Projections", "Recording", "UnitCosines", "UnitNorms",
     },
-    "made of what both have": {"minima_catalogue", "neuron_groups", "neuron_pairs", "subspace_points"},
+    "made of what both have": {"distinct", "minima_catalogue", "neuron_groups", "neuron_pairs", "subspace_points"},
 }  # fmt: skip
 
 #: Exported functions of Julia, and what they are of Python's Net.
@@ -64,7 +65,7 @@ JULIA_ALONE = {
     "for packages that speak CommonSolve's language": {"GradientFlowProblem"},
     "constraints as objects; in Python keywords": {"Constraint"},
     "observables; in Python objects for observables=": {"recorded_eigenvalues", "recorded_unit_norms"},
-    "what catalogues are made of": {"binomial_interval"},
+    "what catalogues are made of": {"binomial_interval", "proved_different"},
     "parts of infinite nets": {"gauss_hermite", "bivariate_normal_cdf", "owens_t"},
 }  # fmt: skip
 
@@ -128,7 +129,7 @@ def test_names(julia: dict) -> None:
 #: Keywords of the solvers that only Python has: what a monitor, a file or a method's object is in Julia.
 PYTHONS_OWN = {
     "callback", "verbosity", "progress_interval", "checkpoint", "checkpoint_interval", "learning_rate", "schedule",
-    "freeze", "tie",
+    "freeze", "tie", "at_infinity",
 }  # fmt: skip
 
 
@@ -162,6 +163,7 @@ def same(ours: object, theirs: str) -> bool:
 #: Keywords that one language alone has, and defaults that differ: positions count from 0 in Python and from 1 in Julia.
 PYTHONS_KEYWORDS = {
     "TeacherNet": {"dtype", "params", "seed", "n_features"},  # T in Julia, the others positional or of random_params
+    "Certificate": {"problem"},  # what its file holds of the net
     "classify": {"freeze", "tie"},  # ways to write a constraint
     "ConstrainedNet": {"p", "freeze", "tie", "constraint"},  # a Constraint in Julia, positional
     "cluster_neurons": {"tolerance", "by"},  # distances in Julia, of any kind
@@ -177,6 +179,7 @@ PYTHONS_KEYWORDS = {
 JULIAS_KEYWORDS = {
     "TeacherNet": {"T"},
     "cluster_neurons": {"distances"},
+    "certify": {"polish", "monitor"},
     "follow": {"range", "monitor"},
     "saddle_line": {"γ"},
     "polish": {"monitor"},
@@ -186,6 +189,7 @@ JULIAS_KEYWORDS = {
 OTHER_DEFAULTS = {
     ("polish", "maxtime"): (120, "Inf"),
     ("follow", "maxtime"): (60, "Inf"),
+    ("certify", "maxtime"): (600, "Inf"),
     ("spectrum_along", "k"): (None, "n_params(net)"),
     ("split_neuron", "j"): (None, "(net.layers[layer]).width + 1"),
 }
