@@ -130,7 +130,7 @@ end
         A, B = randn(rng, n, p), randn(rng, n, q)
         C = fill(I64(0.5), p, q)
         X, Y = ball(A, r), p == q ? ball(A, r) : ball(B, r)
-        M.gram!(C, 0, p, p, q, X, 1, Y, 1, n, p == q)
+        M.gram!(M.Panel(C), p, q, M.Panel(X), M.Panel(Y), n, p == q)
         U, V = [inside(rng, x) for x in X], [inside(rng, x) for x in Y]
         p == q && (V = U)
         exact = 0.5 .+ big.(U)' * big.(V)

@@ -13,7 +13,7 @@ import pymlpgf as mg
 from pymlpgf import Derivative, InputError, Tail
 
 spec = importlib.util.spec_from_file_location(
-    "minima_at_infinity", Path(__file__).parents[1] / "examples/minima_at_infinity.py"
+    "minima_at_infinity", Path(__file__).parents[2] / "examples/minima_at_infinity.py"
 )
 example = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(example)

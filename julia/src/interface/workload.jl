@@ -394,8 +394,8 @@ function proof_workload(::Type{T}) where {T}
     one_hidden(f) = outside_net(T, Any[[2, f, true], [1, "identity", true]], (l2=0.1,), X, Y)
     deep = outside_net(T, Any[[2, "tanh", true], [2, "softplus", true], [2, "softmax", true]], (loss="nll", l2=0.1), X,
                        T[1 + i % 2 for i in 1:12])
-    nets = T === Float64 ? [map(one_hidden, ("tanh", "softplus", "sigmoid", "sigmoid2", "relu"))...; deep] : [one_hidden("tanh")]
-    for net in nets
+    # Of one net each kind: the others' code is mostly the same, and float32 nets are proved in float64.
+    for net in (T === Float64 ? [one_hidden("tanh"), one_hidden("relu"), deep] : [])
         run = outside_solve(net, outside_start(net), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=200))
         x = HANDLES[run].x
         question = outside_tool(net, "certification", (precision=128, polish=true), x)
@@ -435,7 +435,7 @@ function constraints_workload(::Type{T}) where {T}
         for f in ("jacobian", "gauss_newton", "data_terms", "classify")
             outside_tool(held, f, NamedTuple(), z)
         end
-        for solver in MINIMIZE_METHODS.names
+        for solver in filter(!=("VariableProjection"), MINIMIZE_METHODS.names)
             outside_solve(net, x, "minimize", (optim_solver=solver, constraint=rule))
         end
         best = outside_solve(net, x, "train", (alg="auto", maxT=3, dense=true, constraint=rule))

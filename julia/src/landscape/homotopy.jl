@@ -99,6 +99,8 @@ mutable struct Blended <: Family
     h::Vector{Matrix{Float64}}           # pre-activations of a block, then differences of slopes
 end
 function Blended(net::Net{Float64}, other::Net{Float64}, μ)
+    all(l -> isempty(l.chains), [net.layers; other.layers]) ||
+        throw(ArgumentError("there is no way between the activations of limit networks"))
     shared = Ref(Float64(μ))
     blend(a, b) = a === b ? a : Blend(a, b, shared)
     units(l) = Activation[unit_activation(l, j) for j in 1:l.width]
@@ -106,7 +108,7 @@ function Blended(net::Net{Float64}, other::Net{Float64}, μ)
         several = l.activation isa PerUnit || m.activation isa PerUnit
         a = several ? PerUnit(Activation[blend(x, y) for (x, y) in zip(units(l), units(m))]) :
             blend(l.activation, m.activation)
-        Layer(l.fan_in, l.width, a, l.bias, l.offset, columns(a, l.width))
+        Layer(l.fan_in, l.width, a, l.bias, l.offset, columns(a, l.width), Chain[])
     end
     mixed = Net{Float64}(layers, net.blocks, net.n_samples, net.n_params, net.objective, net.regulariser,
                          net.output_factor, make_shares(Float64, layers, net.blocks, 1), nothing)
@@ -131,7 +133,7 @@ function drift!(y, f::Blended, θ)
     fill!(y, 0)
     for block in net.blocks
         n = block.n
-        second_order_pass!(ws, net, θ, block, scale)
+        second_order_pass!(ws, net, θ, block, mean_loss(net), scale)
         for (l, layer) in enumerate(layers)
             linear!(f.h[l], layer_input(ws, block, l), θ, layer, n)
             l > 1 ? linear_dot!(ws.Ḣ[l], ws.Ȧ[l-1], θ, layer, n) : fill!(ws.Ḣ[l], 0)

@@ -215,7 +215,7 @@ function channel_coefficients(net::Net{T}, q::AbstractVector) where {T}
     check_data(net)
     ws, q, h = net.shares[1].workspace, Vector{T}(q), zeros(T, count_chains(net.layers))
     for block in net.blocks
-        second_order_pass!(ws, net, q, block, one(T) / net.n_samples)
+        second_order_pass!(ws, net, q, block, mean_loss(net), one(T) / net.n_samples)
         number = 0
         for (l, layer) in enumerate(net.layers), chain in approaches(layer)
             iszero(chain.ε) || throw(ArgumentError("this net is not at its limit: ε = $(chain.ε)"))

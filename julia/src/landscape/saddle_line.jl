@@ -33,7 +33,7 @@ function split_curvature(net::Net{T}, θ::Vector{T}, i::Int; layer::Int=1) where
     M, D, size_M, size_D = zeros(d, d), zeros(next.width, d), 0.0, 0.0
     x = zeros(d)
     for block in net.blocks
-        second_order_pass!(ws, net, θ, block, scale, layer)
+        second_order_pass!(ws, net, θ, block, mean_loss(net), scale, layer)
         X = layer_input(ws, block, layer)
         for r in 1:block.n
             for k in 1:unit.fan_in

@@ -84,3 +84,10 @@ function part_derivative!(c::Correlation{T}, E::Matrix{T}, F::Matrix{T}, block::
     end
     return zero(T)
 end
+
+"The loss as a mean over samples; an error if it is none."
+function mean_loss(net)
+    net.objective isa Correlation &&
+        throw(ArgumentError("the loss \"correlation\" is no mean over samples, which is needed here"))
+    return net.objective
+end

@@ -21,46 +21,46 @@ const BALL_TILE = 128        # columns: with 256 samples the tiles of a product 
 """
     split_columns!(M, R, A, a, n, p)
 
-Midpoints of the first `n` rows and the columns a:a+p-1 of `A` in `M`, radii in `R`.
+Midpoints of the first `n` rows and `p` columns of the panel `A`, after the first `a`, in `M`, radii in `R`.
 """
-function split_columns!(M::Matrix{Float64}, R::Matrix{Float64}, A::Matrix{Interval{Float64}}, a::Int, n::Int, p::Int)
+function split_columns!(M::Matrix{Float64}, R::Matrix{Float64}, A::Panel, a::Int, n::Int, p::Int)
     @inbounds for j in 1:p, i in 1:n
-        M[i, j], R[i, j] = midpoint_radius(A[i, a+j-1])
+        M[i, j], R[i, j] = midpoint_radius(A.data[A.first+i-1+A.ld*(a+j-1)])
     end
     return nothing
 end
 
 # |ab − m n| ≤ |m| s + r (|n| + s) for a in m ± r, b in n ± s; with rounding |m| (s + γ|n|) + r (|n| + s).
-function gram!(C::Balls, o::Int, ld::Int, p::Int, q::Int, A::Matrix{Interval{Float64}}, a::Int,
-               B::Matrix{Interval{Float64}}, b::Int, n::Int, lower::Bool=false)
+function gram!(C::Panel{<:Balls}, p::Int, q::Int, A::Panel{Matrix{Interval{Float64}}},
+               B::Panel{Matrix{Interval{Float64}}}, n::Int, lower::Bool=false)
     w = min(BALL_TILE, max(p, q))
     M, R, N, S = (zeros(n, w) for _ in 1:4)
     left, right = zeros(2n, w), zeros(2n, w)
     product, radius = zeros(w, w), zeros(w, w)
     for j0 in 0:w:q-1
         k = min(w, q - j0)
-        split_columns!(N, S, B, b + j0, n, k)
+        split_columns!(N, S, B, j0, n, k)
         @inbounds for j in 1:k, r in 1:n
             right[r, j] = S[r, j] + rounding(n, N[r, j])
             right[n+r, j] = abs(N[r, j]) + S[r, j]
         end
         for i0 in (lower ? j0 : 0):w:p-1
             m = min(w, p - i0)
-            split_columns!(M, R, A, a + i0, n, m)
+            split_columns!(M, R, A, i0, n, m)
             @inbounds for i in 1:m, r in 1:n
                 left[r, i] = abs(M[r, i])
                 left[n+r, i] = R[r, i]
             end
-            gemm!('T', 'N', m, k, n, 1.0, M, 1, n, N, 1, n, 0.0, product, 1, w)
-            gemm!('T', 'N', m, k, 2n, 1.0, left, 1, 2n, right, 1, 2n, 0.0, radius, 1, w)
+            gemm!('T', 'N', m, k, n, Panel(M), Panel(N), Panel(fill!(product, 0)))
+            gemm!('T', 'N', m, k, 2n, Panel(left), Panel(right), Panel(fill!(radius, 0)))
             @inbounds for j in 1:k, i in (lower && i0 == j0 ? j : 1):m
                 ρ = at_most(radius[i, j], 4n + 8)
-                c = o + i0 + i + ld * (j0 + j - 1)
-                C[c] += finite_or_entire(below(product[i, j] - ρ), above(product[i, j] + ρ))
+                c = C.first - 1 + i0 + i + C.ld * (j0 + j - 1)
+                C.data[c] += finite_or_entire(below(product[i, j] - ρ), above(product[i, j] + ρ))
             end
         end
     end
-    return C
+    return nothing
 end
 
 """
@@ -79,7 +79,7 @@ function contraction(A::Matrix{Float64}, H::Matrix{Interval{Float64}}, free::Vec
             M[i, j] = m
             radii[i] += r + rounding(P, m)
         end
-        gemm!('N', 'N', P, k, P, 1.0, A, 1, P, M, 1, P, 0.0, G, 1, P)
+        gemm!('N', 'N', P, k, P, Panel(A), Panel(M), Panel(fill!(G, 0)))
         @inbounds for j in 1:k, i in 1:P
             sums[i] += abs(G[i, j] - (i == j0 + j))
         end
@@ -130,9 +130,9 @@ function eigenvalue_bounds(H::Matrix{Interval{Float64}}, free::Vector{Int}, V::M
             @inbounds for l in 1:n, i in 1:P
                 M[i, l] = midpoint_radius(H[free[i], free[l0+l]])[1]
             end
-            gemm!('N', 'N', P, k, n, 1.0, M, 1, P, V, 1 + l0 + P * j0, P, 1.0, W, 1, P)
+            gemm!('N', 'N', P, k, n, Panel(M), Panel(V, 1 + l0 + P * j0, P), Panel(W))
         end
-        gemm!('T', 'N', P, k, P, 1.0, V, 1, P, W, 1, P, 0.0, E, 1, P)
+        gemm!('T', 'N', P, k, P, Panel(V), Panel(W), Panel(fill!(E, 0)))
         @inbounds for j in 1:k
             off = error = 0.0
             for i in 1:P
@@ -141,7 +141,7 @@ function eigenvalue_bounds(H::Matrix{Interval{Float64}}, free::Vector{Int}, V::M
             end
             turned = larger_or_nan(turned, off + γ(P + 1) * error)
         end
-        gemm!('T', 'N', P, k, P, 1.0, V, 1, P, V, 1 + P * j0, P, 0.0, E, 1, P)
+        gemm!('T', 'N', P, k, P, Panel(V), Panel(V, j0 + 1), Panel(fill!(E, 0)))
         @inbounds for j in 1:k
             off = error = 0.0
             for i in 1:P
