@@ -85,7 +85,7 @@ GENERAL = {"constraint": (scipy.sparse.csr_array(RNG.normal(size=(13, 4)) * (RNG
 def test_minima_are_those_of_scipy(keywords):
     near = mg.flow(NET, P, maxT=100, **keywords).x + 1e-3  # so near that it is the same minimum for all
     start, end, B = scipy_minimum(near, keywords)
-    for solver in OPTIM_SOLVERS:
+    for solver in set(OPTIM_SOLVERS) - {"VariableProjection"}:  # which is for nets without constraints
         res = mg.minimize(NET, near, optim_solver=solver, **keywords)
         np.testing.assert_allclose(res.init, start, rtol=0, atol=1e-14)
         assert res.loss == pytest.approx(NET.loss(end), abs=1e-13), solver
