@@ -19,6 +19,10 @@ __all__ = ["find_channels", "minimum_at_infinity", "towards_infinity"]
 NEAR, GROWN = 0.1, 10.0
 
 
+#: Every pair of units is looked at after each run, which must not take longer than the run.
+WIDEST = 100
+
+
 def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Channel]:
     """The channels that the core ``found`` at ``x``, counted from 0, with the parameters of their limits."""
     channels = []
@@ -38,6 +42,8 @@ def towards_infinity(net: Net, x: np.ndarray) -> str:
     """A sentence about units that draw together at ``x``, if there are any."""
     bounded = net._core.settings["l2"] or net._core.settings["merge"] or net._core.settings["maxnorm"] != np.inf
     if type(net) is not Net or not net.n_samples or len(net.layers) == 1 or bounded or not np.isfinite(x).all():
+        return ""
+    if max(width for width, _, _ in net.layers[:-1]) > WIDEST:
         return ""
     options: dict[str, object] = {"distance": NEAR, "growth": GROWN}
     read = net._core.bridge.field

@@ -287,7 +287,7 @@ def test_separable_classes_go_in_the_direction_of_the_largest_margin(classes):
         (lambda net: net.limit([(0, 1)]).to_limit(np.zeros(17)), "the same incoming weights"),
         (lambda net: mg.channels(net, np.zeros(16)), "17 parameters"),
         (lambda net: mg.channels(net, np.zeros(17), growth="large"), "growth is 'large'"),
-        (lambda net: mg.minimize(net, np.zeros(17), at_infinity=True, callback=print), "a callback or a checkpoint"),
+        (lambda net: mg.minimize(net, np.zeros(17), at_infinity=True, callback=print), "callback is given"),
         (lambda net: mg.minimize(net.replace(l2=1), np.zeros(17), at_infinity=True), "regularisers"),
         (lambda _: mg.Net([(1, Derivative(of=0), True), (1, "identity", True)], n_features=1), "Derivative"),
         (lambda _: mg.Net([(2, ("relu", Derivative(of=0)), True), (1, "identity", True)], n_features=1), "smooth"),
