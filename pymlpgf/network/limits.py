@@ -63,7 +63,7 @@ class Limits:
         >>> limit.layers[0]
         (2, ('tanh', Derivative(of=0, order=1, eps=0.0)), True)
         >>> q, eps = limit.to_limit([1.01, 0.99, 0.0, 0.0, 50.5, -49.5, 0.0])
-        >>> q.round(12), eps.round(12)      # w = 1, Δ = 1, c = 1, a = 1
+        >>> q.flat.round(12), eps.round(12)      # w = 1, Δ = 1, c = 1, a = 1
         (array([1., 1., 0., 0., 1., 1., 0.]), array([0.01]))
         """
         if self._settings["l2"] or self._settings["merge"] or self._settings["maxnorm"] != float("inf"):
