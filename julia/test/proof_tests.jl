@@ -93,7 +93,13 @@ nets(X, Y, labels) = [
     Net(layers=((3, M.tanh_, false), (2, sigmoid2, true), (2, M.identity_, false)), input=X, target=Y,
         weights=[0.5 + (i % 3) for i in 1:size(X, 2)], merge=(1, 1, 2, 0.3), output_factor=0.7),
     Net(layers=((4, gelu, true), (3, softmax, true)), input=X, target=labels, loss="nll"),
-    Net(layers=(((relu, silu, M.Poly(0, 1, 0.1)) |> a -> (3, a, true)), (2, M.identity_, true)), input=X, target=Y)]
+    Net(layers=(((relu, silu, M.Poly(0, 1, 0.1)) |> a -> (3, a, true)), (2, M.identity_, true)), input=X, target=Y),
+    Net(layers=((3, (M.tanh_, M.Derivative(1), M.Tail(M.Softplus())), true), (2, M.identity_, true)), input=X, target=Y),
+    Net(layers=((3, (softplus, M.Derivative(1), M.Derivative(1, 2)), true), (2, (M.tanh_, exp), true), (2, M.identity_, true)),
+        input=X, target=Y),
+    Net(layers=((2, sigmoid, true), (3, M.identity_, true)), input=X, target=labels, loss="nll"),
+    Net(layers=((2, M.tanh_, true), (2, M.identity_, true)), input=X, target=Y, loss=(f, y) -> log(cosh(f - y))),
+    Net(layers=((2, M.tanh_, true), (2, M.identity_, true)), input=X, target=Y, loss="correlation", l2=0.1)]
 
 @testset "loss, gradient and Hessian over a box" begin
     rng = MersenneTwister(4)
@@ -292,4 +298,31 @@ end
         narrow = setprecision(() -> loss(fine, M.BigInterval.(θ)), BigFloat, 200)
         @test L.lo <= narrow.lo <= narrow.hi <= L.hi && narrow.hi - narrow.lo < 1e-50
     end
+end
+
+# Whatever a proof holds fixed: no derivative of the loss along it, anywhere.
+@testset "directions of gauges are exact" begin
+    rng = MersenneTwister(11)
+    X, y = randn(rng, 2, 30), randn(rng, 1, 30)
+    pair(f) = (f, MLPGF.Derivative(1))
+    for units in ((exp, exp), (relu, tanh), (identity, identity), (square, cube), pair(tanh), pair(softplus),
+                  (MLPGF.Tail(MLPGF.Tanh()), MLPGF.Tail(MLPGF.Softplus())), pair(MLPGF.Poly(0.0, 1.0, 0.5))), bias in (true, false)
+        any(f -> f isa MLPGF.Tail, units) && !bias && continue
+        net = Net(layers=((2, units, bias), (1, identity, true)), input=X, target=y)
+        for trial in 1:3
+            θ = randn(rng, n_params(net))
+            g = gradient(net, θ)
+            for e in MLPGF.invariances(net, θ)
+                e.label in MLPGF.GAUGES && e.label != "dead unit" || continue
+                for d in MLPGF.directions(e, net.layers, θ)
+                    @test norm(d) > 0 && abs(dot(g, d)) <= 1e-12 * norm(g) * norm(d)
+                end
+            end
+        end
+    end
+    # exp(b) is a factor of the unit: held are as many parameters as there are such factors, and the proof stands
+    x = reshape(collect(range(-2, 2; length=30)), 1, :)
+    net = Net(layers=((1, exp, true), (1, identity, true)), input=x, target=exp.(0.5 .* x) .+ 0.3 .* x .^ 2)
+    c = certify(net, minimize(net, random_params(1, net)).x)
+    @test c.certified && c.kind == "minimum" && c.gauges == [("scale of a unit", 1, [1])] && length(c.fixed) == 1
 end

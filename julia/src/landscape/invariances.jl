@@ -123,18 +123,9 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
         push!(found, Invariance("duplicate units", l, [i, j], directions))
     end
     add_scales!(found, layer, next, l, θ)
-    for chain in layer.chains                                # a limit knows no scale of the distance that has become zero
-        iszero(chain.ε) && push!(found, Invariance(length(chain.units) == 2 ? "scale of a unit" : "curve of three units", l,
-                                                   length(chain.units) == 2 ? chain.units[2:2] : chain.units,
-                                                   chain_directions(chain.units, into, out, θ)))
-    end
-    for j in 1:layer.width                                   # exp(b) is a factor
-        f = unit_activation(layer, j)
-        layer.bias && (f isa Exp || f isa Tail && f.ε == 0) || continue
-        e = zeros(P)
-        e[bias_offset(layer)+j] = 1
-        e[out[j]] = -θ[out[j]]
-        push!(found, Invariance("scale of a unit", l, [j], [e]))
+    for chain in layer.chains
+        length(chain.units) == 3 &&
+            push!(found, Invariance("curve of three units", l, chain.units, curve_directions(chain.units, into, out, θ)))
     end
     for j in findall(linear)
         layer.bias && next.bias || break
@@ -147,38 +138,47 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
     return found
 end
 
-"Other scales of the parameter of the curve h + st + kt² that the units of a chain form, and other origins: t → t + βt²."
-function chain_directions(units::Vector{Int}, into, out, θ::Vector{Float64})
+"Other scales of the parameter of the curve h + st + kt² that three units form, and other origins: t → t + βt²."
+function curve_directions(units::Vector{Int}, into, out, θ::Vector{Float64})
     scale = zeros(length(θ))
     for (order, j) in enumerate(units[2:end])
         scale[into[j]] = order * θ[into[j]]
         scale[out[j]] = -order * θ[out[j]]
     end
-    length(units) == 2 && return [scale]
     bend = zeros(length(θ))
     bend[into[units[3]]] = θ[into[units[2]]]
     bend[out[units[2]]] = -θ[out[units[3]]]
     return [scale, bend]
 end
 
-"f(αh) = αᵏf(h)"
 function add_scales!(found::Vector{Invariance}, layer::Layer, next::Layer, l::Int, θ::Vector{Float64})
     for j in 1:layer.width
-        k = homogeneity(unit_activation(layer, j))
-        k > 0 || continue
-        e = scale_direction(θ, incoming(layer, j), outgoing(next, j), k)
-        push!(found, Invariance("scale of a unit", l, [j], [e]))
+        e = scale_direction(θ, layer, next, j)
+        isempty(e) || push!(found, Invariance("scale of a unit", l, [j], [e]))
     end
     return found
 end
 
-"Incoming weights grow as outgoing ones shrink, which f(αh) = αᵏ f(h) allows."
-function scale_direction(θ::Vector, into, out, k::Int)
-    e = zero(θ)
-    e[into] = θ[into]
-    e[out] = -k * θ[out]
+"""
+How incoming weights of unit `j` grow as outgoing ones shrink without a change of the outputs, exactly; empty where they cannot:
+f(αh) = αᵏf(h), exp(h + β) = e^β exp(h), and s σ′(h) of a pair at its limit, which is linear in s.
+"""
+function scale_direction(θ::Vector, layer::Layer, next::Layer, j::Int)
+    f, into, out, e = unit_activation(layer, j), incoming(layer, j), outgoing(next, j), zero(θ)
+    k = f isa Derivative ? Int(scales(layer.chains, j)) : in_chain(layer.chains, j) ? 0 : homogeneity(f)
+    if k > 0
+        e[into] = θ[into]
+        e[out] = -k * θ[out]
+    elseif layer.bias && (f isa Exp || f isa Tail && f.ε == 0) && !in_chain(layer.chains, j)
+        e[last(into)] = one(eltype(θ))
+        e[out] = -θ[out]
+    else
+        return e[1:0]
+    end
     return e
 end
+"Whether `j` is the second unit of a pair at its limit."
+scales(chains::Vector{Chain}, j::Int) = any(c -> length(c.units) == 2 && c.units[2] == j && iszero(c.ε), chains)
 
 "Linear unit i gets something of what unit j gets, and unit j gives it less to the next layer."
 function mixing_direction(θ::Vector, into_i, into_j, out_i, out_j)

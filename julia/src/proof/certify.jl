@@ -98,8 +98,7 @@ samples and a thousand units has half a gigabyte.
 function in_short_blocks(net::Net{T}) where {T}
     short = [Block{T}(LANES, b.X[r:r+LANES-1, :], b.Y[r:r+LANES-1, :], b.w[r:r+LANES-1])
              for b in net.blocks for r in 1:LANES:b.n]
-    return Net{T}(net.layers, short, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
-                  make_shares(T, net.layers, short, 1), nothing)
+    return rebuilt(net; blocks=short, shares=1)
 end
 
 function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monitor)
@@ -112,7 +111,8 @@ function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monit
         failure isa Interrupted && return unproved(proof, "it was interrupted, or ran out of time")
         failure isa Unproved && return unproved(proof, failure.reason)
         # A user's function that knows no intervals, or asks on which side of a kink it is.
-        (failure isa InterruptException || !any(a -> a isa Custom, activations(proof.coarse))) && rethrow()
+        users = any(f -> f isa Union{Custom,CustomLoss}, functions(proof.coarse))
+        (failure isa InterruptException || !users) && rethrow()
         return unproved(proof, "a user's function cannot be evaluated on intervals here: " *
                                first(split(sprint(showerror, failure), '\n')))
     finally
@@ -122,7 +122,10 @@ end
 
 layers_in(net::Net) = net.layers
 layers_in(net::InfiniteNet) = net.student.layers
-activations(net) = Activation[c.activation for l in layers_in(net) for c in l.columns]
+"Activations and loss, those that limits are made of among them."
+functions(net) = Any[loss_in(net); Any[c.activation for l in layers_in(net) for c in [l.columns; l.chains]]]
+loss_in(net::Net) = net.objective
+loss_in(net::InfiniteNet) = net.student.objective
 
 unproved(proof::Proof, reason::String) =
     Certificate(false, reason, proof.x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]),
@@ -131,8 +134,8 @@ unproved(proof::Proof, reason::String) =
 function prove!(proof::Proof, polish::Bool, within::Float64)
     all(isfinite, proof.x) || throw(Unproved("the parameters contain NaN or Inf"))
     # Intervals in the dual numbers of another package are not tested.
-    any(f -> f isa Custom && !(f.differentiation isa Jets), activations(proof.coarse)) && throw(Unproved(
-        "a user's function is differentiated by ForwardDiff: make the net without it"))
+    any(f -> f isa Union{Custom,CustomLoss} && !(f.differentiation isa Jets), functions(proof.coarse)) &&
+        throw(Unproved("a user's function is differentiated by ForwardDiff: make the net without it"))
     P = length(proof.x)
     V, d = curvature!(proof)
     polish && ((V, d) = approach!(proof, V, d))

@@ -6,23 +6,19 @@
 "Labels of invariances that hold exactly, and not at one point alone."
 const GAUGES = ("scale of a unit", "linear units", "softmax shift", "dead unit")
 
-is_penalised(net::Net) = (R = net.regulariser; R.l2 != 0 || R.maxnorm != Inf || !isempty(R.pairs))
-is_penalised(net::InfiniteNet) = is_penalised(net.student)
-
 "Directions of an invariance at θ, exact for a θ of intervals."
 function directions(e::Invariance, layers::Vector{Layer}, θ::Vector{T}) where {T}
     e.label in ("softmax shift", "dead unit") && return [T.(d) for d in e.directions]
     l = e.layer
     into, out = [incoming(layers[l], j) for j in e.units], [outgoing(layers[l+1], j) for j in e.units]
-    e.label == "scale of a unit" &&
-        return [scale_direction(θ, into[1], out[1], homogeneity(unit_activation(layers[l], e.units[1])))]
+    e.label == "scale of a unit" && return [scale_direction(θ, layers[l], layers[l+1], e.units[1])]
     length(e.units) == 2 && return [mixing_direction(θ, into[1], into[2], out[1], out[2])]
     return [bias_direction(θ, layers[l], layers[l+1], e.units[1])]
 end
 
 "Hold parameters where they are, if that accounts for the null directions `N` (of all parameters)."
 function fix_gauges!(proof::Proof, N::Matrix{Float64})
-    isempty(proof.symmetries) && !is_penalised(proof.coarse) || return false
+    isempty(proof.symmetries) && unregularised(proof.coarse) || return false
     found, unexplained = explain(proof.coarse, proof.x, N)
     unexplained == 0 && all(e.label in GAUGES for (e, _) in found) || return false
     T = hcat((d for (e, _) in found for d in e.directions)...)

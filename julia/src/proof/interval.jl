@@ -76,6 +76,7 @@ around(y, x) = y == x ? Interval(y, y) : Interval(prevfloat(y), nextfloat(y))
 exact_big(x) = BigFloat(x; precision=max(64, precision(BigFloat)))
 
 Base.promote_rule(::Type{Interval{T}}, ::Type{<:Real}) where {T} = Interval{T}
+Base.promote_rule(::Type{Interval{T}}, ::Type{Jet{S}}) where {T,S<:Real} = Jet{promote_type(Interval{T}, S)}
 Base.float(x::Interval) = x
 Base.zero(::Type{Interval{T}}) where {T} = Interval{T}(zero(T), zero(T))
 Base.one(::Type{Interval{T}}) where {T} = Interval{T}(one(T), one(T))

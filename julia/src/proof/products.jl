@@ -85,7 +85,7 @@ function contraction(A::Matrix{Float64}, H::Matrix{Interval{Float64}}, free::Vec
         end
     end
     add_products!(sums, A, radii)
-    return at_most(largest(sums) + P * (P * LEAST), 6P + 8)
+    return at_most(maximum(sums) + P * (P * LEAST), 6P + 8)
 end
 
 "y += |A| x for x ≥ 0"
@@ -95,9 +95,6 @@ function add_products!(y::Vector{Float64}, A::Matrix{Float64}, x::Vector{Float64
     end
     return y
 end
-
-"The largest of numbers ≥ 0; NaN if one is."
-largest(x) = maximum(x)
 
 """
     eigenvalue_bounds(H, free, V, d) -> lower, upper
@@ -152,7 +149,7 @@ function eigenvalue_bounds(H::Matrix{Interval{Float64}}, free::Vector{Int}, V::M
         end
     end
     tiny = P * (P * (P * LEAST))
-    δ, ε, ρ = at_most(skew + tiny, 8P + 8), at_most(turned + tiny, 8P + 8), at_most(largest(spread), 2P)
+    δ, ε, ρ = at_most(skew + tiny, 8P + 8), at_most(turned + tiny, 8P + 8), at_most(maximum(spread), 2P)
     lower, upper = fill(-Inf, P), fill(Inf, P)
     δ < 0.5 && isfinite(ε) && isfinite(ρ) || return lower, upper
     for i in 1:P
