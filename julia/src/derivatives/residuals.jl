@@ -1,6 +1,9 @@
 # Residuals of a mean square: ρ = √(2w/N) (f − y), so that L = ½ Σρ², their Jacobian and second directional
-# derivative, block
-# by block of samples.
+# derivative, block by block of samples.
+
+"Whether this file's derivatives are those of the net: limits of units are not among them."
+residuals_known(net) = false
+residuals_known(net::Net) = separable(net) && all(l -> isempty(l.chains), net.layers)
 
 "`root ← √(2w/N)` of a block's samples."
 residual_weights!(root::Vector{T}, net::Net{T}, block::Block{T}) where {T} =

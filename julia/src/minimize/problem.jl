@@ -89,6 +89,13 @@ function finish!(trace::MinimizeTrace, iteration::Int, loss::Real, gnorm::Real)
     return trace
 end
 
+"Gradient, loss and ‖∇L‖_∞ at `x0`, with which every method begins."
+function first_evaluation(objective::Objective{T}, x0::Vector{T}) where {T}
+    gradient = zeros(T, length(x0))
+    loss = evaluate!(gradient, objective, x0)
+    return gradient, loss, supnorm(gradient)
+end
+
 """
     MinimizeResult
 

@@ -35,10 +35,10 @@ function confirm!(search::Search{T}, objective::Objective{T}, method::MinimizeMe
         for other in (second_opinions(method, P)..., method)      # begun anew it may see more, too
             stop = pursue!(search, objective, other, opinion_iterations(P))
             stop == Stop.running || stop == Stop.roundoff || return stop
-            gets_on(best, loss, gnorm) && break
+            gets_on_well(best, loss, gnorm) && break
         end
         gets_on(best, loss, gnorm) || return Stop.roundoff
-        if best.loss > T(0.9) * loss && best.gnorm > gnorm / 4
+        if !gets_on_well(best, loss, gnorm)
             best.gnorm <= gnorm || retreat!(best, x, loss, gnorm)
             return Stop.patience
         end
@@ -50,6 +50,7 @@ end
 "Is the best point better than one with this loss and gradient norm was, by more than rounding?"
 gets_on(best::BestPoint{T}, loss::T, gnorm::T) where {T} =
     loss - best.loss > loss_rounding(loss) || best.gnorm < gnorm / 4
+gets_on_well(best::BestPoint{T}, loss::T, gnorm::T) where {T} = best.loss <= T(0.9) * loss || best.gnorm <= gnorm / 4
 
 function retreat!(best::BestPoint{T}, x::Vector{T}, loss::T, gnorm::T) where {T}
     copyto!(best.x, x)

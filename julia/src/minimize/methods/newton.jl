@@ -30,9 +30,7 @@ end
 
 function initial_state(::Newton, objective::Objective{T}, x0::Vector{T}) where {T}
     P = length(x0)
-    gradient = zeros(T, P)
-    loss = evaluate!(gradient, objective, x0)
-    gnorm = supnorm(gradient)
+    gradient, loss, gnorm = first_evaluation(objective, x0)
     return NewtonState{T}(copy(x0), gradient, loss, gnorm, loss, gnorm, zeros(T, P, P), SymmetricEigen{T}(P),
                           zeros(T, P), Ray{T}(P), false, false, 0)
 end

@@ -49,10 +49,8 @@ end
 function initial_state(method::NewtonKrylov, objective::Objective{T}, x0::Vector{T}) where {T}
     P = length(x0)
     z() = zeros(T, P)
-    gradient = z()
-    loss = evaluate!(gradient, objective, x0)
+    gradient, loss, gnorm = first_evaluation(objective, x0)
     pairs() = inverse_model(LBFGS(max(method.memory, 1)), T, P)
-    gnorm = supnorm(gradient)
     return KrylovState{T}(copy(x0), gradient, loss, gnorm, loss, gnorm, Ray{T}(P), z(), z(), z(), z(), pairs(),
                           pairs(), zero(T), zero(T), T(0.5), T(NaN), zero(T), zero(T), false, false, 0, 0)
 end

@@ -62,9 +62,7 @@ end
 function initial_state(method::NewtonLBFGS, objective::Objective{T}, x0::Vector{T}) where {T}
     P = length(x0)
     z() = zeros(T, P)
-    gradient = z()
-    loss = evaluate!(gradient, objective, x0)
-    gnorm = supnorm(gradient)
+    gradient, loss, gnorm = first_evaluation(objective, x0)
     memory = min(PAIRS, 3 * hessian_price(P)) + 1
     return NewtonLBFGSState(copy(x0), gradient, loss, gnorm, loss, gnorm, zeros(T, P, P), zeros(T, P, P), one(T),
                             zero(T), false, Ray{T}(P), Ray{T}(P), inverse_model(LBFGS(memory), T, P), z(), z(),

@@ -28,10 +28,8 @@ end
 
 function initial_state(method::QuasiNewton, objective::Objective{T}, x0::Vector{T}) where {T}
     P = length(x0)
-    gradient = zeros(T, P)
-    loss = evaluate!(gradient, objective, x0)
+    gradient, loss, gnorm = first_evaluation(objective, x0)
     model = inverse_model(method, T, P)
-    gnorm = supnorm(gradient)
     return QuasiNewtonState(copy(x0), gradient, loss, gnorm, loss, gnorm, Ray{T}(P), reset!(model), zeros(T, P), true,
                             0)
 end

@@ -70,9 +70,8 @@ end
 function initial_state(method::TrustRegion, objective::Objective{T}, x0::Vector{T}) where {T}
     P = length(x0)
     z() = zeros(T, P)
-    gradient = z()
-    loss = evaluate!(gradient, objective, x0)
-    return TrustRegionState(method, copy(x0), gradient, loss, supnorm(gradient), z(), z(), loss, false, false,
+    gradient, loss, gnorm = first_evaluation(objective, x0)
+    return TrustRegionState(method, copy(x0), gradient, loss, gnorm, z(), z(), loss, false, false,
                                zeros(T, P, P), Subproblem{T}(P), z(), z(), z(), z(), z(), z(), one(T), true, 0,
                                T(method.initial_radius), 0, T(Inf), T(Inf), 0)
 end

@@ -46,18 +46,17 @@ jacobian_fits(net::Net) = net.n_samples * n_outputs(net) <= div(JACOBIAN_NUMBERS
 
 function initial_state(::VariableProjection, objective::Objective{T}, x0::Vector{T}) where {T}
     net, P = objective.net, length(x0)
-    separable(net) ||
-        throw(ArgumentError("VariableProjection needs a linear output layer, the loss \"mse\" and no regulariser: " *
-                            "choose another optim_solver."))
+    residuals_known(net) ||
+        throw(ArgumentError("VariableProjection needs an ordinary net with a linear output layer, the loss \"mse\" and " *
+                            "neither regulariser nor constraint: choose another optim_solver."))
     jacobian_fits(net) ||
         throw(ArgumentError("VariableProjection keeps the Jacobian, $(net.n_samples * n_outputs(net)) × " *
                             "$(net.n_params) numbers, and takes at most $JACOBIAN_NUMBERS: choose another optim_solver."))
     z() = zeros(T, P)
-    gradient = z()
-    loss = evaluate!(gradient, objective, x0)
+    gradient, loss, gnorm = first_evaluation(objective, x0)
     rows, O, l = [b.n for b in net.blocks for _ in 1:n_outputs(net)], n_outputs(net), last(net.layers)
     q, n = l.fan_in + l.bias, maximum(rows)
-    return ProjectionState{T}(copy(x0), gradient, loss, supnorm(gradient), z(), z(), TallQR{T}(P, rows), z(),
+    return ProjectionState{T}(copy(x0), gradient, loss, gnorm, z(), z(), TallQR{T}(P, rows), z(),
                               TallQR{T}(P, (P,)), z(), z(), TallQR{T}(q, (n, q)), zeros(T, q, O), zeros(T, n),
                               zeros(T, max(P, n)), zeros(T, n), T(FIRST_DAMPING), false, 0, 0)
 end
