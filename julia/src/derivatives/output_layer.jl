@@ -3,9 +3,8 @@
 "Is the loss a mean square of outputs that are linear in the last layer's parameters, and nothing else?"
 separable(net) = false
 function separable(net::Net)
-    R = net.regulariser
     return net.objective isa MeanSquared && last(net.layers).activation isa Identity && length(net.layers) > 1 &&
-           !isempty(net.blocks) && iszero(R.l2) && !isfinite(R.maxnorm) && isempty(R.pairs)
+           !isempty(net.blocks) && unregularised(net)
 end
 
 """

@@ -129,8 +129,7 @@ function Kinks(net::Net{T}, whole::AbstractNet{T}) where {T}
     count = sum(k -> k[3] - k[2] + 1, found) * net.n_samples
     count <= MOST_SIDES || return nothing
     sided = [Block{T}(b.n, b.X, b.Y, b.w, [KinkSides{T}(k..., b.n) for k in found]) for b in net.blocks]
-    copy = Net{T}(net.layers, sided, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
-                  make_shares(T, net.layers, sided, length(net.shares)), nothing)
+    copy = rebuilt(net; blocks=sided)
     rows = [min(BLOCK, net.n_samples - (b - 1) * BLOCK) for b in 1:length(sided)]
     watch = KinkWatch(crowded=count < MANY_SIDES ? STANDSTILL : CROWDED)
     return Kinks{T}(plain=net, net=copy, whole=whole, sided=around(copy, whole), rows=rows, watch=watch)

@@ -133,6 +133,7 @@ function aim!(net::InfiniteNet{T}, θ::Vector{T}) where {T}
     return true
 end
 
+unregularised(net::InfiniteNet) = unregularised(net.student)
 n_params(net::InfiniteNet) = n_params(net.student)
 n_features(net::InfiniteNet) = n_features(net.student)
 n_outputs(net::InfiniteNet) = n_outputs(net.student)

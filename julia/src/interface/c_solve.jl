@@ -205,9 +205,6 @@ border_flow_options(options, alg, τ, f) =
                    observables=border_observables(options, f))
 border_minimize_options(options, solver) = border_options(MinimizeOptions, options; optim_solver=solver)
 
-unregularised(net::AbstractNet) = false
-unregularised(net::Net) = (R = net.regulariser; R.l2 == 0 && R.maxnorm == Inf && isempty(R.pairs))
-
 const WARM = Set{UInt}()
 
 """

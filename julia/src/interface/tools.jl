@@ -166,7 +166,9 @@ const TOOLS = Dict{String,Function}(
     "channel_coefficients" => (net, o, a) -> channel_coefficients(net, finite(numbers(net, a[1]))),
     "next_coefficients" => (net, o, a) -> next_coefficients(net, finite(a[1])),
     "original_metric" => (net, o, a) -> original_metric(net),
-    "channels" => (net, o, a) -> channels_json(channels(net, a[1]; distance=Float64(o["distance"]), growth=Float64(o["growth"]))),
+    "channels" => (net, o, a) ->
+        channels_json(channels(net, a[1]; distance=Float64(o["distance"]), growth=Float64(o["growth"]))),
+    "seen_in_passing" => (net, o, a) -> channels_json(seen_in_passing(net, a[1])),
     "at_infinity" => (net, o, a) -> AtInfinity(net),
     "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"]), get(o, "constraint", nothing)),
     "proved_different" => (net, o, a) -> begin

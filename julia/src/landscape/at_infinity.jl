@@ -104,9 +104,8 @@ all null directions are explained.
 """
 function a_round!(rounds::Rounds{T}, net::Net{T}, x::Vector{T}, iterations::Int) where {T}
     o = rounds.options
-    limited = MinimizeOptions(; optim_solver=o.optim_solver, maxtime=max(0.0, o.maxtime - (seconds() - rounds.start)),
-                              maxiterations=min(iterations, o.maxiterations - rounds.iterations), min_gnorm=o.min_gnorm,
-                              minloss=o.minloss, patience=o.patience)
+    limited = changed(o; maxtime=max(0.0, o.maxtime - (seconds() - rounds.start)),
+                      maxiterations=min(iterations, o.maxiterations - rounds.iterations))
     m = minimize(net, x, limited, rounds.monitor)
     rounds.iterations += m.iterations
     rounds.stop = m.stopped_by

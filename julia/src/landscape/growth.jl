@@ -24,6 +24,8 @@ activation of the last). `source[i]` is the parameter that the i-th new one copi
 """
 function rewire(layers::Vector{Layer}, l::Int, units::Vector{Int})
     isempty(units) && throw(ArgumentError("layer $l has one unit: it cannot be removed"))
+    isempty(layers[l].chains) ||
+        throw(ArgumentError("units of a limit depend on each other: add, remove or split those of the ordinary net"))
     width(m) = m == l ? length(units) : layers[m].width
     function activation_of(m)
         old = layers[m].activation
@@ -53,9 +55,7 @@ function with_layers(net::Net{T}, layers::Vector{Layer}, source::Vector{Int}) wh
     end
     old = net.regulariser
     pairs = [(place[i], place[j], λ) for (i, j, λ) in old.pairs if place[i] > 0 && place[j] > 0]
-    return Net{T}(layers, net.blocks, net.n_samples, length(source), own_loss(net.objective, T, n_outputs(net)),
-                  Regulariser{T}(old.l2, old.maxnorm, pairs), net.output_factor,
-                  make_shares(T, layers, net.blocks, length(net.shares)), nothing)
+    return rebuilt(net; layers=layers, params=length(source), regulariser=Regulariser{T}(old.l2, old.maxnorm, pairs))
 end
 
 "Indices of the incoming weights and the bias of unit `j`."

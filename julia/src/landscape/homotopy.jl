@@ -110,8 +110,7 @@ function Blended(net::Net{Float64}, other::Net{Float64}, μ)
             blend(l.activation, m.activation)
         Layer(l.fan_in, l.width, a, l.bias, l.offset, columns(a, l.width), Chain[])
     end
-    mixed = Net{Float64}(layers, net.blocks, net.n_samples, net.n_params, net.objective, net.regulariser,
-                         net.output_factor, make_shares(Float64, layers, net.blocks, 1), nothing)
+    mixed = rebuilt(net; layers=layers, shares=1)
     rows = maximum(b.n for b in net.blocks)
     return Blended(mixed, Float64(μ), shared, [zeros(rows, l.width) for l in layers])
 end

@@ -20,11 +20,7 @@ function limit_net(net::Net{T}, groups; layer::Int=1, ε::Real=0) where {T}
 end
 spec_activation(l::Layer) = l.activation isa PerUnit ? Tuple(l.activation.activations) : l.activation
 
-function with_specs(net::Net{T}, specs) where {T}
-    layers = build_layers(specs, n_features(net))
-    return Net{T}(layers, net.blocks, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
-                  make_shares(T, layers, net.blocks, length(net.shares)), net.monitor)
-end
+with_specs(net::Net, specs) = rebuilt(net; layers=build_layers(specs, n_features(net)), monitor=net.monitor)
 
 function limit_activations(layer::Layer, groups, ε::Real)
     activations = Activation[unit_activation(layer, j) for j in 1:layer.width]
@@ -280,16 +276,19 @@ function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes; dis
     found = Channel[]
     for l in 1:length(layers)-1
         layer, next = layers[l], layers[l+1]
-        candidates = Channel[]
+        candidates, near = Channel[], Dict{Tuple{Int,Int},Channel}()
         free = [j for j in 1:layer.width
                 if !in_chain(layer.chains, j) && !(unit_activation(layer, j) isa Union{Relu,Selu,Identity,Tail})]
         for a in eachindex(free), b in a+1:length(free)
             pair = pair_channel(θ, layer, next, l, free[a], free[b])
-            pair !== nothing && pair.distance < distance && pair.growth > growth && push!(candidates, pair)
+            pair !== nothing && pair.distance < distance || continue
+            near[free[a], free[b]] = pair
+            pair.growth > growth && push!(candidates, pair)
         end
-        for a in eachindex(free), b in a+1:length(free), c in b+1:length(free)
-            triple = triple_channel(θ, layer, next, l, [free[a], free[b], free[c]])
-            triple !== nothing && triple.distance < distance && triple.growth > growth^2 && push!(candidates, triple)
+        for (i, j) in keys(near), k in free
+            k > j && haskey(near, (i, k)) && haskey(near, (j, k)) || continue
+            triple = triple_channel(θ, layer, next, l, [i, j, k], [near[i, j], near[i, k], near[j, k]])
+            triple !== nothing && triple.growth > growth^2 && push!(candidates, triple)
         end
         for j in free
             has_tail(unit_activation(layer, j)) && layer.bias || continue
@@ -319,9 +318,8 @@ function pair_channel(θ, layer::Layer, next::Layer, l::Int, i::Int, j::Int)
     return Channel(l, [i, j], cosine, norm(u - v) / size, norm(a - b) / max(norm(a + b), floatmin()), norm(u - v) / 2)
 end
 
-function triple_channel(θ, layer::Layer, next::Layer, l::Int, units::Vector{Int})
-    pairs = [pair_channel(θ, layer, next, l, units[a], units[b]) for (a, b) in ((1, 2), (1, 3), (2, 3))]
-    any(p -> p === nothing, pairs) && return nothing
+"Of three units, whose `pairs` are (1, 2), (1, 3) and (2, 3)."
+function triple_channel(θ, layer::Layer, next::Layer, l::Int, units::Vector{Int}, pairs::Vector{Channel})
     q = copy(θ)
     into, out = [incoming(layer, j) for j in units], [outgoing(next, j) for j in units]
     align_signs!(q, into, out, parity(unit_activation(layer, units[1])))
@@ -348,14 +346,27 @@ end
 
 # So near and grown that a point from which the loss falls without end may be said to be on its way to their limit.
 const CHANNEL_DISTANCE, CHANNEL_GROWTH = 0.1, 10
+# Samples times pairs of units up to which every run looks for channels where it ends: some 12 ms.
+const CHANNELS_IN_PASSING = 4_000_000
 
-"The channels that explain why the loss falls without end, as a `Classification` has them."
-roads_of_channels(net::AbstractNet, θ) = Tuple{String,Int,Vector{Int},Int}[]
-function roads_of_channels(net::Net, θ)
-    unregularised(net) && length(net.layers) > 1 || return Tuple{String,Int,Vector{Int},Int}[]
+"Channels so far along that they explain why the loss falls without end; none of nets that have no minimum at infinity."
+ways_to_infinity(net::AbstractNet, θ) = Channel[]
+ways_to_infinity(net::Net, θ) =
+    unregularised(net) && length(net.layers) > 1 && n_samples(net) > 0 && all(isfinite, θ) ?
+    channels(net, θ; distance=CHANNEL_DISTANCE, growth=CHANNEL_GROWTH) : Channel[]
+
+"The same where a run has ended, if that takes no time to speak of."
+seen_in_passing(net::AbstractNet, θ) = Channel[]
+function seen_in_passing(net::Net, θ)
+    widest = maximum(Int[l.width for l in net.layers[1:end-1]]; init=0)
+    return n_samples(net) * widest^2 <= CHANNELS_IN_PASSING ? ways_to_infinity(net, θ) : Channel[]
+end
+
+"Those ways as a `Classification` has them."
+function roads_of_channels(net::AbstractNet, θ)
     labels = ("tail unit", "diverging pair", "diverging triple")
     return Tuple{String,Int,Vector{Int},Int}[(labels[length(c.units)], c.layer, c.units, 1)
-                                             for c in channels(net, θ; distance=CHANNEL_DISTANCE, growth=CHANNEL_GROWTH)]
+                                             for c in ways_to_infinity(net, θ)]
 end
 
 "The limit net with other distances, one for each chain and tail."

@@ -144,9 +144,18 @@ The same network, loss and regularisers on other data.
 """
 function with_data(net::Net{T}, input, target; weights=nothing) where {T}
     bs = data_blocks(T, net.layers, net.objective, input, target, weights)
-    return Net{T}(net.layers, bs, size(input, 2), net.n_params, own_loss(net.objective, T, n_outputs(net)),
-                  net.regulariser, net.output_factor, make_shares(T, net.layers, bs, length(net.shares)), net.monitor)
+    return rebuilt(net; blocks=bs, samples=size(input, 2), monitor=net.monitor)
 end
+
+"The same network with other layers, blocks of samples or workspaces, which are its own in any case."
+rebuilt(net::Net{T}; layers=net.layers, blocks=net.blocks, samples=net.n_samples, params=net.n_params,
+        regulariser=net.regulariser, shares=length(net.shares), monitor=nothing) where {T} =
+    Net{T}(layers, blocks, samples, params, own_loss(net.objective, T, last(layers).width), regulariser,
+           net.output_factor, make_shares(T, layers, blocks, shares), monitor)
+
+"Whether the loss is that of the data alone."
+unregularised(::AbstractNet) = false
+unregularised(net::Net) = (R = net.regulariser; R.l2 == 0 && R.maxnorm == Inf && isempty(R.pairs))
 
 "The same loss in buffers of its own: for whoever asks for a derivative while a solver works in those of `net`."
 function twin(net::AbstractNet)
@@ -154,10 +163,7 @@ function twin(net::AbstractNet)
     watch!(other, nothing)
     return other
 end
-# with the data of the other
-twin(net::Net{T}) where {T} =
-    Net{T}(net.layers, net.blocks, net.n_samples, net.n_params, net.objective, net.regulariser, net.output_factor,
-           make_shares(T, net.layers, net.blocks, length(net.shares)), nothing)
+twin(net::Net) = rebuilt(net)           # with the data of the other
 
 function check_data(net::Net)
     isempty(net.blocks) && throw(ArgumentError("this net has no data: give input and target"))
