@@ -64,8 +64,9 @@ from .network.activations import (
 )
 from .network.constraints import ConstrainedNet as ConstrainedNet
 from .network.infinite import InfiniteNet as InfiniteNet, gauss_hermite_net as gauss_hermite_net
-from .network.net import Net as Net, TeacherNet as TeacherNet
+from .network.net import Net as Net
 from .network.params import Params as Params
+from .network.teacher import TeacherNet as TeacherNet
 from .proof.certificate import Certificate as Certificate, Gauge as Gauge
 from .proof.certify import certify as certify
 from .proof.distinct import ProvedDistinct as ProvedDistinct, distinct as distinct

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from .errors import InputError
-from .network.net import Net, TeacherNet
+from .network.net import Net
 from .network.params import Params
+from .network.teacher import TeacherNet
 from .results.at_infinity import MinimumAtInfinity
 from .results.result import TrainResult, Trajectory
 

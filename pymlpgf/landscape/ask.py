@@ -10,7 +10,7 @@ import numpy as np
 from .. import runtime
 from ..errors import InputError
 from ..network.net import Net
-from ..validate.data import numeric
+from ..validate.data import is_whole, numeric
 
 __all__ = ["ask", "finite", "hidden_layer", "one_based"]
 
@@ -29,7 +29,7 @@ def ask(
 
 def one_based(name: str, value: Any, count: int) -> int:
     """A whole number below ``count`` as Julia counts."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 0 <= value < count:
+    if not is_whole(value) or not 0 <= value < count:
         raise InputError(f"{name} is {value!r}; a whole number from 0 to {count - 1} is needed")
     return int(value) + 1
 

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..network.infinite import InfiniteNet
 from ..network.net import Net
 from ..solve.progress import ProgressLine
-from ..validate.data import real_number
+from ..validate.data import is_whole, real_number
 from ..validate.memory import refuse_square
 from ..validate.suggest import suggest_keywords
 from .classify import start
@@ -239,7 +239,7 @@ def follow(
     if not 0 < real_number(max_step) <= 1:
         raise InputError(f"max_step is {max_step!r}; a positive number up to 1 is needed")
     for name, number in (("max_points", max_points), ("max_branches", max_branches)):
-        if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 1:
+        if not is_whole(number) or number < 1:
             raise InputError(f"{name} is {number!r}; a positive whole number is needed")
     if not real_number(maxtime) > 0:
         raise InputError(f"maxtime is {maxtime!r}; a positive number is needed")

@@ -10,14 +10,15 @@ import numpy as np
 
 from ..errors import InputError
 from ..network.activations import json_layers
-from ..network.net import Net, TeacherNet
+from ..network.net import Net
 from ..network.params import Params
+from ..network.teacher import TeacherNet
 from ..results.result import Trajectory
 from ..validate.data import real_number
 from ..validate.suggest import nearest
 from .ask import ask, finite, hidden_layer, one_based
 from .classify import start
-from .widths import _replaced
+from .widths import with_units
 
 __all__ = [
     "Likeness", "NeuronClusters", "NeuronPair", "NeuronsAlong", "cluster_neurons", "compare_neurons", "merge_neurons",
@@ -164,22 +165,11 @@ def merge_neurons(net: Net, p: Any, groups: Sequence[Sequence[int]], layer: int 
     {'w1': array([[1.]]), 'w2': array([[1.]])}
     """
     x, number = start(net, p), hidden_layer(net, layer)
-    width, activation, bias = net.layers[layer]
+    width = net.layers[layer][0]
     ones = [[one_based("a unit of groups", int(unit), width) for unit in group] for group in groups]
     y = ask(net, "merge", {"layer": number, "groups": ones}, [x])
     removed = {int(unit) for group in groups for unit in list(group)[1:]}
-    kept = [unit for unit in range(width) if unit not in removed]
-    if isinstance(activation, tuple):
-        activation = tuple(activation[unit] for unit in kept)
-    merge = net._core.settings["merge"]
-    if merge is not None:
-        place = {unit: number for number, unit in enumerate(kept)}
-        entries = merge if isinstance(merge, list) else [merge]
-        moved = [
-            (m, place.get(a), place.get(b), s) if m == layer else (m, a, b, s) for m, a, b, s in entries
-        ]  # fmt: skip
-        merge = [entry for entry in moved if None not in entry] or None
-    small = _replaced(net, layer, (len(kept), activation, bias), merge)
+    small = with_units(net, layer, [unit for unit in range(width) if unit not in removed])
     return small, small.params(y.astype(net.dtype))
 
 

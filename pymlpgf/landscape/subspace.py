@@ -13,9 +13,9 @@ from ..facts import MINIMIZE_DEFAULTS
 from ..network.net import Net
 from ..results.read import read_result
 from ..results.result import TrainResult
+from ..solve.options import goals, minimize_options
 from ..solve.progress import ProgressLine
-from ..solve.train import _goals, _minimize_options
-from ..validate.data import real_number
+from ..validate.data import is_whole, real_number
 from .ask import ask, finite
 from .classify import start as parameters
 
@@ -149,12 +149,9 @@ def subspace_minloss(
         ``gnorm`` is of the gradient within the complement.
     """
     _belongs(net, subspace)
-    options = {
-        **_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience),
-        **_goals(min_gnorm, minloss),
-    }
+    limits = minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience) | goals(min_gnorm, minloss)
     return _search(
-        net, subspace, "on_subspace", [subspace._coordinates(a)], start, options, verbosity,
+        net, subspace, "on_subspace", [subspace._coordinates(a)], start, limits, verbosity,
         lambda handle, x: read_result(net._core.bridge, handle, x, net),
     )  # fmt: skip
 
@@ -195,10 +192,7 @@ def subspace_grid(
     each search.
     """
     _belongs(net, subspace)
-    options = {
-        **_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience),
-        **_goals(min_gnorm, minloss),
-    }
+    limits = minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience) | goals(min_gnorm, minloss)
 
     def read(handle: int, _x: np.ndarray) -> SubspaceGrid:
         def get(name: str) -> Any:
@@ -208,7 +202,7 @@ def subspace_grid(
         order = (*range(x.ndim - 2, -1, -1), x.ndim - 1)
         return SubspaceGrid(get("loss").T, get("gnorm").T, x.transpose(order), bool(get("finished")))
 
-    return _search(net, subspace, "on_grid", subspace._axes(axes), start, options, verbosity, read)
+    return _search(net, subspace, "on_grid", subspace._axes(axes), start, limits, verbosity, read)
 
 
 @dataclass(frozen=True, repr=False)
@@ -288,7 +282,7 @@ def subspace_points(
     if a.ndim != 2 or a.shape[1] != len(subspace.directions) or not len(a):
         raise InputError(f"points has shape {np.shape(points)}; (M, {len(subspace.directions)}) is needed")
     for name, value in (("neighbours", neighbours), ("restarts", restarts)):
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+        if not is_whole(value) or value < 0:
             raise InputError(f"{name} is {value!r}; a whole number that is not negative is needed")
     if not real_number(scale) >= 0:
         raise InputError(f"scale is {scale!r}; a number that is not negative is needed")

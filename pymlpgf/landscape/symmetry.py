@@ -10,8 +10,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..network.activations import json_layers
-from ..network.net import Net, TeacherNet
+from ..network.net import Net
 from ..network.params import Params
+from ..network.teacher import TeacherNet
 from ..validate.data import real_number
 from .ask import ask, finite, one_based
 from .classify import start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,20 +74,25 @@ def shrink_net(net: Net, p: Any, i: int, layer: int = 0, into: int | None = None
         The unit to whose outgoing weights those of ``i`` are added.
     """
     x, number = start(net, p), hidden_layer(net, layer)
-    width, activation, bias = net.layers[layer]
+    width = net.layers[layer][0]
     options: dict[str, object] = {"layer": number, "unit": one_based("i", i, width)}
     if into is not None:
         options["into"] = one_based("into", into, width)
     y = ask(net, "shrink", options, [x])
-    if isinstance(activation, tuple):
-        activation = activation[:i] + activation[i + 1 :]
-    merge = net._core.settings["merge"]
-    if merge is not None:
-        entries = merge if isinstance(merge, list) else [merge]
-        kept = [entry for entry in entries if entry[0] != layer or i not in entry[1:3]]
-        merge = [(m, a - (m == layer and a > i), b - (m == layer and b > i), s) for m, a, b, s in kept] or None
-    narrow = _replaced(net, layer, (width - 1, activation, bias), merge)
+    narrow = with_units(net, layer, [unit for unit in range(width) if unit != i])
     return narrow, narrow.params(y.astype(net.dtype))
+
+
+def with_units(net: Net, layer: int, kept: Sequence[int]) -> Net:
+    """The net with these units of a hidden layer alone, in this order, and the ``merge`` penalties of these."""
+    _, activation, bias = net.layers[layer]
+    if isinstance(activation, tuple):
+        activation = tuple(activation[unit] for unit in kept)
+    place = {unit: number for number, unit in enumerate(kept)}
+    merge = net._core.settings["merge"]
+    entries = merge if isinstance(merge, list) else [] if merge is None else [merge]
+    moved = [(m, place.get(a), place.get(b), s) if m == layer else (m, a, b, s) for m, a, b, s in entries]
+    return _replaced(net, layer, (len(kept), activation, bias), [e for e in moved if None not in e] or None)
 
 
 def _replaced(net: Net, layer: int, spec: Any, merge: Any) -> Net:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..facts import ACTIVATIONS
+from ..validate.data import is_whole
 from ..validate.suggest import nearest
 
 __all__ = [
@@ -179,7 +180,7 @@ def check_layers(layers: Any) -> list[tuple[int, Activation, bool]]:
         if len(spec) != 3:
             raise InputError(f"layer {number} is {spec!r}; {form} is needed")
         width, activation, bias = spec
-        if not isinstance(width, (int, np.integer)) or isinstance(width, bool) or width < 1:
+        if not is_whole(width) or width < 1:
             raise InputError(f"layer {number} has width {width!r}; a positive whole number is needed")
         if not isinstance(bias, (bool, np.bool_)):
             raise InputError(f"layer {number} has bias {bias!r}; True or False is needed")

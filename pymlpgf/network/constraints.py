@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import InputError
-from ..validate.data import numeric
+from ..validate.data import is_whole, numeric
 from ..validate.suggest import suggest_keywords
 from .net import Net
 from .params import Params
@@ -262,7 +262,7 @@ def _is_member(value: Any) -> bool:
 
 def _members(net: Net, keyword: str, member: Any) -> np.ndarray:
     """The parameters that a name or an index stands for, from 1 on; negative where the opposite is meant."""
-    if isinstance(member, (int, np.integer)) and not isinstance(member, (bool, np.bool_)):
+    if is_whole(member):
         if not 0 <= member < net.n_params:
             raise InputError(f"{keyword} names the parameter {member}; this net has 0 to {net.n_params - 1}")
         return np.array([int(member) + 1])

@@ -11,9 +11,11 @@ import numpy as np
 
 from .. import runtime
 from ..errors import InputError
+from ..validate.data import is_whole
 from ..validate.suggest import suggest_keywords
 from .activations import Activation
-from .net import Net, TeacherNet, _address, _is_whole
+from .net import Net, _address
+from .teacher import TeacherNet
 
 __all__ = ["InfiniteNet", "gauss_hermite_net"]
 
@@ -155,7 +157,7 @@ def gauss_hermite_net(target: Callable[[np.ndarray], Any] | TeacherNet, net: Net
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
     if not callable(target):
         raise InputError(f"target is {type(target).__name__}; a pymlpgf.TeacherNet or a function is needed")
-    if not _is_whole(order) or not 1 <= order <= 1000:
+    if not is_whole(order) or not 1 <= order <= 1000:
         raise InputError(f"order is {order!r}; a whole number from 1 to 1000 is needed")
     bridge = runtime.start()
     options: dict[str, object] = {"n_features": net.n_features, "order": int(order)}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..validate.data import numeric
+from ..validate.data import is_whole, numeric
 from .activations import WITH_KINK, WITH_TAIL, Activation, Derivative, Tail
 from .params import Params
 
@@ -69,7 +69,7 @@ class Limits:
         if self._settings["l2"] or self._settings["merge"] or self._settings["maxnorm"] != float("inf"):
             raise InputError("a net with l2, maxnorm or merge has no minimum at infinity: net.replace sets them aside")
         hidden = len(self._layers) - 1
-        if not isinstance(layer, (int, np.integer)) or isinstance(layer, bool) or not 0 <= layer < hidden:
+        if not is_whole(layer) or not 0 <= layer < hidden:
             raise InputError(f"layer is {layer!r}; hidden layers are counted from 0, and this net has {hidden}")
         width, activation, bias = self._layers[layer]
         units: list[Any] = list(activation) if isinstance(activation, tuple) else [activation] * width
@@ -177,5 +177,5 @@ class Limits:
         return len(own), np.array(own)
 
 
-def _whole(unit: object) -> int:
-    return int(unit) if isinstance(unit, (int, np.integer)) and not isinstance(unit, bool) else -1
+def _whole(unit: Any) -> int:
+    return int(unit) if is_whole(unit) else -1

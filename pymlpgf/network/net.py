@@ -16,14 +16,14 @@ from .. import runtime
 from ..errors import InputError, KeywordError
 from ..facts import LOSSES
 from ..runtime.bridge import Bridge
-from ..validate.data import common_dtype, contiguous, inputs, numeric, real_number, sample_weights, targets
+from ..validate.data import common_dtype, contiguous, inputs, is_whole, numeric, real_number, sample_weights, targets
 from ..validate.memory import refuse_matrices, refuse_square
 from ..validate.suggest import nearest, suggest_keywords
 from .activations import Activation, check_layers, json_layers
 from .limits import Limits
 from .params import Params
 
-__all__ = ["Net", "TeacherNet"]
+__all__ = ["Net"]
 
 R = TypeVar("R")
 
@@ -113,7 +113,7 @@ class Net(Limits):
         if input is None:
             if target is not None or weights is not None:
                 raise InputError("target or weights are given without input")
-            if n_features is None or not _is_whole(n_features) or n_features < 1:
+            if n_features is None or not is_whole(n_features) or n_features < 1:
                 raise InputError(f"n_features is {n_features!r}; a net without input needs it, a positive whole number")
             self._dtype = common_dtype(dtype)
             self._n_samples, self._n_features = 0, int(n_features)
@@ -130,9 +130,7 @@ class Net(Limits):
         options: dict[str, object] = {"loss": loss}
         options.update(l2=_not_negative("l2", l2), maxnorm=_not_negative("maxnorm", maxnorm, infinite=True))
         options.update(output_factor=_factor(output_factor), merge=self._merge(merge))
-        if threads is not None and (
-            not isinstance(threads, (int, np.integer)) or isinstance(threads, bool) or threads < 1
-        ):
+        if threads is not None and (not is_whole(threads) or threads < 1):
             raise InputError(f"threads is {threads!r}; a positive whole number is needed")
         self._options, self._threads = options, threads
         self._settings = {"loss": loss, "l2": l2, "maxnorm": maxnorm, "merge": merge, "output_factor": output_factor}
@@ -210,7 +208,7 @@ class Net(Limits):
         entries = merge if isinstance(merge, list) else [merge]
         parts = []
         for entry in entries:
-            if not isinstance(entry, tuple) or len(entry) != 4 or not all(map(_is_whole, entry[:3])):
+            if not isinstance(entry, tuple) or len(entry) != 4 or not all(map(is_whole, entry[:3])):
                 raise InputError(f"merge has the entry {entry!r}; a tuple (layer, i, j, λ) is needed")
             layer, i, j, strength = entry
             if not 0 <= layer < len(self._layers):
@@ -285,7 +283,7 @@ class Net(Limits):
         """
         if isinstance(seed, np.random.Generator):
             seed = int(seed.integers(2**63))
-        if not _is_whole(seed) or not 0 <= seed < 2**64:
+        if not is_whole(seed) or not 0 <= seed < 2**64:
             raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
         flat = np.zeros(self._n_params, self._dtype)
         p = self.params(flat)
@@ -612,56 +610,8 @@ def _drawn(name: str, draw: Callable[..., Any], shape: tuple[int, ...], rng: np.
     return drawn
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
 def _factor(value: Any) -> float:
     number = real_number(value)
     if not math.isfinite(number) or number == 0:
         raise InputError(f"output_factor is {value!r}; a finite number other than 0 is needed")
     return number
-
-
-class TeacherNet:
-    """A network with fixed parameters that makes targets.
-
-    Parameters
-    ----------
-    layers : as for ``Net``
-    params : array of shape (n_params,) or Params, optional
-        Default those of ``Net.random_params(seed)``.
-    n_features : int
-    dtype : "float64" or "float32", optional
-    seed : int or NumPy Generator
-
-    Examples
-    --------
-    >>> import numpy as np, pymlpgf as mg
-    >>> teacher = mg.TeacherNet(layers=[(1, "softplus", True)], params=[1.0, -1.0, 0.0], n_features=2)
-    >>> teacher(np.zeros((2, 2)))
-    array([[0.69314718],
-           [0.69314718]])
-    """
-
-    @suggest_keywords
-    def __init__(
-        self,
-        layers: Sequence[tuple[int, Activation, bool]],
-        params: Any = None,
-        n_features: int | None = None,
-        dtype: Any = None,
-        *,
-        seed: int | np.random.Generator = 0,
-    ) -> None:
-        softmax = len(layers) > 0 and tuple(layers[-1])[1:2] == ("softmax",)
-        self.net = Net(layers=layers, n_features=n_features, loss="nll" if softmax else "mse", dtype=dtype)
-        given = self.net.random_params(seed) if params is None else params
-        self.params = self.net.params(self.net._flat(given).copy())
-
-    def __call__(self, input: Any) -> np.ndarray:
-        """Outputs (n_samples, n_outputs) on ``input`` (n_samples, n_features)."""
-        return self.net(self.params, input)
-
-    def __repr__(self) -> str:
-        return f"TeacherNet({self.net.n_features} → {self.net.layers})"

@@ -15,10 +15,11 @@ from ..errors import InputError
 from ..files import npz_path, write_atomically
 from ..network.activations import Activation, activation_from_json, activation_to_json, json_layers
 from ..network.infinite import InfiniteNet
-from ..network.net import Net, TeacherNet
+from ..network.net import Net
+from ..network.teacher import TeacherNet
 from ..results.load import read_parts
 from ..results.problem import attach_data, describe, rebuild, without_data
-from ..validate.data import real_number
+from ..validate.data import is_whole, real_number
 from ..validate.memory import refuse_matrices
 
 __all__ = ["Certificate", "Gauge", "prove"]
@@ -187,7 +188,7 @@ class Certificate:
 
 def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float | None, maxtime: float) -> Certificate:
     """What ``certify`` returns; about ``x`` as it is if not ``polish``."""
-    if isinstance(precision, bool) or not isinstance(precision, (int, np.integer)) or not 64 <= precision <= 10_000:
+    if not is_whole(precision) or not 64 <= precision <= 10_000:
         raise InputError(f"precision is {precision!r}; a whole number of bits from 64 to 10000 is needed")
     options: dict[str, object] = {"precision": int(precision), "polish": polish}
     if within is not None:
@@ -231,7 +232,7 @@ def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float |
         limits: dict[str, object] = {"maxtime_optim": float(maxtime)}
         return bridge.solve(question, unused.ctypes.data, "minimize", limits, None, lambda *report: None, read)
 
-    return bridge.tool(net._core.handle, "certification", options, [x], run)
+    return net._core.tool("certification", options, [x], run)
 
 
 def _problem(net: Net) -> dict[str, Any]:

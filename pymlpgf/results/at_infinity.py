@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..errors import InputError
 from ..network.net import Net
 from ..network.params import Params
 
-__all__ = ["Channel", "MinimumAtInfinity"]
+__all__ = ["Channel", "MinimumAtInfinity", "name_of"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,14 @@ class Channel:
     outgoing: np.ndarray
 
     def __str__(self) -> str:
-        names = " and ".join(map(str, self.units)) if len(self.units) < 3 else "{}, {} and {}".format(*self.units)
-        does = {1: "acts by its exponential tail", 2: "merge into a derivative", 3: "merge into second derivatives"}
-        noun = "unit" if len(self.units) == 1 else "units"
-        return f"{noun} {names} of layer {self.layer} {does[len(self.units)]}, eps={self.eps:.2g}"
+        return name_of(self.layer, self.units, self.eps)
+
+
+def name_of(layer: int, units: Sequence[int], eps: float) -> str:
+    """A channel in words; layer and units count from 0."""
+    names = " and ".join(map(str, units)) if len(units) < 3 else "{}, {} and {}".format(*units)
+    does = {1: "acts by its exponential tail", 2: "merge into a derivative", 3: "merge into second derivatives"}
+    return f"{'unit' if len(units) == 1 else 'units'} {names} of layer {layer} {does[len(units)]}, eps={eps:.2g}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,9 +120,8 @@ class MinimumAtInfinity:
         """
         if self.limit is None:
             raise InputError(f"this is {self.kind}: there is no channel")
-        net = self.limit
-        bridge = net._core.bridge
-        return bridge.tool(net._core.handle, "next_coefficients", {}, [self.q], lambda k: bridge.field(k, "").copy())
+        core = self.limit._core
+        return core.tool("next_coefficients", {}, [self.q], lambda answer: core.bridge.field(answer, ""))
 
     def __repr__(self) -> str:
         h = ", h=" + ", ".join(f"{h:.4g}" for h in self.coefficients) if self.channels else ""

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..network.net import Net
-from ..results.at_infinity import Channel, MinimumAtInfinity
+from ..results.at_infinity import Channel, MinimumAtInfinity, name_of
 from .progress import ProgressLine
 
 __all__ = ["find_channels", "minimum_at_infinity", "towards_infinity"]
-
-#: how near units are, and how large their outgoing weights, where a message speaks of them
-NEAR, GROWN = 0.1, 10.0
-
-
-#: Samples times pairs of units that are looked at after each run: some 12 ms.
-MOST_WORK = 4e6
 
 
 def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Channel]:
@@ -40,17 +32,11 @@ def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Chann
 
 def towards_infinity(net: Net, x: np.ndarray) -> str:
     """A sentence about units that draw together at ``x``, if there are any."""
-    bounded = net._core.settings["l2"] or net._core.settings["merge"] or net._core.settings["maxnorm"] != np.inf
-    if type(net) is not Net or not net.n_samples or len(net.layers) == 1 or bounded or not np.isfinite(x).all():
-        return ""
-    if net.n_samples * max(width for width, _, _ in net.layers[:-1]) ** 2 > MOST_WORK:
-        return ""
-    options: dict[str, object] = {"distance": NEAR, "growth": GROWN}
     read = net._core.bridge.field
-    found = json.loads(net._core.tool("channels", options, [x], lambda handle: read(handle, "")))
+    found = json.loads(net._core.tool("seen_in_passing", {}, [x], lambda handle: read(handle, "")))
     if not found:
         return ""
-    names = "; ".join(str(channel) for channel in find_channels(net, found, x))
+    names = "; ".join(name_of(layer - 1, [unit - 1 for unit in units], eps) for layer, units, *_, eps in found)
     return f" {names[0].upper()}{names[1:]}: minimize with at_infinity=True lands on the limit, if that is a minimum."
 
 
@@ -71,25 +57,23 @@ def minimum_at_infinity(
         raise InputError(f"at_infinity needs a Net with data; this is {type(net).__name__}")
     if not net.n_samples:
         raise InputError("at_infinity needs a net with data")
-    bridge = net._core.bridge
 
     def read(handle: int) -> MinimumAtInfinity:
         def get(name: str) -> Any:
-            return bridge.field(handle, name)
+            return net._core.bridge.field(handle, name)
 
         chains = [(layer - 1, tuple(unit - 1 for unit in units)) for layer, units in json.loads(get("chains"))]
-        end = get("x").copy()
+        end = get("x")
         return MinimumAtInfinity(
             kind=get("kind"), x=end, loss=float(get("loss")), gnorm=float(get("gnorm")),
-            limit=limit_of(net, chains) if chains else None, q=get("q").copy(),
-            channels=find_channels(net, json.loads(get("channels")), end), coefficients=get("coefficients").copy(),
+            limit=limit_of(net, chains) if chains else None, q=get("q"),
+            channels=find_channels(net, json.loads(get("channels")), end), coefficients=get("coefficients"),
             iterations=get("iterations"), stopped_by=get("stopped_by"), reason=get("reason"),
             total_time=float(get("time_run")),
         )  # fmt: skip
 
     def run(question: int) -> MinimumAtInfinity:
         with ProgressLine(verbosity, interval) as line:
-            return bridge.solve(question, x.ctypes.data, "minimize", options, None, line.update, read)
+            return net._core.bridge.solve(question, x.ctypes.data, "minimize", options, None, line.update, read)
 
-    solve: Callable[[int], MinimumAtInfinity] = run
-    return bridge.tool(net._core.handle, "at_infinity", {}, [], solve)
+    return net._core.tool("at_infinity", {}, [], run)

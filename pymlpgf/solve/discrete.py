@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..validate.data import numeric, real_number
+from ..validate.data import is_whole, numeric, real_number
 from ..validate.suggest import suggest_keywords
 
 __all__ = [
@@ -46,7 +46,7 @@ class CosineDecay:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, (int, np.integer)) or isinstance(self.steps, bool) or not 1 <= self.steps < 2**62:
+        if not is_whole(self.steps) or not 1 <= self.steps < 2**62:
             raise InputError(f"steps is {self.steps!r}; a positive whole number is needed")
         _within("final", self.final, 0, 1)
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..network.net import Net, TeacherNet
+from ..network.net import Net
 from ..network.params import Params
-from ..validate.data import numeric
+from ..network.teacher import TeacherNet
+from ..validate.data import is_whole, numeric
 
 __all__ = ["Eigenvalues", "ParameterNorm", "Projections", "RECORDINGS", "Recording", "UnitCosines", "UnitNorms"]
 
@@ -58,7 +59,7 @@ class Eigenvalues(Recording):
     def __post_init__(self) -> None:
         for name in ("largest", "smallest"):
             value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+            if not is_whole(value) or value < 0:
                 raise InputError(f"{name} is {value!r}; a whole number that is not negative is needed")
         if self.largest + self.smallest == 0:
             raise InputError("largest and smallest are 0: nothing would be recorded")
@@ -152,7 +153,7 @@ class UnitCosines(Recording):
 
 
 def _layer(layer: Any, net: Net, count: int) -> int:
-    if not isinstance(layer, (int, np.integer)) or isinstance(layer, bool) or not 0 <= layer < count:
+    if not is_whole(layer) or not 0 <= layer < count:
         raise InputError(f"layer is {layer!r}; a whole number from 0 to {count - 1} is needed")
     return int(layer)
 

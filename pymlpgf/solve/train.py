@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..facts import FLOW_DEFAULTS, FLOW_METHODS, MINIMIZE_DEFAULTS, MINIMIZERS, matrices, tell
+from ..facts import FLOW_DEFAULTS, MINIMIZE_DEFAULTS, matrices, tell
 from ..network.constraints import constraint_of, nearest_point, parameters_of
 from ..network.net import Net
 from ..results.read import read_result
 from ..results.result import TrainResult
-from ..validate.data import numeric, real_number
 from ..validate.memory import refuse_matrices
-from ..validate.suggest import nearest, suggest_keywords
+from ..validate.suggest import suggest_keywords
 from .at_infinity import minimum_at_infinity, towards_infinity
 from .callbacks import Questions, stepwise
 from .checkpointer import Checkpointer
-from .discrete import DISCRETE_METHODS, DiscreteMethod
+from .discrete import DiscreteMethod
+from .options import (
+    FLOW_ALGORITHMS,
+    OPTIM_SOLVERS,
+    called,
+    flow_options,
+    goals,
+    minimize_options,
+    number_option,
+    time_constants,
+)
 from .progress import ProgressLine
 
-__all__ = ["FLOW_ALGORITHMS", "OPTIM_SOLVERS", "flow", "minimize", "train"]
+__all__ = ["flow", "minimize", "train"]
 
-#: our own methods
-FLOW_ALGORITHMS = tuple(name for name, method in FLOW_METHODS.items() if method["provider"] == "builtin")
-OPTIM_SOLVERS = tuple(name for name, method in MINIMIZERS.items() if method["provider"] == "builtin")
 _F, _M = FLOW_DEFAULTS, MINIMIZE_DEFAULTS
 
 
@@ -169,8 +174,8 @@ def flow(
     >>> bool(abs(res.x[0] - np.exp(-2)) < 1e-8), res.ode_stopped_by
     (True, 'maxT')
     """
-    options, schedule = _flow_options(**locals())
-    options.update(_goals(min_gnorm, minloss))
+    options, schedule = flow_options(**locals())
+    options.update(goals(min_gnorm, minloss))
     return _solve(
         "flow", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
         (freeze, tie, constraint), event=event, schedule=schedule, observables=observables,
@@ -252,8 +257,8 @@ def minimize(
     >>> mg.minimize(net, [0.0, 0.0]).x.round(12)
     array([2., 1.])
     """
-    options = _minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options)
-    options.update(_goals(min_gnorm, minloss))
+    options = minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options)
+    options.update(goals(min_gnorm, minloss))
     if at_infinity:
         others = {
             "callback": callback,
@@ -326,9 +331,9 @@ def train(
     >>> res.loss < 1e-8
     True
     """
-    options, schedule = _flow_options(**locals())
-    options.update(_minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options))
-    options.update(_goals(min_gnorm, minloss))
+    options, schedule = flow_options(**locals())
+    options.update(minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options))
+    options.update(goals(min_gnorm, minloss))
     return _solve(
         "train", net, p, options, tauinv, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,
         (freeze, tie, constraint), event=event, schedule=schedule, observables=observables,
@@ -355,13 +360,13 @@ def _solve(
         options["constraint"] = rule
     if "constraint" in options:
         x = nearest_point(net, options["constraint"], x)
-    constants = _tauinv(tauinv, net)
+    constants = time_constants(tauinv, net)
     rates = None if isinstance(constants, float) else constants
     if rates is None:
         options["tauinv"] = constants
     builtin = {"alg": FLOW_ALGORITHMS, "optim_solver": OPTIM_SOLVERS}
     for kind in ("alg", "optim_solver"):
-        if count := matrices(_called(str(options.get(kind)))):
+        if count := matrices(called(str(options.get(kind)))):
             size = (net.n_params, net.n_params)
             without = [f'"{name}"' for name in builtin[kind] if not matrices(name)]
             refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, f"{', '.join(without)} need none", count)
@@ -395,153 +400,7 @@ def _start(net: Any, p: Any, verbosity: Any, progress_interval: Any) -> tuple[np
     x = parameters_of(net, p)
     if not np.isfinite(x).all():
         raise InputError("p contains NaN or infinite entries")
-    interval = _number("progress_interval", progress_interval, positive=True)
+    interval = number_option("progress_interval", progress_interval, positive=True)
     if not isinstance(verbosity, int) or verbosity not in (0, 1, 2):
         raise InputError(f"verbosity is {verbosity!r}; 0, 1 or 2 is needed")
     return x, interval
-
-
-def _flow_options(
-    *, alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any, **given: Any
-) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
-    options, function = _method(alg, learning_rate, schedule, dt, dense, batchsize is not None)
-    if batchsize is not None or isinstance(alg, DiscreteMethod) or alg in DISCRETE_METHODS:
-        options.update(_batches(batchsize, given["batch_steps"], given["shuffle"], seed))
-    for name in ("maxT", "maxtime_ode", "maxiterations_ode"):
-        options[name] = _number(name, given[name])
-    for name in ("abstol", "reltol", "n_samples_trajectory"):
-        options[name] = _number(name, given[name], finite=True)
-    options["save_everystep"] = bool(given["save_everystep"])
-    return options, function
-
-
-def _minimize_options(
-    solver: str, maxtime: float, maxiterations: float, patience: float, own: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    return {
-        **_optim_options(own),
-        "optim_solver": _solver("optim_solver", solver, OPTIM_SOLVERS),
-        "maxtime_optim": _number("maxtime_optim", maxtime),
-        "maxiterations_optim": _number("maxiterations_optim", maxiterations),
-        "patience": _number("patience", patience, positive=True),
-    }
-
-
-def _optim_options(own: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What goes to the method's package unseen."""
-    if own is None:
-        return {}
-    if not isinstance(own, Mapping):
-        raise InputError(f"optim_options is {own!r}; a dictionary of names and values is needed")
-    for name, value in own.items():
-        plain = isinstance(value, (bool, str)) or (isinstance(value, (int, float)) and math.isfinite(value))
-        if not isinstance(name, str) or not plain:
-            raise InputError(
-                f"optim_options has {name!r}: {value!r}; names and finite numbers, bools or texts are needed"
-            )
-    return {"optim_options": dict(own)}
-
-
-def _goals(min_gnorm: float, minloss: float) -> dict[str, Any]:
-    return {
-        "min_gnorm": _number("min_gnorm", min_gnorm, finite=True),
-        "minloss": _number("minloss", minloss, finite=True),
-    }
-
-
-def _method(
-    alg: Any, learning_rate: Any, schedule: Any, dt: Any, dense: Any, batches: bool
-) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
-    """The options of the flow's algorithm, and the schedule if that is a function."""
-    if isinstance(alg, type) and issubclass(alg, DiscreteMethod):
-        raise InputError(f"alg is the class {alg.__name__}; {alg.__name__}() is needed")
-    own = {name: v for name, v in (("learning_rate", learning_rate), ("schedule", schedule)) if v is not None}
-    if isinstance(alg, DiscreteMethod):
-        if own:
-            raise InputError(f"{' and '.join(own)}: give it to {type(alg).__name__}(…) alone")
-        method = alg
-    elif _solver("alg", alg, (*FLOW_ALGORITHMS, *DISCRETE_METHODS)) in DISCRETE_METHODS:
-        method = DISCRETE_METHODS[alg](**own)
-    else:
-        if dense and batches:
-            raise InputError("dense: for flows on all samples; batchsize is given")
-        if own:
-            raise InputError(f"{' and '.join(own)}: for discrete methods such as 'Adam'; alg is {alg!r}")
-        options: dict[str, Any] = {"alg": alg, "dense": bool(dense)}
-        if dt is not None:
-            options["dt"] = _number("dt", dt, finite=True, positive=True)
-        return options, None
-    if dense or dt is not None:
-        raise InputError(f"{'dense' if dense else 'dt'}: for flows; alg is the discrete method {method!r}")
-    return method._options()
-
-
-def _batches(batchsize: Any, batch_steps: Any, shuffle: Any, seed: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for name, value, rest in (
-        ("batchsize", batchsize, "a positive whole number, or None for all samples, is needed"),
-        ("batch_steps", batch_steps, "a positive whole number is needed"),
-    ):
-        if value is not None:
-            if not _whole(value) or not 1 <= value < 2**53:
-                raise InputError(f"{name} is {value!r}; {rest}")
-            options[name] = int(value)
-    if not isinstance(shuffle, (bool, np.bool_)):
-        raise InputError(f"shuffle is {shuffle!r}; True or False is needed")
-    if not _whole(seed) or not 0 <= seed < 2**64:
-        raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
-    return {**options, "shuffle": bool(shuffle), "seed": int(seed)}
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _solver(argument: str, value: object, own: tuple[str, ...]) -> str:
-    """A solver: one of our own, or of the Julia packages, with or without its provider's name; or a call of one."""
-    name = _called(value) if isinstance(value, str) else ""
-    if name in own and not (name != value and name in DISCRETE_METHODS):
-        return str(value)
-    if name in DISCRETE_METHODS:
-        raise InputError(f"alg is {value!r}; options of {name} are those of the object pymlpgf.{name}(…)")
-    others = [known for known in (FLOW_METHODS if argument == "alg" else MINIMIZERS) if known not in own]
-    short = {known.partition(".")[2] for known in others}
-    if name not in others and name not in short:
-        raise InputError(f"unknown {argument} {value!r}{nearest(str(value), own, (*others, *short))}")
-    return str(value)
-
-
-def _called(text: str) -> str:
-    """The name of a method that is given with its options, as a call in Julia."""
-    return text.partition("(")[0].rstrip() if text.endswith(")") else text
-
-
-def _number(argument: str, value: Any, *, finite: bool = False, positive: bool = False) -> float:
-    number = real_number(value)
-    if not number >= 0 or (positive and number == 0) or (finite and math.isinf(number)):
-        kind = "a positive" if positive else "a non-negative"
-        raise InputError(f"{argument} is {value!r}; {kind}{' finite' if finite else ''} number is needed")
-    return number
-
-
-def _tauinv(value: Any, net: Net) -> float | np.ndarray:
-    if isinstance(value, int) and value == 1:  # the default: 15 µs saved
-        return 1.0
-    size = net.n_params
-    if isinstance(value, Mapping):
-        constants = net.params(np.ones(size))
-        for name, part in value.items():
-            if name not in constants._names():
-                raise InputError(f"tauinv names {name!r}{nearest(str(name), constants._names())}")
-            block, given = constants[name], numeric(f"tauinv of {name}", part)
-            if given.shape not in ((), block.shape):
-                raise InputError(f"tauinv of {name} has shape {given.shape}; a number or shape {block.shape} is needed")
-            block[...] = given
-        value = constants.flat
-    array = numeric("tauinv", value)
-    if array.shape not in ((), (size,)):
-        raise InputError(f"tauinv has shape {array.shape}; a number or shape ({size},) is needed")
-    array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
-    if not (np.isfinite(array).all() and (array >= 0).all()):
-        raise InputError("tauinv must be finite and not negative")
-    return array if array.ndim else float(array)

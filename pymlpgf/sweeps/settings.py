@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import InputError, KeywordError
 from ..network.net import Net
 from ..network.params import Params
+from ..validate.data import is_whole
 from ..validate.suggest import nearest
 from .wire import wire
 
@@ -30,7 +31,7 @@ def points_of_seeds(problem: Any, given: Any) -> list[Any]:
         raise InputError(f"seeds_or_params is {given!r}; a sequence is needed, such as range(50)")
     points: list[Any] = []
     for number, point in enumerate(given):
-        if isinstance(point, (int, np.integer)) and not isinstance(point, bool):
+        if is_whole(point):
             points.append(_seed(int(point)))
         elif isinstance(problem, Net):
             x = problem._core.flat(getattr(point, "x", point), f"entry {number} of seeds_or_params").copy()

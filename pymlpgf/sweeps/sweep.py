@@ -125,7 +125,7 @@ class Sweep:
                 except Exception as error:  # the executor's own: a worker that died, a task that cannot be sent
                     why, point = f"{type(error).__name__}: {error}", self._points[index]
                     run = Run(index, seed_of(point), None, why, traceback.format_exc(), settings=settings_of(point))
-                result = self._whole(run).result
+                result = self.is_whole(run).result
                 if result is not None and self._directory is not None:
                     save(result, self._directory, self._names[index])
                 yield run
@@ -139,7 +139,7 @@ class Sweep:
             yield self._finished[position]
             position += 1
 
-    def _whole(self, run: Run) -> Run:
+    def is_whole(self, run: Run) -> Run:
         """The run with the data that its net had, and that many share."""
         if run.result is None:
             return run
@@ -158,7 +158,7 @@ class Sweep:
         try:
             run = next(self._work, None)
             if run is not None:
-                self._finished.append(self._whole(run))
+                self._finished.append(self.is_whole(run))
         except BaseException:  # such as Ctrl-C: the next iteration goes on from here
             self._work = self._begin()
             self._line.end()

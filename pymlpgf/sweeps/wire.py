@@ -13,8 +13,9 @@ import numpy as np
 from ..errors import InputError
 from ..files import write_atomically
 from ..network.activations import Poly
-from ..network.net import Net, TeacherNet
+from ..network.net import Net
 from ..network.params import Params
+from ..network.teacher import TeacherNet
 from ..solve.discrete import DISCRETE_METHODS, CosineDecay, DiscreteMethod, ExponentialDecay
 from ..solve.recordings import RECORDINGS, Recording
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 
-__all__ = ["common_dtype", "contiguous", "inputs", "numeric", "real_number", "sample_weights", "targets"]
+__all__ = ["common_dtype", "contiguous", "inputs", "is_whole", "numeric", "real_number", "sample_weights", "targets"]
 
 
 def real_number(value: object) -> float:
@@ -20,6 +20,11 @@ def real_number(value: object) -> float:
         return float(value)
     except OverflowError:
         return math.nan
+
+
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is an integer of Python's or NumPy's, and no truth value."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def inputs(X: Any, n_features: int | None, dtype: np.dtype) -> np.ndarray:

@@ -75,3 +75,14 @@ def test_summary_and_figure(tmp_path) -> None:
         assert part in text
     figure = pytest.importorskip("pymlpgf.commands.bench.figure")
     assert figure.draw(rows, bench.ratios, bench.GOALS, tmp_path / "f.png").stat().st_size > 10_000
+
+
+def test_startup_measures_every_public_function() -> None:
+    import pymlpgf as mg
+    from pymlpgf.commands.bench.startup import CALLS
+
+    code = " ".join(part for call in CALLS.values() for part in call)
+    functions = {name for name in mg.__all__ if name[0].islower()}
+    # they start Julia, are files alone, or start other processes
+    apart = {"init", "runtime_info", "read_peer", "write_peer", "sweep"}
+    assert {name for name in functions - apart if f"mg.{name}(" not in code} == set()

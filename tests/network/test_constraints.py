@@ -11,7 +11,7 @@ import scipy.sparse
 
 import pymlpgf as mg
 from pymlpgf import InputError
-from pymlpgf.solve.train import FLOW_ALGORITHMS, OPTIM_SOLVERS
+from pymlpgf.solve.options import FLOW_ALGORITHMS, OPTIM_SOLVERS
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 2))

@@ -18,7 +18,7 @@ import json, subprocess
 import numpy as np
 import pymlpgf as mg
 from pymlpgf.landscape.largest import largest_weight
-from pymlpgf.solve.train import FLOW_ALGORITHMS
+from pymlpgf.solve.options import FLOW_ALGORITHMS
 
 assert "BS3" in FLOW_ALGORITHMS and "BS3" in mg.flow.__doc__ and "softsign" in mg.ACTIVATIONS
 X = np.linspace(-2, 2, 20)[:, None]

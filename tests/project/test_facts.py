@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pymlpgf as mg
 from pymlpgf import facts, runtime
-from pymlpgf.solve.train import FLOW_ALGORITHMS, OPTIM_SOLVERS
+from pymlpgf.solve.options import FLOW_ALGORITHMS, OPTIM_SOLVERS
 
 PACKAGE = Path(mg.__file__).parent
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pymlpgf as mg
-from pymlpgf.solve.train import FLOW_ALGORITHMS, OPTIM_SOLVERS
+from pymlpgf.solve.options import FLOW_ALGORITHMS, OPTIM_SOLVERS
 
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=(30, 2))

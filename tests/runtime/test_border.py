@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 import pymlpgf as mg
-from pymlpgf.solve.train import OPTIM_SOLVERS
+from pymlpgf.solve.options import OPTIM_SOLVERS
 
 N, D, P = 5, 2, 13
 X, Y = np.linspace(-1, 1, N * D).reshape(N, D), np.linspace(0, 1, N)

@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import pymlpgf as mg
-from pymlpgf.solve.train import FLOW_ALGORITHMS
+from pymlpgf.solve.options import FLOW_ALGORITHMS
 
 TIMES = (1.0, 10.0, 100.0)
 

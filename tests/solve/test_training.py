@@ -13,7 +13,7 @@ from scipy.optimize import minimize as scipy_minimize
 import pymlpgf as mg
 from pymlpgf import InputError, KeywordError
 from pymlpgf.commands.demo import teacher_student
-from pymlpgf.solve.train import OPTIM_SOLVERS
+from pymlpgf.solve.options import OPTIM_SOLVERS
 
 
 def student(N=200, width=3, teacher=2, seed=0, activation="softplus"):

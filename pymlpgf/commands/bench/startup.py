@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from ...errors import MLPGFError
 from ...facts import ACTIVATIONS, DISCRETE_METHODS, FLOW_DEFAULTS, MINIMIZE_DEFAULTS
-from ...solve.train import FLOW_ALGORITHMS, OPTIM_SOLVERS
+from ...solve.options import FLOW_ALGORITHMS, OPTIM_SOLVERS
 
 __all__ = ["CALLS", "FLOW", "Timing", "measure", "table"]
 
@@ -106,6 +106,24 @@ CALLS: Mapping[str, tuple[str, str]] = {
     "escape_saddle": ("", "mg.escape_saddle(net, p)"),
     "saddle_passages": (_RUN, "mg.saddle_passages(net, run)"),
     "spectrum_along": (_RUN, "mg.spectrum_along(net, run)"),
+    "subspace_points": ("", "mg.subspace_points(net, mg.LinearSubspace(net, p, v), [[0.1]], verbosity=0)"),
+    "minima_catalogue": (_RUN, "mg.minima_catalogue(net, [end, end])"),
+    "compare_neurons": ("", "mg.compare_neurons(net, p)"),
+    "neuron_pairs": ("", "mg.neuron_pairs(net, p)"),
+    "neuron_groups": ("", "mg.neuron_groups(net, p)"),
+    "merge_neurons": ("", "mg.merge_neurons(net, p, [[0, 1]])"),
+    "cluster_neurons": ("", "mg.cluster_neurons(net, [p, v])"),
+    "neurons_along": (_RUN, "mg.neurons_along(net, run)"),
+    "channels": ("", "mg.channels(net, p)"),
+    "minimize at infinity": (
+        "", "mg.minimize(net, p, at_infinity=True, maxtime_optim=1, maxiterations_optim=300, verbosity=0)"),
+    "minimize with tied and frozen parameters": (
+        "", "mg.minimize(net, p, freeze='b1', tie=[('w2[0, 0]', 'w2[0, 1]')], verbosity=0)"),
+    "flow with recordings": ("", "mg.flow(net, p, maxT=10.0, observables={'ends': mg.Eigenvalues()}, verbosity=0)"),
+    "saddle_line": (_RUN, "mg.saddle_line(net, end, 0)"),
+    "follow": (_RUN, "mg.follow(net, end, 'l2', bounds=(0, 0.01), verbosity=0)"),
+    "certify": (_RUN, "proof = mg.certify(net, end)"),
+    "distinct": (_RUN + "; proof = mg.certify(net, end)", "mg.distinct([proof])"),
     "resume": ("path = tempfile.mkdtemp() + '/c.npz'; mg.flow(net, p, maxT=1, checkpoint=path, verbosity=0)",
                "mg.resume(path, verbosity=0)"),
     "load": (_RUN + "; folder = tempfile.mkdtemp(); end.save(folder + '/r')", "mg.load(folder + '/r.npz')"),
