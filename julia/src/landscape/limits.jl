@@ -345,7 +345,7 @@ function tail_channel(θ, layer::Layer, l::Int, j::Int, slope::Float64, variatio
 end
 
 # So near and grown that a point from which the loss falls without end may be said to be on its way to their limit.
-const CHANNEL_DISTANCE, CHANNEL_GROWTH = 0.1, 10
+const CHANNEL_DISTANCE, CHANNEL_GROWTH = 0.1, 10.0
 # Every run looks for channels where it ends if that takes a few milliseconds: with k units and N samples (N + 500) k² steps
 # of 3 ns (0.08 ms with 10 units and 100 samples, 5 ms with 60 units of 20 inputs; 460 ms with 1000 units and 3 samples).
 const CHANNELS_IN_PASSING = 2_000_000

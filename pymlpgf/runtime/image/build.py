@@ -113,7 +113,7 @@ def write_library(
 ) -> None:  # fmt: skip
     """Write the image of ``julia`` to ``library``, for this machine's processor or for ``processors``."""
     source = staging / "MLPGF.o"
-    report("compiling a system image, once for this machine (about three minutes) …")
+    report("compiling a system image, once for this machine (about five minutes) …")
     began = time.monotonic()
 
     def tick() -> object:

@@ -46,7 +46,7 @@ class Store:
         """Why the image in ``folder`` cannot be loaded, or None.
 
         Its hash is computed once for every state of the file that the file system tells apart (identity, size, times):
-        220 MB take a quarter of a second.
+        300 MB take a quarter of a second.
         """
         known = manifest.read(folder)
         if known is None:
