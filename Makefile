@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench paper soak docs test facts image test-without-image lint types test-python test-python-second test-julia runtime-wheel lower clean
+.PHONY: demo bench paper soak docs test facts image test-without-image lint types test-python test-julia runtime-wheel lower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pymlpgf demo
@@ -20,9 +20,9 @@ PAPER := ode_methods optimizers infinite_data fixed_points phase_diagram digits 
 paper: $(VENV)/.demo $(VENV)/.bench
 	for name in $(PAPER); do $(BIN)/python examples/paper/$$name.py --quick --output pymlpgf-paper || exit 1; done
 
-# `make test T=tests/network/test_net.py` or `make test T=julia/test/flow_tests.jl` runs what T names and nothing else. All tests run
-# two at a time, since each of them keeps one core busy; the longest first. What needs no system image runs while that is
-# compiled.
+# `make test T=tests/network/test_net.py` or `make test T=julia/test/flow_tests.jl` runs what T names and nothing else. What needs no
+# system image runs while that is compiled; then the Julia tests beside the Python tests, which take two processes, since many
+# of them wait.
 ifdef T
 test: $(VENV)/.test
 	$(if $(filter %.py,$(T)),$(BIN)/python -m pytest $(filter %.py,$(T)))
@@ -31,7 +31,7 @@ else
 test: $(VENV)/.test
 	PYMLPGF_IMAGE=off $(BIN)/pymlpgf install
 	$(MAKE) --jobs=2 --output-sync=line image test-without-image
-	$(MAKE) --jobs=2 --output-sync=line test-python test-julia test-python-second
+	$(MAKE) --jobs=2 --output-sync=line test-python test-julia
 endif
 
 # What Python knows of the core, written by the core.
@@ -42,9 +42,8 @@ image: $(VENV)/.test
 	$(BIN)/pymlpgf install
 
 WITHOUT_IMAGE := $(addprefix tests/,runtime/test_provisioning.py runtime/test_find.py commands/test_cli.py \
-	project/test_packaging.py)
-# Beside the Julia tests, which take as long as the others.
-SECOND := tests/robustness/test_torture.py tests/robustness/test_traps.py tests/solve/test_training.py tests/test_torch.py
+	project/test_packaging.py project/test_developers.py)
+LONGEST := tests/runtime/test_image.py tests/robustness/test_traps.py
 test-without-image: lint types
 	PYMLPGF_IMAGE=off $(BIN)/python -m pytest $(WITHOUT_IMAGE)
 
@@ -56,10 +55,8 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 test-python: $(VENV)/.test
-	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(WITHOUT_IMAGE) $(SECOND))
-
-test-python-second: $(VENV)/.test
-	$(BIN)/python -m pytest $(SECOND) pymlpgf
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(LONGEST) tests pymlpgf \
+		$(addprefix --ignore=,$(WITHOUT_IMAGE))
 
 test-julia: $(VENV)/.test
 	PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl

@@ -28,6 +28,8 @@ def test_pairs_of_units_over_the_whole_range(key):
     first, second = (POLY if name == "poly" else name for name in (names[0], names[-1]))
     table = TABLES[key]
     assert len(table) >= (500 if len(names) == 1 else 100)
+    if "->" in key:  # integrated over finer and finer grids: 40 ms a row
+        table = table[::5]
     student = mg.Net(layers(first, output_bias=False), n_features=2)
     maker = mg.TeacherNet(layers(second, output_bias=False), [0.0, 0.0, 0.0, 1.0], 2)
     v = np.array([0.3, -1.0, 0.5, 2.0])
