@@ -249,6 +249,38 @@ end
     @test_throws M.Unproved M.check_gauges(proof, [M.Interval(-1.0, 1.0), M.Interval(-1.0, 1.0)])
 end
 
+@testset "with a constraint: $name" for (name, C) in
+        ("frozen" => M.Constraint(fill(0.3, 9); freeze=[1, 9]), "tied" => M.Constraint(zeros(9); tie=[[1, -2], [5, 6]]),
+         "affine" => M.Constraint([sin(3i + j * i) for i in 1:9, j in 1:3], [cos(i) for i in 1:9] ./ 5))
+    net = student(M.tanh_, 2)
+    x = minimize(net, M.embed(C, M.coordinates(C, random_params(2, net))); constraint=C).x
+    c = certify(net, x; constraint=C)
+    exact = polish(net, x; digits=30, constraint=C).x
+    @test c.certified && c.kind == "minimum" && c.radius < 1e-14 && c.uniqueness_radius > 1e-8
+    @test maximum(abs, exact - c.x) <= c.radius
+    @test c.x ≈ Matrix(C) * c.coordinates + C.c rtol = 1e-15
+    B = Matrix(C)
+    λ = eigvals(Symmetric(B' * hessian(net, c.x) * B))
+    @test length(λ) == length(c.coordinates) && all(c.eigenvalues[1] .- 1e-12 .<= λ .<= c.eigenvalues[2] .+ 1e-12)
+    @test_throws ArgumentError certify(net, x .+ 0.1 .* (1:9); constraint=C)
+end
+
+# θ = (z, z) of (1 - θ₁θ₂)²: z = ±1, where the net itself has a curve of minima; θ = (z, -z): a minimum at 0, where the net has a saddle.
+@testset "constraints change what a point is" begin
+    net = product()
+    tied, opposite = (M.Constraint(zeros(2); tie=[[1, k]]) for k in (2, -2))
+    for z in (-1.0, 1.0)
+        c = certify(net, [z, z]; constraint=tied)
+        @test c.certified && isempty(c.gauges) && c.kind == "minimum" && c.x == [z, z]
+        @test c.eigenvalues[1][1] <= 8 <= c.eigenvalues[2][1]
+    end
+    c = certify(net, [0.0, 0.0]; constraint=opposite)
+    @test c.certified && c.kind == "minimum" && c.eigenvalues[1][1] <= 4 <= c.eigenvalues[2][1]
+    @test certify(net, [0.0, 0.0]).kind == "saddle"
+    free = certify(student(relu, 1; l2=0.0, N=200), zeros(9); constraint=M.Constraint(zeros(9); freeze=[9]))
+    @test !free.certified && occursin("null directions", free.reason)
+end
+
 @testset "no proof of what is not so" begin
     net = student(M.tanh_, 4)
     x = minimum_of(net, 4)

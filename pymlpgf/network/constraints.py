@@ -15,7 +15,7 @@ from ..validate.suggest import suggest_keywords
 from .net import Net
 from .params import Params
 
-__all__ = ["ConstrainedNet", "constraint_of", "nearest_point", "parameters_of"]
+__all__ = ["ConstrainedNet", "constrained", "constraint_of", "nearest_point", "parameters_of"]
 
 Rule = dict[str, Any]  # as border_constraint in julia/src/interface/c_solve.jl reads it
 
@@ -98,9 +98,7 @@ class ConstrainedNet(Net):
         return self._bridge.tool(self._handle, what, {}, [net._flat(p)], lambda answer: self._bridge.field(answer, ""))
 
     def _other(self, net: Net) -> ConstrainedNet:
-        other = object.__new__(ConstrainedNet)
-        other._hold(net, self._rule, self._point)
-        return other
+        return constrained(net, self._rule, self._point)
 
     # ---- parameters ----------------------------------------------------------------------------------------
 
@@ -108,6 +106,11 @@ class ConstrainedNet(Net):
     def unconstrained(self) -> Net:
         """The net without the constraint."""
         return self._net
+
+    @property
+    def rule(self) -> Rule:
+        """The constraint as files hold it, parameters counted from 1."""
+        return self._rule
 
     @property
     def B(self) -> Any:
@@ -199,6 +202,13 @@ def constraint_of(net: Net, freeze: Any, tie: Any, constraint: Any) -> tuple[Net
             )
         return net._net, net._rule
     return net, _rule(net, freeze, tie, constraint)
+
+
+def constrained(net: Net, rule: Rule, p: Any) -> ConstrainedNet:
+    """The net on the points that obey ``rule``; frozen parameters have their values in ``p``."""
+    made = object.__new__(ConstrainedNet)
+    made._hold(net, rule, net._flat(p).copy())
+    return made
 
 
 def parameters_of(net: Net, p: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import npz_path, write_atomically
 from ..network.activations import Activation, activation_from_json, activation_to_json, json_layers
+from ..network.constraints import ConstrainedNet, constrained
 from ..network.infinite import InfiniteNet
 from ..network.net import Net
 from ..network.teacher import TeacherNet
@@ -69,6 +70,10 @@ class Certificate:
         Seconds.
     layers, problem
         The net.
+    coordinates : array (n,) or None
+        With a constraint those of ``x``; ``uniqueness_radius``, ``eigenvalue_bounds``, ``fixed`` and ``contraction``
+        are about these.
+    constraint : dict or None
     """
 
     certified: bool
@@ -87,6 +92,8 @@ class Certificate:
     total_time: float
     layers: list[tuple[int, Activation, bool]]
     problem: dict[str, Any] = field(default_factory=dict, compare=False)
+    coordinates: np.ndarray | None = None
+    constraint: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         if not self.certified:
@@ -99,7 +106,7 @@ class Certificate:
         )
 
     def net(self, input: Any = None, target: Any = None, weights: Any = None, *, allow_code: bool = False) -> Net:
-        """The net that this is about; arguments and errors as of ``TrainResult.net``."""
+        """The net that this is about, without its constraint; arguments and errors as of ``TrainResult.net``."""
         given = {"input": input, "target": target, "weights": weights}
         values = dict(self.problem)
         if "teacher_params" not in values:
@@ -130,9 +137,18 @@ class Certificate:
             return False
         if net is None:
             net = self.net(allow_code=allow_code)
+        if isinstance(net, ConstrainedNet):
+            net = net.unconstrained
         if self.x.shape != (net.n_params,) or not np.isfinite(self.x).all():
             return False
-        again = prove(net, self.x, self.precision, False, self.uniqueness_radius, np.inf)
+        start: np.ndarray | None = self.x
+        if self.constraint is not None:
+            net, start = constrained(net, self.constraint, self.x), self.coordinates
+        if start is None or start.shape != (net.n_params,) or not np.isfinite(start).all():
+            return False
+        again = prove(net, start, self.precision, False, self.uniqueness_radius, np.inf)
+        if not np.array_equal(again.x, self.x):
+            return False
         if not again.certified or again.kind != self.kind or again.index != self.index:
             return False
         mine, theirs = self.eigenvalue_bounds, again.eigenvalue_bounds
@@ -156,6 +172,8 @@ class Certificate:
         header: dict[str, Any] = {"schema": SCHEMA, "type": "pymlpgf.Certificate"}
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
+            if value is None and entry.name in ("coordinates", "constraint"):
+                continue
             if isinstance(value, np.ndarray):
                 arrays[entry.name] = value
             elif entry.name == "problem":
@@ -225,7 +243,9 @@ def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float |
             precision=int(precision),
             total_time=bridge.field(handle, "time_run"),
             layers=net.layers,
-            problem=_problem(net),
+            problem=_problem(net.unconstrained if isinstance(net, ConstrainedNet) else net),
+            coordinates=get("coordinates") if isinstance(net, ConstrainedNet) else None,
+            constraint=net.rule if isinstance(net, ConstrainedNet) else None,
         )  # fmt: skip
 
     def run(question: int) -> Certificate:

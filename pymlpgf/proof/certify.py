@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..network.constraints import ConstrainedNet, constrained, constraint_of
 from ..network.net import Net
 from ..network.params import Params
 from ..validate.data import contiguous, numeric
@@ -24,6 +25,9 @@ def certify(
     precision: int = 128,
     within: float | None = None,
     maxtime: float = 600,
+    freeze: Any = None,
+    tie: Any = None,
+    constraint: Any = None,
 ) -> Certificate:
     """Prove that the loss has a critical point near ``p``, that it is the only one in a box, and what its index is.
 
@@ -42,6 +46,9 @@ def certify(
         The uniqueness radius to be proved; by default the largest that a few attempts find.
     maxtime : float
         Seconds.
+    freeze, tie, constraint
+        As for ``flow``: the loss is that of the points which obey the constraint, with B and c as the exact numbers
+        that they are. ``p`` must be one of them.
 
     Returns
     -------
@@ -69,13 +76,17 @@ def certify(
     >>> proof.certified, proof.kind, proof.index, abs(proof.x[0] - 2**0.5) < proof.radius < 1e-15
     (True, 'minimum', 0, True)
     """
-    return prove(net, _point(net, p), precision, True, within, maxtime)
+    if not isinstance(net, Net):
+        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
+    free, rule = constraint_of(net, freeze, tie, constraint)
+    if rule is not None and not isinstance(net, ConstrainedNet):
+        net = constrained(free, rule, p)
+    start = _point(net, p) if rule is None else net._core.flat(p).astype(np.float64)
+    return prove(net, start, precision, True, within, maxtime)
 
 
 def _point(net: Net, p: Any) -> np.ndarray:
     """``p`` in float64, which holds more of a critical point than float32 may."""
-    if not isinstance(net, Net):
-        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
     x = getattr(p, "x", p)
     array = numeric("p", x.flat if isinstance(x, Params) else x)
     if array.shape != (net.n_params,):

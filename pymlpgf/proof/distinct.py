@@ -78,13 +78,19 @@ def distinct(certificates: Sequence[Certificate]) -> ProvedDistinct:
             raise InputError(f"entry {number} is {type(certificate).__name__}; a Certificate is needed")
         if not certificate.certified:
             raise InputError(f"entry {number} has no proof: {certificate.reason}")
-        if certificate.layers != given[0].layers or not _same(certificate.problem, given[0].problem):
+        if (
+            certificate.layers != given[0].layers
+            or not _same(certificate.problem, given[0].problem)
+            or (certificate.constraint != given[0].constraint)
+        ):
             raise InputError(f"entry {number} is about another net than the first one")
     first = given[0]
     n_features = (len(first.x) - sum(w * b for w, _, b in first.layers) - _later(first.layers)) // first.layers[0][0]
     options: dict[str, object] = {"layers": json_layers(first.layers), "n_features": n_features}
     columns = [[c.radius for c in given], *zip(*(c.loss_interval for c in given), strict=True)]
-    arrays = [np.array([c.x for c in given]), *map(np.array, columns), np.array([c.index for c in given])]
+    # Of coordinates it need not be the same where units are permuted.
+    indices = np.array([c.index if c.constraint is None else 0 for c in given])
+    arrays = [np.array([c.x for c in given]), *map(np.array, columns), indices]
 
     def read(get: Callable[[str], Any]) -> ProvedDistinct:
         return ProvedDistinct(get("different") != 0, get("representatives") - 1)

@@ -163,8 +163,13 @@ def same(ours: object, theirs: str) -> bool:
 #: Keywords that one language alone has, and defaults that differ: positions count from 0 in Python and from 1 in Julia.
 PYTHONS_KEYWORDS = {
     "TeacherNet": {"dtype", "params", "seed", "n_features"},  # T in Julia, the others positional or of random_params
-    "Certificate": {"problem"},  # what its file holds of the net
-    "classify": {"freeze", "tie"},  # ways to write a constraint
+    "Certificate": {
+        "problem",
+        "constraint",
+        "coordinates",
+    },  # what its file holds of the net, and what is empty without
+    "certify": {"freeze", "tie"},  # ways to write a constraint
+    "classify": {"freeze", "tie"},
     "ConstrainedNet": {"p", "freeze", "tie", "constraint"},  # a Constraint in Julia, positional
     "cluster_neurons": {"tolerance", "by"},  # distances in Julia, of any kind
     "compare_neurons": {"teacher", "q"},  # positional in Julia

@@ -144,6 +144,43 @@ def test_points_that_are_proved_to_differ(proved):
         mg.distinct([])
 
 
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"freeze": "w1[0]"},
+        {"tie": [("w1[0]", "-w1[1]"), ("b1[0]", "-b1[1]")]},
+        {"constraint": (np.eye(9)[:, :5], None)},
+    ],
+    ids=list("fta"),
+)
+def test_with_a_constraint(tmp_path, constraint):
+    net, free = student()
+    res = mg.minimize(net, free, **constraint)
+    proof = mg.certify(net, res, **constraint)
+    held = mg.ConstrainedNet(net, res, **constraint)
+    assert proof.certified
+    assert proof.kind == "minimum"
+    exact = mg.polish(net, res, digits=30, **constraint)
+    assert max(abs(float(d - mg_digit(x))) for d, x in zip(exact.digits, proof.x, strict=True)) <= proof.radius < 1e-14
+    assert (held.embed(proof.coordinates).flat == proof.x).all()
+    spectrum = np.linalg.eigvalsh(held.hessian(proof.coordinates))
+    assert np.abs(proof.eigenvalue_bounds - spectrum[:, None]).max() < 1e-8
+    again = mg.Certificate.load(proof.save(tmp_path / "constrained"))
+    assert again.verify()
+    assert again.verify(held)
+    assert mg.certify(held, res).constraint == proof.constraint
+    assert not dataclasses.replace(again, x=proof.x + 1e-9).verify()
+    assert not dataclasses.replace(again, coordinates=proof.coordinates + 1e-9).verify()
+    assert not dataclasses.replace(again, coordinates=None).verify()
+    assert len(mg.distinct([proof, again])) == 1
+    unlike = dataclasses.replace(again, constraint={"freeze": [2], "tie": []})
+    with pytest.raises(mg.InputError, match="another net"):
+        mg.distinct([proof, unlike])
+    assert not unlike.verify()
+    with pytest.raises(mg.InputError, match="does not obey"):
+        mg.certify(net, 2 * res.x + 1, **{"tie": [("w1[0]", "-w1[1]")]})
+
+
 def test_numbers_of_a_float32_net_are_exact_ones():
     net, res = student(dtype="float32")
     proof = mg.certify(net, res)

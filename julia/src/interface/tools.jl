@@ -73,6 +73,7 @@ end
 function answer(q::Certification, x0, options, monitor)
     c = certify(q.net, q.x; precision=q.precision, polish=q.polish, within=q.within,
                 maxtime=Float64(options["maxtime_optim"]), monitor=monitor)
+    q.net isa ConstrainedNet && (c = lifted(c, Constraint{Float64}(q.net.constraint)))
     return (proved=c, gauges=to_json(c.gauges), time_run=elapsed(monitor))
 end
 

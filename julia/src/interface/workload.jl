@@ -403,6 +403,12 @@ function proof_workload(::Type{T}) where {T}
         proved = outside_handle(c_solve, question, x, "minimize", wire((maxtime_optim=60,)), C_NULL, C_NULL, C_NULL)
         outside_read(proved, fields...)
     end
+    if T === Float64
+        net = one_hidden("tanh")
+        held = outside_tool(net, "constrain", (constraint=(freeze=[1], tie=[]),), outside_start(net))
+        question = outside_tool(held, "certification", (precision=128, polish=true), outside_start(held))
+        outside_handle(c_solve, question, outside_start(held), "minimize", wire((maxtime_optim=1,)), C_NULL, C_NULL, C_NULL)
+    end
     return nothing
 end
 

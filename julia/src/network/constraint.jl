@@ -27,6 +27,7 @@ struct Constraint{T<:AbstractFloat}
     rows::Vector{Int}
     values::Vector{T}
     c::Vector{T}
+    Constraint{T}(C::Constraint) where {T} = new{T}(C.first, C.rows, Vector{T}(C.values), Vector{T}(C.c))
     function Constraint{T}(first, rows, values, c) where {T}
         P, n = length(c), length(first) - 1
         n >= 0 && first[1] == 1 && issorted(first) && first[end] - 1 == length(rows) == length(values) ||
@@ -38,9 +39,6 @@ struct Constraint{T<:AbstractFloat}
         return C
     end
 end
-
-Constraint{T}(C::Constraint{T}) where {T} = C
-Constraint{T}(C::Constraint) where {T} = Constraint{T}(C.first, C.rows, Vector{T}(C.values), Vector{T}(C.c))
 
 function Constraint(B::AbstractMatrix, c::AbstractVector)
     size(B, 1) == length(c) || throw(DimensionMismatch("B is $(size(B)), c has $(length(c)) entries"))

@@ -13,6 +13,8 @@ What [`certify`](@ref) proved, or why it could not:
 - `fixed`: parameters that were held where they are, because `gauges` (label, layer, units) of the loss move them
 - `contraction`: the bound of ‖I − A ∇²L‖_∞ over the box of radius `radius`
 - `precision`: bits of the numbers in which the gradient was evaluated
+- `coordinates`: with a constraint the coordinates z of `x`, to which `uniqueness_radius`, `eigenvalues`, `fixed` and
+  `contraction` belong; else empty
 """
 struct Certificate
     certified::Bool
@@ -28,6 +30,7 @@ struct Certificate
     gauges::Vector{Tuple{String,Int,Vector{Int}}}
     contraction::Float64
     precision::Int
+    coordinates::Vector{Float64}
 end
 
 function Base.show(io::IO, c::Certificate)
@@ -60,8 +63,8 @@ struct Unproved <: Exception
 end
 
 """
-    certify(net, θ; precision = 128, polish = true, within = nothing, maxtime = Inf, monitor = Monitor())
-        -> Certificate
+    certify(net, θ; precision = 128, polish = true, within = nothing, maxtime = Inf, monitor = Monitor(),
+            constraint = nothing) -> Certificate
 
 Prove that the loss of `net` has a critical point near θ, that it is the only one in a box, and what its index is. The
 loss is meant as the real function of real parameters, the data as the exact numbers that they are.
@@ -72,10 +75,16 @@ Y + Z R ≤ R and Z < 1: it has one fixed point there, which as A is regular is 
 Computing 4, 1969; S. M. Rump, *Verification methods*, Acta Numerica 19, 2010). The gradient is evaluated in intervals
 of BigFloat of `precision` bits, the Hessian in intervals of Float64, by the package's own formulas and with BLAS for
 products of matrices, whose rounding is bounded beforehand. Every quantity rounds outwards. `within`: the uniqueness
-radius that is to be proved; by default the largest that is found in a few attempts.
+radius that is to be proved; by default the largest that is found in a few attempts. With a [`Constraint`](@ref) all
+this is said of the loss as a function of its coordinates, whose matrix B and vector c are taken as exact.
 """
 function certify(net::AbstractNet, θ::AbstractVector; precision::Integer=128, polish::Bool=true,
-                 within=nothing, maxtime::Real=Inf, monitor::Monitor=Monitor())
+                 within=nothing, maxtime::Real=Inf, monitor::Monitor=Monitor(), constraint=nothing)
+    if constraint !== nothing
+        C = Constraint{Float64}(constraint)
+        return lifted(certify(ConstrainedNet(with_number_type(Float64, net), C), obeying(C, θ); precision=precision,
+                              polish=polish, within=within, maxtime=maxtime, monitor=monitor), C)
+    end
     length(θ) == n_params(net) ||
         throw(DimensionMismatch("θ has $(length(θ)) entries, the net has $(n_params(net)) parameters"))
     64 <= precision <= 10_000 || throw(ArgumentError("precision is $precision; 64 to 10000 bits are possible"))
@@ -122,14 +131,16 @@ end
 
 layers_in(net::Net) = net.layers
 layers_in(net::InfiniteNet) = net.student.layers
+layers_in(r::ConstrainedNet) = layers_in(r.net)
 "Activations and loss, those that limits are made of among them."
 functions(net) = Any[loss_in(net); Any[c.activation for l in layers_in(net) for c in [l.columns; l.chains]]]
 loss_in(net::Net) = net.objective
 loss_in(net::InfiniteNet) = net.student.objective
+loss_in(r::ConstrainedNet) = loss_in(r.net)
 
 unproved(proof::Proof, reason::String) =
     Certificate(false, reason, proof.x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]),
-                fixed(proof), gauges(proof), NaN, proof.precision)
+                fixed(proof), gauges(proof), NaN, proof.precision, Float64[])
 
 function prove!(proof::Proof, polish::Bool, within::Float64)
     all(isfinite, proof.x) || throw(Unproved("the parameters contain NaN or Inf"))
@@ -175,7 +186,22 @@ function prove!(proof::Proof, polish::Bool, within::Float64)
         lower, upper, loss = lower .- slack, upper .+ slack, Interval(below(loss.lo), above(loss.hi))
     end
     return Certificate(true, "", x, radius, unique, index, kind, (loss.lo, loss.hi), (lower, upper),
-                       fixed(proof), gauges(proof), settled, proof.precision)
+                       fixed(proof), gauges(proof), settled, proof.precision, Float64[])
+end
+
+"""
+A certificate of coordinates as one of the parameters θ = B z + c, rounded to Float64: each is off by that, and by as
+much as the coordinates within the radius can move it.
+"""
+function lifted(p::Certificate, C::Constraint{Float64})
+    θ, off = embed(C, p.x), NaN
+    p.certified && setprecision(BigFloat, p.precision) do
+        fine = Constraint{BigInterval}(C)
+        moved = image(fine, fill(BigInterval(Interval(-p.radius, p.radius)), length(p.x)))
+        off = maximum(magnitude.(Interval{Float64}.(embed(fine, BigInterval.(p.x)) .- BigInterval.(θ) .+ moved)))
+    end
+    return Certificate(p.certified, p.reason, θ, off, p.uniqueness_radius, p.index, p.kind, p.loss, p.eigenvalues,
+                       p.fixed, p.gauges, p.contraction, p.precision, p.x)
 end
 
 short(x::Float64) = string(round(x; sigdigits=2))
@@ -261,7 +287,7 @@ function approach!(proof::Proof, V::Matrix{Float64}, d::Vector{Float64})
         moved += maximum(abs, step)
         maximum(abs, step) <= 1e-8 * scale && break             # its square is below rounding
     end
-    return moved > 64 * eps() * scale ? curvature!(proof) : (V, d)
+    return moved > 0 ? curvature!(proof) : (V, d)    # so that who verifies, from `x` on, finds the same bounds
 end
 
 function curvature!(proof::Proof)
@@ -300,6 +326,7 @@ function bounded_gradient!(proof::Proof)
 end
 
 in_short_blocks(net::InfiniteNet) = net
+in_short_blocks(r::ConstrainedNet) = ConstrainedNet(in_short_blocks(r.net), r.constraint)
 
 "Enclose ∇²L(x̄ + y) for all ‖y‖_∞ ≤ R that vanish outside of the free parameters."
 hessian_in_box!(H::Matrix{Interval{Float64}}, proof::Proof, R::Float64) =

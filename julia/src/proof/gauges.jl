@@ -16,9 +16,12 @@ function directions(e::Invariance, layers::Vector{Layer}, θ::Vector{T}) where {
     return [bias_direction(θ, layers[l], layers[l+1], e.units[1])]
 end
 
-"Hold parameters where they are, if that accounts for the null directions `N` (of all parameters)."
+"""
+Hold parameters where they are, if that accounts for the null directions `N` (of all parameters). With a constraint
+none are: what it leaves of a symmetry is no coordinate, in general; one parameter each can be frozen, too.
+"""
 function fix_gauges!(proof::Proof, N::Matrix{Float64})
-    isempty(proof.symmetries) && unregularised(proof.coarse) || return false
+    isempty(proof.symmetries) && unregularised(proof.coarse) && !(proof.coarse isa ConstrainedNet) || return false
     found, unexplained = explain(proof.coarse, proof.x, N)
     unexplained == 0 && all(e.label in GAUGES for (e, _) in found) || return false
     T = hcat((d for (e, _) in found for d in e.directions)...)
