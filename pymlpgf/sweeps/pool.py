@@ -27,13 +27,13 @@ DEATHS = 2  # of its process, when it ran alone, make a run a failure
 
 
 class Pool:
-    """Processes that have the task, run one Julia thread each, leave Ctrl-C to the parent and end with it."""
+    """Processes that have the task, leave Ctrl-C to the parent and end with it."""
 
-    def __init__(self, workers: int, pickled: bytes) -> None:
+    def __init__(self, workers: int, pickled: bytes, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         # The processes see the end of this pipe when the parent closes it, or ends in whatever way.
         lifeline, self._line = context.Pipe(duplex=False)
-        self._pool = ProcessPoolExecutor(workers, context, _begin, (lifeline, pickled))
+        self._pool = ProcessPoolExecutor(workers, context, _begin, (lifeline, pickled, threads))
         try:
             with _importable_main():  # processes are started by the first jobs
                 self._pool.submit(os.getpid).result()
@@ -69,9 +69,9 @@ def _importable_main() -> Iterator[None]:
         main.__file__ = file
 
 
-def _begin(lifeline: Connection, pickled: bytes) -> None:
+def _begin(lifeline: Connection, pickled: bytes, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(PYMLPGF_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    os.environ.update(PYMLPGF_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads))
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
     remember("", pickled)
 
@@ -83,7 +83,7 @@ def _watch(lifeline: Connection) -> None:
         os._exit(1)
 
 
-def run_in_processes(pickled: bytes, jobs: list[Job], workers: int) -> Iterator[Run]:
+def run_in_processes(pickled: bytes, jobs: list[Job], workers: int, threads: int) -> Iterator[Run]:
     """Each job's ``Run`` as it finishes.
 
     When a process dies, all jobs that were under way are suspects: they are tried again one at a time, so that the
@@ -98,7 +98,7 @@ def run_in_processes(pickled: bytes, jobs: list[Job], workers: int) -> Iterator[
     try:
         while queue or suspects or flying:
             if pool is None:
-                pool = Pool(workers, pickled)
+                pool = Pool(workers, pickled, threads)
             if not flying:
                 alone = bool(suspects)
             waiting, most = (suspects, 1) if alone else (queue, 2 * workers)

@@ -26,6 +26,7 @@ from ..results.problem import attach_data, data_file, describe
 from ..results.result import TrainResult
 from ..solve.go_on import LIMITS
 from ..solve.progress import Line
+from ..validate.data import is_whole
 from ..validate.suggest import nearest
 from .folder import claim, options_in, points_in, remember_points, whole_net
 from .run import OPTIONS, Run, Task, run_one, save
@@ -60,7 +61,7 @@ class Sweep:
 
     def __init__(
         self, task: Task, points: dict[int, Any], executor: Executor | None, directory: Path | None, workers: int,
-        verbosity: int, read_only: bool = False,
+        verbosity: int, threads: int = 1, read_only: bool = False,
     ) -> None:  # fmt: skip
         self._points, self._directory = points, directory
         self._names = {index: file_name(point) for index, point in points.items()}
@@ -69,7 +70,7 @@ class Sweep:
         self._known: dict[str, dict[str, Any]] = {}  # data that results share
         self._line = SweepLine(verbosity, len(points))
         self._read_only = read_only
-        self._begin = functools.partial(self._start, executor, workers)
+        self._begin = functools.partial(self._start, executor, workers, threads)
         self._work: Iterator[Run] | None = self._begin()
 
     @classmethod
@@ -79,7 +80,7 @@ class Sweep:
         task = Task(None, {}, None)
         return cls(task, dict(enumerate(points_in(folder))), None, folder, 1, 0, read_only=True)
 
-    def _start(self, executor: Executor | None, workers: int) -> Iterator[Run]:
+    def _start(self, executor: Executor | None, workers: int, threads: int) -> Iterator[Run]:
         todo: dict[int, TrainResult | None] = {}
         finished = {run.index for run in self._finished}
         for index, point in self._points.items():
@@ -100,7 +101,7 @@ class Sweep:
 
             task = dataclasses.replace(self._task, directory=self._directory)
             jobs = [(index, self._names[index], self._points[index]) for index in todo]
-            yield from run_in_processes(_pickled(task), jobs, min(workers, len(jobs)))
+            yield from run_in_processes(_pickled(task), jobs, min(workers, len(jobs)), threads)
         else:
             yield from self._run_elsewhere(executor, _pickled(self._task), todo)
 
@@ -316,6 +317,7 @@ def sweep(
     part: tuple[int, int] | None = None,
     continue_unconverged: bool = False,
     max_workers: int | None = None,
+    threads_per_worker: int = 1,
     verbosity: int = 1,
     **train_options: Any,
 ) -> Sweep:
@@ -329,7 +331,7 @@ def sweep(
     seeds_or_params : sequence of ints, or of arrays of shape (n_params,)
         All different. A seed stands for ``net.random_params(seed)``.
     executor : concurrent.futures.Executor, optional
-        Default a pool of processes on this machine, each with one Julia thread. On a cluster
+        Default a pool of processes on this machine. On a cluster
         ``dask.distributed.Client(…).get_executor()``, whose workers need one thread each.
     directory : path, optional
         Where each result is saved as soon as it is there. A sweep over a directory with results runs what is missing;
@@ -345,7 +347,9 @@ def sweep(
         earlier ``maxT``: the phase that ended last goes on from where it was, and the results are joined, trajectories
         and counts too. Limits may be others than before. They count anew, but for ``maxT``.
     max_workers : int, optional
-        Processes of the default pool; default the number of processors.
+        Processes of the default pool; default the number of processors, divided by ``threads_per_worker``.
+    threads_per_worker : int
+        Julia's threads in each process of the default pool, for runs that are few and large.
     verbosity : 0, 1 or 2
         No progress line, one on terminals and in notebooks after a second, or always.
     **train_options
@@ -382,8 +386,16 @@ def sweep(
     for name in train_options:
         if name not in OPTIONS:
             raise KeywordError(f"sweep has no keyword {name!r}{nearest(name, OPTIONS)}")
-    if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
-        raise InputError(f"max_workers is {max_workers!r}; a positive whole number is needed")
+    for name, number in (
+        ("max_workers", 1 if max_workers is None else max_workers),
+        ("threads_per_worker", threads_per_worker),
+    ):
+        if not is_whole(number) or number < 1:
+            raise InputError(f"{name} is {number!r}; a positive whole number is needed")
+    if executor is not None and threads_per_worker != 1:
+        raise InputError(
+            "threads_per_worker is for the default pool: give the executor's workers theirs by PYMLPGF_THREADS"
+        )
     folder = None if directory is None else Path(directory)
     if seeds_or_params is not None and grid is not None:
         raise InputError("seeds_or_params and grid are given; one of them is needed: a grid may name the seed")
@@ -413,7 +425,8 @@ def sweep(
         remember_points(folder, points)
     task = Task(problem, train_options, None, bool(continue_unconverged))
     _pickled(task)
-    return Sweep(task, chosen, executor, folder, max_workers or _processors(), verbosity)
+    workers = max_workers or max(1, _processors() // threads_per_worker)
+    return Sweep(task, chosen, executor, folder, workers, verbosity, threads_per_worker)
 
 
 def _share(points: list[Any], part: Any) -> dict[int, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import pymlpgf as mg
-from pymlpgf import InputError, KeywordError
+from pymlpgf import InputError, KeywordError, runtime
 
 OPTIONS = {"maxT": 5, "maxiterations_optim": 200}
 SEEDS = range(6)
@@ -322,6 +322,16 @@ def test_pickled_nets_start_julia_at_their_first_use(run_python, net, tmp_path):
     assert second == str([*expected, float(teacher([[0.5]])[0, 0])])
 
 
+def counting(seed):
+    runtime.start()
+    raise ValueError(f"{runtime.info()['threads']} threads")
+
+
+def test_threads_of_workers():
+    with mg.sweep(counting, [1], threads_per_worker=2, maxT=1) as sweep:
+        assert sweep.runs[0].error == "ValueError: 2 threads"
+
+
 def test_a_function_that_cannot_be_sent():
     with pytest.raises(InputError, match="cannot be sent"):
         mg.sweep(lambda seed: None, range(3))
@@ -339,6 +349,8 @@ def test_a_function_that_cannot_be_sent():
         (lambda net: mg.sweep(factory, [np.ones(9)]), InputError, "give it seeds"),
         (lambda net: mg.sweep("net", [1]), InputError, "a Net or a function"),
         (lambda net: mg.sweep(net, [1], max_workers=0), InputError, "max_workers is 0"),
+        (lambda net: mg.sweep(net, [1], threads_per_worker=1.5), InputError, "threads_per_worker is 1.5"),
+        (lambda net: mg.sweep(net, [1], Here(), threads_per_worker=2), InputError, "for the default pool"),
         (lambda net: mg.sweep(net, [1], maxtime=3), KeywordError, "did you mean 'maxtime_o"),
         (lambda net: mg.sweep(net, [1], checkpoint="a"), KeywordError, "no keyword 'checkpoint'"),
     ],
