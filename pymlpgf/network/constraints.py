@@ -43,9 +43,10 @@ class ConstrainedNet(Net):
         ``tie=[("w1[0]", "w1[1]")]``. A minus sign means the opposite: ``tie=[("w2[0, 0]", "-w2[0, 1]")]``. A coordinate
         is the value of the first of its group in the flat vector, and its derivative the sum over the group, as of a
         parameter that PyTorch shares.
-    constraint : tuple (B, c), optional
+    constraint : tuple (B, c) or dict, optional
         In place of ``freeze`` and ``tie``: a matrix of shape (n_params, n), sparse (of SciPy) or dense, whose columns
-        are linearly independent, and an array (n_params,), or None for zero.
+        are linearly independent, and an array (n_params,), or None for zero. Or the ``constraint`` of a result, a
+        certificate or another ConstrainedNet.
 
     Raises
     ------
@@ -108,8 +109,8 @@ class ConstrainedNet(Net):
         return self._net
 
     @property
-    def rule(self) -> Rule:
-        """The constraint as files hold it, parameters counted from 1."""
+    def constraint(self) -> Rule:
+        """What ``constraint=`` takes again, as results hold it: with ``freeze`` for the values that are given then."""
         return self._rule
 
     @property
@@ -226,10 +227,22 @@ def _rule(net: Net, freeze: Any, tie: Any, constraint: Any) -> Rule | None:
     if constraint is not None:
         if freeze is not None or tie is not None:
             raise InputError("constraint is given beside freeze or tie: B and c describe all of it")
-        return _matrix(net, constraint)
+        return _again(net, constraint) if isinstance(constraint, dict) else _matrix(net, constraint)
     frozen = _frozen(net, freeze)
     groups = [[int(k) for k in group] for group in _groups(net, tie)]
     return {"freeze": frozen, "tie": groups} if frozen or groups else None
+
+
+def _again(net: Net, rule: Rule) -> Rule:
+    """A rule that ``_rule`` has made before, for a net with as many parameters."""
+    if rule.keys() == {"freeze", "tie"}:
+        named = [*rule["freeze"], *(abs(k) for group in rule["tie"] for k in group)]
+        fits = all(is_whole(k) and 1 <= k <= net.n_params for k in named) and bool(named)
+    else:
+        fits = rule.keys() == {"first", "rows", "values", "c"} and len(rule["c"]) == net.n_params
+    if not fits:
+        raise InputError("constraint is a dictionary, but not the constraint of a result about such a net")
+    return rule
 
 
 def _frozen(net: Net, freeze: Any) -> list[int]:

@@ -245,7 +245,7 @@ def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float |
             layers=net.layers,
             problem=_problem(net.unconstrained if isinstance(net, ConstrainedNet) else net),
             coordinates=get("coordinates") if isinstance(net, ConstrainedNet) else None,
-            constraint=net.rule if isinstance(net, ConstrainedNet) else None,
+            constraint=net.constraint if isinstance(net, ConstrainedNet) else None,
         )  # fmt: skip
 
     def run(question: int) -> Certificate:

@@ -141,6 +141,8 @@ class TrainResult:
     settings : dict
         What tells this run from others of its sweep, such as {"width": 4, "seed": 0}.
     versions : dict
+    constraint : dict or None
+        What ``x`` obeys: to be given as ``constraint=`` where the run is gone on with or its point looked at.
     problem : dict
         The net's settings and data, from which ``net()`` makes it again.
     """
@@ -180,6 +182,7 @@ class TrainResult:
     batch_seed: int | None = None
     output_factor: float = 1.0
     settings: dict[str, Any] = field(default_factory=dict)
+    constraint: dict[str, Any] | None = None
     problem: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property

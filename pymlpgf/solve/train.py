@@ -387,7 +387,10 @@ def _solve(
             )  # fmt: skip
 
         result = questions.with_recordings(run)
-    result = replace(result, message=result.message + towards_infinity(net, result.x))
+    if "constraint" not in options:
+        result = replace(result, message=result.message + towards_infinity(net, result.x))
+    else:
+        result = replace(result, constraint=options["constraint"])
     if "batchsize" in options:
         result = replace(result, batchsize=options["batchsize"], batch_seed=options["seed"])
     return result if writer is None else writer.finish(result)

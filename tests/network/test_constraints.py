@@ -167,6 +167,26 @@ def test_functions_and_checkpoints_see_parameters(tmp_path):
     np.testing.assert_allclose(resumed.x, res.x, rtol=1e-5)
     np.testing.assert_array_equal(resumed.x[9:12], P[9:12])
     assert resumed.x[6] == resumed.x[7]
+    assert resumed.constraint == res.constraint
+
+
+@pytest.mark.parametrize(
+    "constraint", [{"freeze": "w2", "tie": [("b1[0]", "-b1[1]")]}, {"constraint": (np.eye(13)[:, 4:], P)}]
+)
+def test_a_result_holds_its_constraint(tmp_path, constraint):
+    res = mg.minimize(NET, P, maxiterations_optim=5, **constraint)
+    again = mg.load(res.save(tmp_path / "run"))
+    assert again.constraint == res.constraint == mg.ConstrainedNet(NET, P, **constraint).constraint
+    longer = mg.minimize(again.net(), again, constraint=again.constraint)
+    whole = mg.minimize(NET, res, **constraint)
+    np.testing.assert_array_equal(longer.x, whole.x)
+    assert longer.constraint == res.constraint
+    assert mg.minimize(NET, P, maxiterations_optim=1).constraint is None
+    with pytest.raises(mg.InputError, match="not the constraint of a result about such a net"):
+        mg.flow(mg.Net(layers=[(1, "tanh", False)], input=X, target=Y), [0.0] * X.shape[1], constraint=res.constraint)
+    for other in ({}, {"freeze": [0], "tie": []}, {"freeze": [], "tie": []}, {"freeze": [1]}):
+        with pytest.raises(mg.InputError, match="not the constraint of a result"):
+            mg.flow(NET, P, constraint=other)
 
 
 def test_frozen_by_time_constants_is_frozen():
