@@ -7,6 +7,7 @@ module MLPGF
 using LinearAlgebra, Random
 
 include("kernels/registry.jl")
+include("kernels/protocol.jl")
 include("kernels/stops.jl")
 include("kernels/vectors.jl")
 include("kernels/elementary.jl")
@@ -76,6 +77,7 @@ include("discrete/batch_flow.jl")
 include("minimize/problem.jl")
 include("minimize/subproblem.jl")
 include("minimize/options.jl")
+include("minimize/acceptance.jl")
 include("minimize/minimize.jl")
 include("minimize/linesearch.jl")
 include("minimize/methods/trust_region.jl")

@@ -2,7 +2,7 @@
 # PyTorch's optimisers.)
 using Test
 using MLPGF
-using MLPGF: AbstractNet, Batches, Clock, Xoshiro256, descent_state, next!, shuffle!, step!
+using MLPGF: AbstractNet, Batches, Clock, Xoshiro256, make_state, next!, shuffle!, step!
 import MLPGF: n_params, value_and_gradient!
 
 # L = (a/2) Σ x², without samples.

@@ -16,11 +16,11 @@ function single_step(alg, net::AbstractNet{T}, x0, h; tolerance=1e-12) where {T}
     # A tight tolerance, that the equations of implicit stages be solved to it, and none for escape directions.
     state = FlowState(problem, tolerance, tolerance)
     state.escape = 10.0
-    cache = MLPGF.make_cache(alg, T, problem.n)
+    cache = MLPGF.make_state(alg, T, problem.n)
     copyto!(state.y, x0)
     MLPGF.value_and_gradient_at!(state.g, problem, state.y)
     state.h = h
-    @test MLPGF.attempt!(cache, problem, state)
+    @test MLPGF.step!(cache, problem, state)
     degree = MLPGF.interpolant_degree(cache)
     c = zeros(T, problem.n * (degree + 1))
     MLPGF.interpolant!(c, 0, cache, problem, state)
@@ -85,7 +85,7 @@ relative(x, y) = norm(x - y) / norm(y)
             problem = FlowProblem(p.net, 1)
             state = FlowState(problem, 1e-13, 1e-13)
             state.exact = true
-            cache = MLPGF.make_cache(QNDF(linsolve=:cholesky), BigFloat, problem.n)
+            cache = MLPGF.make_state(QNDF(linsolve=:cholesky), BigFloat, problem.n)
             past = [p.exact(-j * BigFloat(h)) for j in 0:k]
             for j in 0:k
                 cache.D[j+1] .= sum((-1)^i * binomial(j, i) * past[i+1] for i in 0:j)
@@ -100,7 +100,7 @@ relative(x, y) = norm(x - y) / norm(y)
                 cache.prediction .= sum(cache.D[1:k+1])
                 α = (1 - BigFloat(MLPGF.QNDF_KAPPA[k])) * cache.gamma[k]
                 cache.b .= cache.D[1] .+ sum((1 - cache.gamma[j] / α) * cache.D[j+1] for j in 1:k)
-                @test MLPGF.attempt!(cache, problem, state, Float64(1 / α), 10.0, true)
+                @test MLPGF.step!(cache, problem, state, Float64(1 / α), 10.0, true)
                 if step == m
                     c = zeros(BigFloat, 6 * problem.n)
                     MLPGF.interpolant!(c, 0, cache, problem, state)
@@ -125,7 +125,7 @@ relative(x, y) = norm(x - y) / norm(y)
         # Of a polynomial of degree 3 on a grid of step 0.1, carried over to a step of 0.07.
         f(t) = 2 - t + 3t^2 - t^3
         differences(h) = [sum((-1)^i * binomial(j, i) * f(-i * h) for i in 0:j) for j in 0:3]
-        cache = MLPGF.make_cache(QNDF(), Float64, 1)
+        cache = MLPGF.make_state(QNDF(), Float64, 1)
         cache.order = 3
         foreach(j -> cache.D[j][1] = differences(0.1)[j], 1:4)
         MLPGF.rescale!(cache, 0.7)

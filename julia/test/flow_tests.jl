@@ -88,11 +88,11 @@ const METHODS = (Tsit5(), Rodas5P())
 function single_step(alg, net::AbstractNet{T}, x0, h) where {T}
     problem = FlowProblem(net, 1)
     state = FlowState(problem, 1.0, 1.0)
-    cache = MLPGF.make_cache(alg, T, problem.n)
+    cache = MLPGF.make_state(alg, T, problem.n)
     copyto!(state.y, x0)
     MLPGF.value_and_gradient_at!(state.g, problem, state.y)
     state.h = h
-    @test MLPGF.attempt!(cache, problem, state)
+    @test MLPGF.step!(cache, problem, state)
     c = zeros(T, 5 * problem.n)
     MLPGF.interpolant!(c, 0, cache, problem, state)
     c = reshape(c, problem.n, 5)
@@ -386,13 +386,13 @@ end
         Q, A = spectrum([0.5, 2.0, 10.0])
         problem = FlowProblem(Quadratic(Matrix{T}(A)), tauinv)
         state = FlowState(problem, 1e-3, 1e-3)
-        cache = MLPGF.make_cache(alg, T, 3)
+        cache = MLPGF.make_state(alg, T, 3)
         state.y .= 1
         MLPGF.value_and_gradient_at!(state.g, problem, state.y)
         state.loss = problem.value[]
         state.h = 0.01
         function step(cache, problem, state)
-            attempted = MLPGF.attempt!(cache, problem, state)
+            attempted = MLPGF.step!(cache, problem, state)
             MLPGF.evaluate_trial!(problem, state)
             MLPGF.measure!(cache, state)
             MLPGF.advance!(state)

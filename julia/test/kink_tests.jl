@@ -106,7 +106,7 @@ end
         end
     end
 
-    @testset "a slide that is known, $(MLPGF.method_name(MLPGF.make_cache(alg isa Auto ? Tsit5() : alg, T, 3))), $T" for
+    @testset "a slide that is known, $(MLPGF.method_name(MLPGF.make_state(alg isa Auto ? Tsit5() : alg, T, 3))), $T" for
             alg in METHODS, T in (Float64, Float32)
         net, x0, τ = slide(T)
         early, late = (flow(net, x0; alg=alg, tauinv=τ, maxT=t) for t in (3, 5))

@@ -54,7 +54,7 @@ function Integration(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T}
     if auto && stiff isa Exprb53s3 && kinks === nothing
         alg, auto = stiff, false
     end
-    method::StepCache{T} = make_cache(auto ? Tsit5() : alg, T, n)
+    method::StepCache{T} = make_state(auto ? Tsit5() : alg, T, n)
     degree = interpolant_degree(method)::Int
     auto && !(stiff isa Rodas5P) && (degree = 5)
     watch = event === nothing ? nothing : EventWatch(event, T, n, degree)::EventWatch{T}
@@ -221,7 +221,7 @@ function switch!(run::Integration{T}, step::Float64) where {T}
     back = s.tried == STIFF_TRIAL && s.covered < STIFF_TRIAL * s.explicit * steps_worth(n)
     s.tried == STIFF_TRIAL && ((s.tried, s.covered) = (0, 0.0))
     back || s.open && s.stiff >= s.patience || return false
-    run.method = make_cache(back ? Tsit5() : s.method, T, n)
+    run.method = make_state(back ? Tsit5() : s.method, T, n)
     run.names *= "+" * (method_name(run.method)::String)
     run.control = controller(run.method)::Controller
     state.escape = escape_limit(run.method, state.reltol)::Float64
@@ -251,7 +251,7 @@ end
 "One trial step, good or why not; its error norm goes to `state.error`."
 function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state::FlowState, failures::Int)
     state.estimated = false
-    attempt!(cache, problem, state)::Bool || return NO_STEP
+    step!(cache, problem, state)::Bool || return NO_STEP
     state.error = error_norm(problem, state)
     isfinite(state.error) || return NOT_FINITE
     state.error > 1 && return TOO_WRONG

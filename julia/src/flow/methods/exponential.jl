@@ -41,7 +41,7 @@ function ExponentialCache(::Type{T}, n::Int) where {T}
                            inv([s^m for s in nodes, m in 0:5]), zeros(T, 6n))
 end
 
-make_cache(::Exprb53s3, ::Type{T}, n::Int) where {T} = ExponentialCache(T, n)
+make_state(::Exprb53s3, ::Type{T}, n::Int) where {T} = ExponentialCache(T, n)
 method_name(::ExponentialCache) = "Exprb53s3"
 controller(::ExponentialCache) = Controller(true, 4)
 interpolant_degree(::ExponentialCache) = 5
@@ -72,7 +72,7 @@ function phi(z::T) where {T}
     return z * φ2 + 1, φ2, φ3, φ4
 end
 
-function attempt!(cache::ExponentialCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function step!(cache::ExponentialCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     if !cache.fresh
         hessian_at!(cache.H, problem, state.y)
         decompose!(cache.eigen, cache.H) || return false

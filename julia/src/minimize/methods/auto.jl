@@ -7,7 +7,7 @@ where the fit has become nearly perfect and Newton's method gets on slowly, as i
 clock, so that a run can be repeated.
 """
 struct AutoMinimizer <: MinimizeMethod end
-name(::AutoMinimizer) = "auto"
+method_name(::AutoMinimizer) = "auto"
 
 """
 Up to so many parameters a Hessian is cheap beside what its steps save; its factor takes as long as its sum over 10

@@ -16,7 +16,7 @@ struct LevenbergMarquardt <: TrustRegion
 end
 LevenbergMarquardt(; options...) =
     (m = NewtonTrustRegion(; options...); LevenbergMarquardt(m.initial_radius, m.corrections, m.momentum))
-name(::LevenbergMarquardt) = "LevenbergMarquardt"
+method_name(::LevenbergMarquardt) = "LevenbergMarquardt"
 
 gauss_newton!(G, net::AbstractNet, x) =
     throw(ArgumentError("LevenbergMarquardt needs a Gauss–Newton matrix, and $(nameof(typeof(net))) has none: choose " *
