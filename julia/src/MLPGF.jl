@@ -159,5 +159,5 @@ export saddle_line, follow
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export Constraint, ConstrainedNet
 export certify, Certificate, proved_different
-export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
+export data_loss, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

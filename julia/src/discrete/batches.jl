@@ -21,7 +21,7 @@ end
 function Batches(source::Net{T}, batchsize::Int, seed, shuffled) where {T}
     check_data(source)
     shape = (zeros(T, n_features(source), batchsize), zeros(T, n_outputs(source), batchsize))
-    net = with_data(source, shape...)
+    net = on(source, shape...)
     return Batches{T}(source=source, net=net, size=batchsize, rng=Xoshiro256(seed), shuffled=shuffled)
 end
 

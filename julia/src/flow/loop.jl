@@ -238,14 +238,14 @@ end
 "What came of it."
 function finish!(run::Integration{T}, x0::Vector{T}, reason::Stop.Reason) where {T}
     problem, state, options = run.problem, run.state, run.options
-    settle!(run.recorder, problem, state)
+    evaluate_modelled!(run.recorder, problem, state)
     time_run = elapsed(run.monitor)
     trajectory = observe(Trajectory(run.recorder), options.observables, run.monitor, reason)
     return FlowResult{T}(x=run.x, loss=state.loss, gnorm=state.gnorm, t=state.t, stopped_by=reason,
                          iterations=run.iterations, rejected=run.rejected + rejections(run.method)::Int,
                          nfev=problem.nfev, nhev=problem.nhev, nhvp=problem.nhvp, time_run=time_run,
                          alg=run.names, trajectory=trajectory,
-                         dense=options.dense ? DenseOutput(run.dense, x0) : nothing)
+                         sol=options.dense ? DenseSolution(run.dense, x0) : nothing)
 end
 
 "One trial step, good or why not; its error norm goes to `state.error`."
@@ -268,7 +268,7 @@ at_floor(state::FlowState{T}) where {T} = abs(state.loss) <= (64 * eps(T))^2 * s
 
 # The true loss and gradient at the points that are kept. Where a limit of time has passed, those are dropped that have only a
 # model's; the last one is evaluated whatever the time.
-function settle!(r::Recorder, problem::FlowProblem, state::FlowState)
+function evaluate_modelled!(r::Recorder, problem::FlowProblem, state::FlowState)
     any(m -> r.modelled[m], 1:r.count) || return nothing
     r.samples > 0 && thin!(r, r.samples)
     if r.modelled[r.count]

@@ -9,7 +9,8 @@ What [`certify`](@ref) proved, or why it could not:
 - `x`: the parameters, polished; a critical point x* of the loss has |x*ᵢ − xᵢ| ≤ `radius` for every i, and there is no
   other with |x*ᵢ − xᵢ| ≤ `uniqueness_radius` that agrees with `x` in the parameters `fixed`
 - `index`: how many eigenvalues of the Hessian are negative there; `kind`: "minimum", "saddle" or "maximum"
-- `loss` and `eigenvalues` (of the Hessian in the parameters that are not fixed, ascending): lower and upper bounds
+- `loss_interval` and `eigenvalue_bounds` (of the Hessian in the parameters that are not fixed, ascending): lower and
+  upper bounds
 - `fixed`: parameters that were held where they are, because `gauges` (label, layer, units) of the loss move them
 - `contraction`: the bound of ‖I − A ∇²L‖_∞ over the box of radius `radius`
 - `precision`: bits of the numbers in which the gradient was evaluated
@@ -22,8 +23,8 @@ struct Certificate
     uniqueness_radius::Float64
     index::Int
     kind::String
-    loss::Tuple{Float64,Float64}
-    eigenvalues::Tuple{Vector{Float64},Vector{Float64}}
+    loss_interval::Tuple{Float64,Float64}
+    eigenvalue_bounds::Tuple{Vector{Float64},Vector{Float64}}
     fixed::Vector{Int}
     gauges::Vector{Tuple{String,Int,Vector{Int}}}
     contraction::Float64
@@ -32,8 +33,9 @@ end
 
 function Base.show(io::IO, c::Certificate)
     c.certified || return print(io, "Certificate(not certified: ", c.reason, ")")
+    low, high = c.loss_interval
     print(io, "Certificate(", c.kind, c.kind == "saddle" ? " of index $(c.index)" : "", " within ", c.radius,
-          ", the only one within ", c.uniqueness_radius, "; loss in [", c.loss[1], ", ", c.loss[2], "])")
+          ", the only one within ", c.uniqueness_radius, "; loss in [", low, ", ", high, "])")
 end
 
 """

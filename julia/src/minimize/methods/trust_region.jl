@@ -83,7 +83,7 @@ const REACH_DOWN = 0.5
 const DISPLACED_TRIES = 2
 const UNRESOLVED_TRIES = 8
 const STANDSTILLS = 2
-const POLISHES = 128
+const LAST_DIGITS_TRIALS = 128
 
 "One trial step; the Hessian is evaluated only if the center has moved."
 function step!(state::TrustRegionState{T}, objective::Objective{T}, method::TrustRegion) where {T}
@@ -215,7 +215,7 @@ function standstill!(state::TrustRegionState{T}, objective::Objective{T}, method
     progress = state.standstill_loss - state.loss > T(0.01) * abs(state.loss) ||
                state.gnorm < T(0.5) * state.standstill_gnorm
     state.standstills = progress ? 1 : state.standstills + 1
-    state.standstills > STANDSTILLS && return polish!(state, objective)
+    state.standstills > STANDSTILLS && return last_digits!(state, objective)
     state.standstill_loss = state.loss
     state.standstill_gnorm = state.gnorm
     state.radius = T(method.initial_radius)
@@ -277,14 +277,14 @@ end
 
 """
 The last digits: a gradient this small depends on how the parameters are rounded, so try a range of shifts and
-keep what lowers its norm. Costs `POLISHES` gradients, once.
+keep what lowers its norm. Costs `LAST_DIGITS_TRIALS` gradients, once.
 """
-function polish!(state::TrustRegionState{T}, objective::Objective{T}) where {T}
+function last_digits!(state::TrustRegionState{T}, objective::Objective{T}) where {T}
     model_at_x!(state, objective) || return Stop.diverged
     sub = state.subproblem
     factor = sqrt(sqrt(T(10)))
     shift = sub.bound
-    for attempt in 1:POLISHES
+    for attempt in 1:LAST_DIGITS_TRIALS
         regularised_step!(state, objective, shift)
         shift = shift > sub.floor ? shift / factor : sub.bound
     end
