@@ -216,4 +216,5 @@ function interpolant!(c::Vector{T}, offset::Int, cache::QNDFCache{T}, problem::F
 end
 
 register!(FLOW_METHODS, "QNDF", QNDF(),
-          "implicit multistep method of order 1 to 5, with few Hessians (Shampine and Reichelt 1997)")
+          "implicit multistep method of order 1 to 5, with few Hessians (Shampine and Reichelt 1997)";
+          when="late times with large nets: Hessian-vector products beyond $DENSE_LIMIT parameters")

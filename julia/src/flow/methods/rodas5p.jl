@@ -139,4 +139,5 @@ function interpolant!(c::Vector{T}, offset::Int, cache::Rodas5PCache{T}, problem
 end
 
 register!(FLOW_METHODS, "Rodas5P", Rodas5P(),
-          "Rosenbrock method of order 5 with the exact Hessian, for stiff flows (Steinebach 2023)"; matrices=2)
+          "Rosenbrock method of order 5 with the exact Hessian, for stiff flows (Steinebach 2023)"; matrices=2,
+          when="late times with small nets")

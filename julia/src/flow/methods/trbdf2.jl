@@ -108,4 +108,5 @@ function interpolant!(c::Vector{T}, offset::Int, cache::TRBDF2Cache{T}, problem:
 end
 
 register!(FLOW_METHODS, "TRBDF2", TRBDF2(),
-          "implicit method of order 2, with Hessian-vector products for large nets (Bank et al. 1985)")
+          "implicit method of order 2, with Hessian-vector products for large nets (Bank et al. 1985)";
+          when="loose tolerances; Hessian-vector products beyond $DENSE_LIMIT parameters")

@@ -29,4 +29,6 @@ function pursue!(search::Search{T}, objective::Objective{T}, ::AutoMinimizer, it
     return pursue!(search, objective, NewtonLBFGS(), last - search.iteration)
 end
 
-register!(MINIMIZE_METHODS, "auto", AutoMinimizer(), "the one of the others that suits the problem")
+register!(MINIMIZE_METHODS, "auto", AutoMinimizer(), "the one of the others that suits the problem";
+          when="first: NewtonLBFGS, and VariableProjection where a fit becomes perfect; LBFGS for more than " *
+               "$DENSE_PARAMETERS parameters")

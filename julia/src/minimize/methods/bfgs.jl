@@ -113,4 +113,5 @@ function update!(model::DenseInverse{T}, s::Vector{T}, y::Vector{T}, sy::T, g::V
     return true
 end
 
-register!(MINIMIZE_METHODS, "BFGS", BFGS(), "quasi-Newton method with a dense inverse Hessian"; matrices=1)
+register!(MINIMIZE_METHODS, "BFGS", BFGS(), "quasi-Newton method with a dense inverse Hessian"; matrices=1,
+          when="Hessians are expensive, gradients cheap")

@@ -96,4 +96,5 @@ function add_column!(v::Vector{T}, a::T, A::Matrix{T}, c::Int) where {T}
     return v
 end
 
-register!(MINIMIZE_METHODS, "LBFGS", LBFGS(), "quasi-Newton method from the last steps, for many parameters")
+register!(MINIMIZE_METHODS, "LBFGS", LBFGS(), "quasi-Newton method from the last steps, for many parameters";
+          when="large nets, moderate accuracy")

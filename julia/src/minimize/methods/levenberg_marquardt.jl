@@ -38,4 +38,5 @@ end
 "The model is never indefinite: there is nothing to ask."
 at_saddle!(::TrustRegionState{T,LevenbergMarquardt}, ::Objective{T}) where {T} = false
 
-register!(MINIMIZE_METHODS, "LevenbergMarquardt", LevenbergMarquardt(), "a trust region on the Gauss–Newton matrix"; matrices=3)
+register!(MINIMIZE_METHODS, "LevenbergMarquardt", LevenbergMarquardt(), "a trust region on the Gauss–Newton matrix";
+          matrices=3, when="losses near zero: the Gauss–Newton matrix is the Hessian there")

@@ -118,4 +118,5 @@ function settled!(state::NewtonState{T}) where {T}
     return lowest > P * sqrt(eps(T)) * highest
 end
 
-register!(MINIMIZE_METHODS, "Newton", Newton(), "Newton's method with a line search"; matrices=4)
+register!(MINIMIZE_METHODS, "Newton", Newton(), "Newton's method with a line search"; matrices=4,
+          when="the minimum is a point, not a valley")

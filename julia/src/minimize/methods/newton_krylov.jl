@@ -214,4 +214,5 @@ function at_saddle!(state::KrylovState{T}, objective::Objective{T}) where {T}
     return false
 end
 
-register!(MINIMIZE_METHODS, "NewtonKrylov", NewtonKrylov(), "truncated Newton method on Hessian-vector products, for many parameters")
+register!(MINIMIZE_METHODS, "NewtonKrylov", NewtonKrylov(),
+          "truncated Newton method on Hessian-vector products, for many parameters"; when="large nets, to round-off")

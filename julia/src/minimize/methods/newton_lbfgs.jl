@@ -321,4 +321,5 @@ function escape!(state::NewtonLBFGSState{T}, objective::Objective{T}) where {T}
 end
 
 register!(MINIMIZE_METHODS, "NewtonLBFGS", NewtonLBFGS(),
-          "Newton steps with L-BFGS steps between them that share the Hessian's factor"; matrices=2)
+          "Newton steps with L-BFGS steps between them that share the Hessian's factor"; matrices=2,
+          when="from anywhere; fast in narrow curved valleys")

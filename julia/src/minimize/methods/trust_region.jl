@@ -316,4 +316,6 @@ end
 settled!(state::TrustRegionState{T,NewtonTrustRegion}) where {T} =
     factor!(state.subproblem.solver, -sqrt(eps(T)) * state.subproblem.bound)
 
-register!(MINIMIZE_METHODS, "NewtonTrustRegion", NewtonTrustRegion(), "Newton's method with an exact trust region, fast in curved valleys"; matrices=3)
+register!(MINIMIZE_METHODS, "NewtonTrustRegion", NewtonTrustRegion(),
+          "Newton's method with an exact trust region, fast in curved valleys"; matrices=3,
+          when="Hessians are cheap: every iteration is a Newton step")

@@ -223,4 +223,6 @@ function solve_outputs!(state::ProjectionState{T}, objective::Objective{T}, θ::
 end
 
 register!(MINIMIZE_METHODS, "VariableProjection", VariableProjection(),
-          "the Gauss–Newton method with the best output weights at each step, for perfect fits"; matrices=2)
+          "the Gauss–Newton method with the best output weights at each step, for perfect fits"; matrices=2,
+          when="losses near zero with more parameters than needed: a linear output layer, mse, no regulariser; keeps the " *
+               "Jacobian, too, of at most $(div(JACOBIAN_NUMBERS, 10^6)) million numbers")
