@@ -37,6 +37,7 @@ endif
 # What Python knows of the core, written by the core.
 facts: $(VENV)/.test
 	$(BIN)/pymlpgf julia --startup-file=no -e 'using MLPGF; print(MLPGF.facts())' > build.facts && mv build.facts pymlpgf/facts.json
+	$(BIN)/python .ci/tables.py
 
 image: $(VENV)/.test
 	$(BIN)/pymlpgf install

@@ -38,7 +38,7 @@ function set_options!(optimizer, options)
 end
 
 MLPGF.provider(::NLoptMethod) = "nlopt"
-MLPGF.name(method::NLoptMethod) = String(split(string(method.algorithm), '_'; limit=2)[2])
+MLPGF.method_name(method::NLoptMethod) = String(split(string(method.algorithm), '_'; limit=2)[2])
 
 function MLPGF.pursue!(search::Search{T}, objective::Objective{T}, method::NLoptMethod, iterations::Int) where {T}
     best = search.best

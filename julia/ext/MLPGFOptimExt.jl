@@ -30,7 +30,7 @@ end
 first_line(failure) = String(first(split(sprint(showerror, failure), '\n')))
 
 MLPGF.provider(::OptimMethod) = "optim"
-MLPGF.name(method::OptimMethod) = String(nameof(typeof(method.method)))
+MLPGF.method_name(method::OptimMethod) = String(nameof(typeof(method.method)))
 
 "The last point that was evaluated."
 mutable struct LastPoint{T<:AbstractFloat}

@@ -37,14 +37,13 @@ mutable struct SciMLCache{T,A} <: StepCache{T}
     gnorm::Float64
 end
 
-MLPGF.make_cache(method::SciMLMethod{A}, ::Type{T}, n::Int) where {T,A} =
+MLPGF.make_state(method::SciMLMethod{A}, ::Type{T}, n::Int) where {T,A} =
     SciMLCache{T,A}(method.alg, nothing, fill(T(NaN), n), zeros(T, n), T(NaN), NaN)
 MLPGF.method_name(cache::SciMLCache) = String(nameof(typeof(cache.alg)))
 MLPGF.controller(::SciMLCache) = MLPGF.Controller(false, 2)         # for the first step only
 MLPGF.escape_limit(::SciMLCache, reltol::Float64) = Inf
 MLPGF.watch_escape(::SciMLCache) = false
 MLPGF.interpolant_degree(::SciMLCache) = DEGREE
-MLPGF.accepted!(::SciMLCache) = nothing
 MLPGF.measure!(::SciMLCache, state::FlowState) = (state.stiffness = 0.0; state.longest = Inf; nothing)
 MLPGF.next_factor!(::SciMLCache, control, state, problem, clean::Bool, indefinite::Bool) = (state.factor = 1.0; nothing)
 function MLPGF.rejections(cache::SciMLCache)

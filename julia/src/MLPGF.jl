@@ -7,6 +7,7 @@ module MLPGF
 using LinearAlgebra, Random
 
 include("kernels/registry.jl")
+include("kernels/protocol.jl")
 include("kernels/stops.jl")
 include("kernels/vectors.jl")
 include("kernels/elementary.jl")
@@ -76,6 +77,7 @@ include("discrete/batch_flow.jl")
 include("minimize/problem.jl")
 include("minimize/subproblem.jl")
 include("minimize/options.jl")
+include("minimize/acceptance.jl")
 include("minimize/minimize.jl")
 include("minimize/linesearch.jl")
 include("minimize/methods/trust_region.jl")
@@ -157,5 +159,5 @@ export saddle_line, follow
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export Constraint, ConstrainedNet
 export certify, Certificate, proved_different
-export data_loss, with_data, gauss_newton, hessian_blocks, jacobian, tangent_kernel
+export data_loss, gauss_newton, hessian_blocks, jacobian, tangent_kernel
 end # module

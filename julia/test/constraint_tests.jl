@@ -99,7 +99,7 @@ end
             r = flow(net, θ; alg=alg, constraint=C, tauinv=rates, maxT=2.0, abstol=1e-9, reltol=1e-9, dense=true,
                      observables=["third" => x -> x[3]], event=(t, x) -> (seen[] += length(x) == 5; false))
             @test r.x ≈ at(2.0) atol = 1e-6
-            @test r.dense(0.7) ≈ at(0.7) atol = 1e-6
+            @test r.sol(0.7) ≈ at(0.7) atol = 1e-6
             @test r.trajectory.x[:, end] == r.x && r.trajectory["third"] == r.trajectory.x[3, :]
             @test r.trajectory.x[:, 1] == embed(C, z)
             @test r.gnorm ≈ maximum(abs, B' * (Q * r.x + g0)) rtol = 1e-5

@@ -28,52 +28,52 @@ drift_hvp(c::Curve, x, v) = c.twist(x, c.μ) * v
     # x² + μ² = 1 and y = 0: folds at μ = ±1, where the index changes
     circle = Curve(2, (x, μ) -> [x[1]^2 + μ^2 - 1, x[2]], (x, μ) -> [2x[1] 0; 0 1.0], (x, μ) -> [2μ, 0.0],
                    (x, μ) -> zeros(2, 2), 0.0)
-    f = follow(circle, [1.0, 0.0]; range=(-2, 2))
+    f = follow(circle, [1.0, 0.0]; bounds=(-2, 2))
     @test length(f.branches) == 1
     b = f.branches[1]
     @test (b.began, b.ended) == ("closed", "closed")
     @test b.x[:, 1] ≈ b.x[:, end]
-    @test maximum(abs, b.x[1, :] .^ 2 + b.μ .^ 2 .- 1) < 1e-14
+    @test maximum(abs, b.x[1, :] .^ 2 + b.parameter .^ 2 .- 1) < 1e-14
     @test extrema(b.x[1, :])[1] < -0.99
-    @test sort([p.μ for p in f.points]) ≈ [-1, 1] atol = 1e-12
+    @test sort([p.parameter for p in f.points]) ≈ [-1, 1] atol = 1e-12
     @test all(p -> p.kind == "fold" && abs(p.x[1]) < 1e-9 && abs(p.kernel[1]) ≈ 1, f.points)
-    @test all(k -> b.index[k] == (b.x[1, k] < 0) || abs(b.x[1, k]) < 1e-9, 1:length(b.μ))
+    @test all(k -> b.index[k] == (b.x[1, k] < 0) || abs(b.x[1, k]) < 1e-9, 1:length(b.parameter))
     # The polygon is shorter than the circle by its corners; the scale of μ is (1 + 1)/4.
-    @test b.s[end] ≈ 4.8442 rtol = 0.02                  # circumference of an ellipse with half axes 1 and 1/2
+    @test b.arclength[end] ≈ 4.8442 rtol = 0.02                  # circumference of an ellipse with half axes 1 and 1/2
 end
 
 @testset "branch points" begin
     # x (x - μ): transcritical at 0
     cross = Curve(1, (x, μ) -> [x[1]^2 - μ * x[1]], (x, μ) -> reshape([2x[1] - μ], 1, 1), (x, μ) -> [-x[1]],
                   (x, μ) -> fill(-1.0, 1, 1), -0.7)
-    f = follow(cross, [0.0]; range=(-1, 1))
+    f = follow(cross, [0.0]; bounds=(-1, 1))
     @test [p.kind for p in f.points] == ["branch point"]
-    @test abs(f.points[1].μ) < 1e-12
+    @test abs(f.points[1].parameter) < 1e-12
     @test length(f.branches) == 3
     @test maximum(abs, f.branches[1].x) == 0
     for b in f.branches[2:3]
-        @test maximum(abs, b.x[1, :] - b.μ) < 1e-12
+        @test maximum(abs, b.x[1, :] - b.parameter) < 1e-12
     end
-    @test sort([b.μ[end] for b in f.branches[2:3]]) == [-1, 1]
+    @test sort([b.parameter[end] for b in f.branches[2:3]]) == [-1, 1]
     # x (x - μ) (x - μ²/2) has its second crossing at μ = 0 too, where three branches meet: no simple branch point;
     # x (μ - x²) (x - 2): a pitchfork at 0, and crossings of x = √μ with x = 2 at μ = 4
     g(x, μ) = x * (μ - x^2) * (x - 2)
     g′(x, μ) = (μ - 3x^2) * (x - 2) + x * (μ - x^2)
     many = Curve(1, (x, μ) -> [g(x[1], μ)], (x, μ) -> reshape([g′(x[1], μ)], 1, 1), (x, μ) -> [x[1] * (x[1] - 2)],
                  (x, μ) -> fill(2x[1] - 2, 1, 1), -1.0)
-    f = follow(many, [0.0]; range=(-1, 5))
-    @test sort([p.μ for p in f.points]) ≈ [0, 4] atol = 1e-10
+    f = follow(many, [0.0]; bounds=(-1, 5))
+    @test sort([p.parameter for p in f.points]) ≈ [0, 4] atol = 1e-10
     @test length(f.branches) == 5
     for b in f.branches
-        @test maximum(abs(g(b.x[1, k], b.μ[k])) for k in 1:length(b.μ)) < 1e-12
+        @test maximum(abs(g(b.x[1, k], b.parameter[k])) for k in 1:length(b.parameter)) < 1e-12
     end
     @test any(b -> all(abs.(b.x .- 2) .< 1e-12), f.branches)
     # μ x + x³ in both of two variables: both eigenvalues change sign at once
     double = Curve(2, (x, μ) -> μ * x + x .^ 3, (x, μ) -> Matrix(Diagonal(μ .+ 3 .* x .^ 2)), (x, μ) -> copy(x),
                    (x, μ) -> Matrix(1.0I, 2, 2), 1.0)
-    f = follow(double, [0.0, 0.0]; range=(-1, 1))
+    f = follow(double, [0.0, 0.0]; bounds=(-1, 1))
     @test [(p.kind, p.multiplicity, p.converged) for p in f.points] == [("branch point", 2, false)]
-    @test abs(f.points[1].μ) < 1e-8
+    @test abs(f.points[1].parameter) < 1e-8
     @test length(f.branches) == 1
 end
 

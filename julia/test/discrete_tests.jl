@@ -2,7 +2,7 @@
 # PyTorch's optimisers.)
 using Test
 using MLPGF
-using MLPGF: AbstractNet, Batches, Clock, Xoshiro256, descent_state, next!, shuffle!, step!
+using MLPGF: AbstractNet, Batches, Clock, Xoshiro256, make_state, next!, shuffle!, step!
 import MLPGF: n_params, value_and_gradient!
 
 # L = (a/2) Σ x², without samples.
@@ -106,7 +106,7 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
             @test sort(order) == 1:N
             for first in 1:b:N
                 chosen = order[first:min(first + b - 1, N)]
-                part = with_data(net, X[:, chosen], loss == "nll" ? Y[chosen] : Y[:, chosen]; weights=w[chosen])
+                part = MLPGF.on(net, X[:, chosen], loss == "nll" ? Y[chosen] : Y[:, chosen]; weights=w[chosen])
                 value = value_and_gradient!(g, next!(batches), θ)
                 @test value ≈ value_and_gradient!(expected, part, θ) rtol = 1e-13
                 @test g ≈ expected rtol = 1e-12
@@ -124,7 +124,7 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
         batches = Batches(net, 20, 7, false)
         for part in (1:20, 21:40, 41:50, 1:20)
             value_and_gradient!(g, next!(batches), θ)
-            value_and_gradient!(expected, with_data(net, X[:, part], Y[:, part]), θ)
+            value_and_gradient!(expected, MLPGF.on(net, X[:, part], Y[:, part]), θ)
             @test g ≈ expected rtol = 1e-12
         end
     end

@@ -73,7 +73,7 @@ if HAVE_ODE
         @test res.loss == loss(p.net, res.x) && issorted(-res.trajectory.loss) && length(res.trajectory) == res.iterations + 1
         @test res.trajectory["first"] == res.trajectory.x[1, :]
         middle = flow(p.net, p.x0; alg=Rodas5P(), maxT=3.3, abstol=1e-12, reltol=1e-12)
-        @test largest(res.dense(3.3) - middle.x) <= 100 * bound * largest(middle.x)
+        @test largest(res.sol(3.3) - middle.x) <= 100 * bound * largest(middle.x)
         # time constants, one parameter frozen
         tauinv = [i == 3 ? 0.0 : 0.5 + i / 33 for i in 1:33]
         exact = flow(p.net, p.x0; alg=Rodas5P(), maxT=3, abstol=1e-12, reltol=1e-12, tauinv=tauinv)

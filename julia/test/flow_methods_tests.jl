@@ -16,11 +16,11 @@ function single_step(alg, net::AbstractNet{T}, x0, h; tolerance=1e-12) where {T}
     # A tight tolerance, that the equations of implicit stages be solved to it, and none for escape directions.
     state = FlowState(problem, tolerance, tolerance)
     state.escape = 10.0
-    cache = MLPGF.make_cache(alg, T, problem.n)
+    cache = MLPGF.make_state(alg, T, problem.n)
     copyto!(state.y, x0)
     MLPGF.value_and_gradient_at!(state.g, problem, state.y)
     state.h = h
-    @test MLPGF.attempt!(cache, problem, state)
+    @test MLPGF.step!(cache, problem, state)
     degree = MLPGF.interpolant_degree(cache)
     c = zeros(T, problem.n * (degree + 1))
     MLPGF.interpolant!(c, 0, cache, problem, state)
@@ -85,7 +85,7 @@ relative(x, y) = norm(x - y) / norm(y)
             problem = FlowProblem(p.net, 1)
             state = FlowState(problem, 1e-13, 1e-13)
             state.exact = true
-            cache = MLPGF.make_cache(QNDF(linsolve=:cholesky), BigFloat, problem.n)
+            cache = MLPGF.make_state(QNDF(linsolve=:cholesky), BigFloat, problem.n)
             past = [p.exact(-j * BigFloat(h)) for j in 0:k]
             for j in 0:k
                 cache.D[j+1] .= sum((-1)^i * binomial(j, i) * past[i+1] for i in 0:j)
@@ -100,7 +100,7 @@ relative(x, y) = norm(x - y) / norm(y)
                 cache.prediction .= sum(cache.D[1:k+1])
                 α = (1 - BigFloat(MLPGF.QNDF_KAPPA[k])) * cache.gamma[k]
                 cache.b .= cache.D[1] .+ sum((1 - cache.gamma[j] / α) * cache.D[j+1] for j in 1:k)
-                @test MLPGF.attempt!(cache, problem, state, Float64(1 / α), 10.0, true)
+                @test MLPGF.step!(cache, problem, state, Float64(1 / α), 10.0, true)
                 if step == m
                     c = zeros(BigFloat, 6 * problem.n)
                     MLPGF.interpolant!(c, 0, cache, problem, state)
@@ -125,7 +125,7 @@ relative(x, y) = norm(x - y) / norm(y)
         # Of a polynomial of degree 3 on a grid of step 0.1, carried over to a step of 0.07.
         f(t) = 2 - t + 3t^2 - t^3
         differences(h) = [sum((-1)^i * binomial(j, i) * f(-i * h) for i in 0:j) for j in 0:3]
-        cache = MLPGF.make_cache(QNDF(), Float64, 1)
+        cache = MLPGF.make_state(QNDF(), Float64, 1)
         cache.order = 3
         foreach(j -> cache.D[j][1] = differences(0.1)[j], 1:4)
         MLPGF.rescale!(cache, 0.7)
@@ -216,17 +216,17 @@ relative(x, y) = norm(x - y) / norm(y)
         reference = flow(p.net, p.x0; alg=Rodas5P(), tauinv=τ, maxT=1.0, abstol=1e-12, reltol=1e-12).x
         r = flow(p.net, p.x0; alg=alg, tauinv=τ, maxT=1.0, abstol=1e-7, reltol=1e-7, dense=true)
         @test relative(r.x, reference) < 3e-5 && r.x[2] === p.x0[2]
-        @test r.dense(1.0) ≈ r.x rtol = 1e-12
+        @test r.sol(1.0) ≈ r.x rtol = 1e-12
     end
 
     @testset "dense output, $alg" for alg in (METHODS..., Auto())
         p = test_problems()[3]
         r = flow(p.net, p.x0; alg=alg, maxT=p.T, dense=true)
         bound = alg isa TRBDF2 ? 3e-3 : alg isa QNDF ? 1e-3 : 3e-5
-        @test all(norm(r.dense(t) - p.exact(t)) < bound for t in range(0, p.T, length=301))
-        c = r.dense.coefficients
+        @test all(norm(r.sol(t) - p.exact(t)) < bound for t in range(0, p.T, length=301))
+        c = r.sol.coefficients
         @test all(norm(sum(c[:, :, k], dims=2) - c[:, 1, k+1]) < 1e-12 for k in 1:r.iterations-1)
-        @test r.dense(p.T) ≈ r.x rtol = 1e-13
+        @test r.sol(p.T) ≈ r.x rtol = 1e-13
     end
 
     @testset "number types, $alg" for alg in METHODS
@@ -282,7 +282,7 @@ relative(x, y) = norm(x - y) / norm(y)
         p = student(Float64, "", [(8, softplus)], [(4, softplus)], 2, 2000)
         r = flow(p.net, p.x0; maxT=30, dense=true)
         @test r.alg == "Exprb53s3" && r.iterations < 100
-        @test r.dense(30.0) ≈ r.x rtol = 1e-12
+        @test r.sol(30.0) ≈ r.x rtol = 1e-12
     end
 
     @testset "linsolve" begin
@@ -302,9 +302,9 @@ relative(x, y) = norm(x - y) / norm(y)
                 @test r.t ≈ 2 * log(2) atol = (alg isa TRBDF2 ? 1e-4 : 1e-5)
                 @test u(r.x) ≈ 0.5 atol = 1e-9
                 @test r.loss ≈ loss(p.net, r.x) rtol = 1e-13
-                @test r.trajectory.t[end] == r.t == r.dense.t[end] && r.trajectory.x[:, end] == r.x
-                @test r.dense(r.t) ≈ r.x rtol = 1e-12
-                @test r.dense(r.t - 1e-3) ≈ p.exact(r.t - 1e-3) rtol = 1e-4
+                @test r.trajectory.t[end] == r.t == r.sol.t[end] && r.trajectory.x[:, end] == r.x
+                @test r.sol(r.t) ≈ r.x rtol = 1e-12
+                @test r.sol(r.t - 1e-3) ≈ p.exact(r.t - 1e-3) rtol = 1e-4
             end
             r = flow(p.net, p.x0; options..., event=(t, x, loss, gnorm) -> loss < 0.5)
             @test r.stopped_by == Stop.event && isapprox(r.loss, 0.5; rtol=1e-9)

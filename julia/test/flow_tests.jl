@@ -88,11 +88,11 @@ const METHODS = (Tsit5(), Rodas5P())
 function single_step(alg, net::AbstractNet{T}, x0, h) where {T}
     problem = FlowProblem(net, 1)
     state = FlowState(problem, 1.0, 1.0)
-    cache = MLPGF.make_cache(alg, T, problem.n)
+    cache = MLPGF.make_state(alg, T, problem.n)
     copyto!(state.y, x0)
     MLPGF.value_and_gradient_at!(state.g, problem, state.y)
     state.h = h
-    @test MLPGF.attempt!(cache, problem, state)
+    @test MLPGF.step!(cache, problem, state)
     c = zeros(T, 5 * problem.n)
     MLPGF.interpolant!(c, 0, cache, problem, state)
     c = reshape(c, problem.n, 5)
@@ -108,8 +108,8 @@ end
         exact = flow(net, x0; alg=Tsit5(), abstol=1e-19, reltol=1e-19, maxT=0.002, dense=true)
         error_of(h) = begin
             x, dense, estimate = single_step(alg, net, x0, h)
-            norm(x - exact.dense(h)),
-            maximum(norm(v - exact.dense(s * h)) for (s, v) in zip((0.3, 0.6, 0.9), dense)),
+            norm(x - exact.sol(h)),
+            maximum(norm(v - exact.sol(s * h)) for (s, v) in zip((0.3, 0.6, 0.9), dense)),
             norm(estimate)
         end
         coarse, fine = error_of(0.001), error_of(0.0005)
@@ -286,7 +286,7 @@ end
             r = flow(Quadratic(A), x0; alg=alg, tauinv=τ, maxT=T, abstol=1e-9, reltol=1e-9, dense=true)
             @test norm(r.x - exact(τ)) < 1e-7
             @test r.gnorm ≈ norm(A * r.x, Inf) rtol = 1e-12
-            @test r.dense(T) ≈ r.x rtol = 1e-12
+            @test r.sol(T) ≈ r.x rtol = 1e-12
         end
         a = flow(Quadratic(A), x0; alg=alg, tauinv=4, maxT=T)
         @test norm(a.x - exact(fill(4.0, 3))) < 1e-4
@@ -340,19 +340,19 @@ end
 
     @testset "dense output, $alg" for alg in METHODS
         r = flow(double_well(Float64, 3), [1e-3, 0.5, 2.0]; alg=alg, maxT=12.0, dense=true)
-        @test size(r.dense.coefficients) == (3, 5, r.iterations)
-        @test length(r.dense.t) == r.iterations + 1
+        @test size(r.sol.coefficients) == (3, 5, r.iterations)
+        @test length(r.sol.t) == r.iterations + 1
         for t in range(0, 12, length=101)
             exact = double_well_flow.([1e-3, 0.5, 2.0], t)
-            @test r.dense(t) ≈ exact atol = 2e-5
+            @test r.sol(t) ≈ exact atol = 2e-5
         end
-        @test r.dense(0.0) == [1e-3, 0.5, 2.0]
-        @test r.dense(12.0) ≈ r.x rtol = 1e-13
-        c = r.dense.coefficients
+        @test r.sol(0.0) == [1e-3, 0.5, 2.0]
+        @test r.sol(12.0) ≈ r.x rtol = 1e-13
+        c = r.sol.coefficients
         for k in 1:r.iterations-1           # continuous
             @test sum(c[:, :, k], dims=2) ≈ c[:, 1:1, k+1] rtol = 1e-12
         end
-        @test_throws DomainError r.dense(12.1)
+        @test_throws DomainError r.sol(12.1)
     end
 
     @testset "loss falls, $alg" for alg in (Tsit5(), Rodas5P(), Auto()), tol in (1e-2, 1e-6)
@@ -386,13 +386,13 @@ end
         Q, A = spectrum([0.5, 2.0, 10.0])
         problem = FlowProblem(Quadratic(Matrix{T}(A)), tauinv)
         state = FlowState(problem, 1e-3, 1e-3)
-        cache = MLPGF.make_cache(alg, T, 3)
+        cache = MLPGF.make_state(alg, T, 3)
         state.y .= 1
         MLPGF.value_and_gradient_at!(state.g, problem, state.y)
         state.loss = problem.value[]
         state.h = 0.01
         function step(cache, problem, state)
-            attempted = MLPGF.attempt!(cache, problem, state)
+            attempted = MLPGF.step!(cache, problem, state)
             MLPGF.evaluate_trial!(problem, state)
             MLPGF.measure!(cache, state)
             MLPGF.advance!(state)

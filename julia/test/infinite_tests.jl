@@ -132,7 +132,7 @@ end
         net = InfiniteNet(TeacherNet(student, [900.0, 1e3, 0.1, -4.0, 0.0, 3.0, 1.0, 0.5]), student)
         θ = [1e3, 900.0, 0.0, 0.0, 0.3, -0.1, 1.0, 2.0]
         X = randn(MersenneTwister(1), 2, 400_000)
-        finite = MLPGF.with_data(student, X, TeacherNet(student, [900.0, 1e3, 0.1, -4.0, 0.0, 3.0, 1.0, 0.5])(X))
+        finite = MLPGF.on(student, X, TeacherNet(student, [900.0, 1e3, 0.1, -4.0, 0.0, 3.0, 1.0, 0.5])(X))
         @test loss(net, θ) ≈ loss(finite, θ) rtol = 0.03
         @test all(isfinite, hessian(net, θ))
         @test isnan(loss(net, [NaN; θ[2:end]])) && all(isnan, gradient(net, [Inf; θ[2:end]]))

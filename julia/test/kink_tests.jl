@@ -109,7 +109,7 @@ end
         end
     end
 
-    @testset "a slide that is known, $(MLPGF.method_name(MLPGF.make_cache(alg isa Auto ? Tsit5() : alg, T, 3))), $T" for
+    @testset "a slide that is known, $(MLPGF.method_name(MLPGF.make_state(alg isa Auto ? Tsit5() : alg, T, 3))), $T" for
             alg in METHODS, T in (Float64, Float32)
         net, x0, τ = slide(T)
         early, late = (flow(net, x0; alg=alg, tauinv=τ, maxT=t) for t in (3, 5))
@@ -154,14 +154,14 @@ end
             res = flow(k.net, k.x0; alg=alg, tauinv=τ, maxT=2.0, dense=true)
             @test relative(res.x, reference) < (alg isa QNDF ? 3e-4 : 8e-6)     # which begins anew at each kink
             for t in (0.3, 1.1, 1.7)
-                @test relative(res.dense(t), flow(k.net, k.x0; alg=alg, tauinv=τ, maxT=t).x) < 1e-4
+                @test relative(res.sol(t), flow(k.net, k.x0; alg=alg, tauinv=τ, maxT=t).x) < 1e-4
             end
-            @test all(diff(res.dense.t) .>= 0)
-            @test res.dense(2.0) ≈ res.x rtol = 1e-6
+            @test all(diff(res.sol.t) .>= 0)
+            @test res.sol(2.0) ≈ res.x rtol = 1e-6
             stop = flow(k.net, k.x0; alg=alg, tauinv=τ, event=(t, x) -> t - 1.1)
             @test stop.stopped_by == Stop.event
             @test stop.t ≈ 1.1
-            @test relative(stop.x, res.dense(1.1)) < 1e-4
+            @test relative(stop.x, res.sol(1.1)) < 1e-4
         end
     end
 

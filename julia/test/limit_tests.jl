@@ -162,7 +162,7 @@ end
     θ = from_limit(limit.layers, randn(MersenneTwister(7), n_params(net)), [1e-2])
     found = channels(net, θ)
     @test [c.units for c in found] == [[1, 3]]
-    @test found[1].epsilon > 0
+    @test found[1].eps > 0
     θ[[5, 6, 11]] *= -1; θ[15] *= -1                                       # unit 3, odd
     @test [c.units for c in channels(net, θ)] == [[1, 3]]
     triple = limit_net(net, [[1, 2, 4]])

@@ -66,7 +66,7 @@ const CHANCES = (p = rand(rng, 3, 21); p ./ sum(p, dims = 1))
         deviations(a) = a .- sum(p .* a)
         @test data_loss(net, θ) ≈ sum(1 - r(a, b) / sqrt(r(a, a) * r(b, b)) for (a, b) in zip(eachrow(f), eachrow(y)))
         few = (input = x[:, 1:20], target = y[:, 1:20], weights = w[1:20])
-        @test loss(with_data(net, few.input, few.target; weights = few.weights), θ) ==
+        @test loss(MLPGF.on(net, few.input, few.target; weights = few.weights), θ) ==
               loss(Net(; layers = layers, loss = "correlation", l2 = 0.1, few...), θ)
     end
     @testset "extreme logits" begin
@@ -218,8 +218,8 @@ end
     for f in (loss, gradient, hessian, jacobian, predict)
         @test_throws ArgumentError f(empty, θ)
     end
-    @test loss(with_data(empty, X, Y[1:1, :]), θ) ≈ data_loss(full, θ)
-    @test loss(with_data(full, X[:, 1:5], Y[1:1, 1:5]), θ) ≈ loss(Net(layers = layers, input = X[:, 1:5], target = Y[1:1, 1:5], l2 = 0.1), θ)
+    @test loss(MLPGF.on(empty, X, Y[1:1, :]), θ) ≈ data_loss(full, θ)
+    @test loss(MLPGF.on(full, X[:, 1:5], Y[1:1, 1:5]), θ) ≈ loss(Net(layers = layers, input = X[:, 1:5], target = Y[1:1, 1:5], l2 = 0.1), θ)
 end
 
 @testset "bad nets" begin

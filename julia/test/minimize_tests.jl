@@ -3,7 +3,7 @@
 using Test, LinearAlgebra, Random
 using MLPGF
 using MLPGF: AbstractNet, MinimizeMethod, Subproblem, ShiftedSolver, Objective, reduce!, solve_subproblem!,
-    initial_state, iterate!, MinimizeTrace, record!, finish!, TRACE_LENGTH, Stop, Monitor, elapsed
+    make_state, step!, MinimizeTrace, record!, finish!, TRACE_LENGTH, Stop, Monitor, elapsed
 import MLPGF: loss, value_and_gradient!, gradient!, hessian!, hvp!, n_params
 
 """
@@ -264,10 +264,10 @@ mutable struct WandererState
     loss::Float64
     gnorm::Float64
 end
-MLPGF.name(::Wanderer) = "Wanderer"
-MLPGF.initial_state(::Wanderer, ::Objective, x0) = WandererState(copy(x0), 1.0, 1.0)
+MLPGF.method_name(::Wanderer) = "Wanderer"
+MLPGF.make_state(::Wanderer, ::Objective, x0) = WandererState(copy(x0), 1.0, 1.0)
 MLPGF.at_saddle!(::WandererState, ::Objective) = false
-function MLPGF.iterate!(s::WandererState, ::Objective, ::Wanderer)
+function MLPGF.step!(s::WandererState, ::Objective, ::Wanderer)
     s.x[1] += 1
     s.loss += s.x[1] == 4 ? -2.5 : 1.0
     s.gnorm = 2.0
@@ -377,8 +377,8 @@ end
 
 @testset "no allocation in an iteration: $m" for m in METHODS[2:end]     # auto has none of its own
     objective = Objective(Quartic{Float64}(20))
-    state = initial_state(m, objective, [sin(3.0i) for i in 1:20])
-    step(state, objective, m, n) = (for _ in 1:n; iterate!(state, objective, m); end)
+    state = make_state(m, objective, [sin(3.0i) for i in 1:20])
+    step(state, objective, m, n) = (for _ in 1:n; step!(state, objective, m); end)
     step(state, objective, m, 5)
     @test (@allocated step(state, objective, m, 30)) == 0
     @test objective.nfev == objective.njev
@@ -402,7 +402,7 @@ end
     @test !MLPGF.is_closing(MLPGF.Limits{Float64}(Inf, Inf, 0.0, 0.0, 10.0), 10^6, Monitor())
     # one settling step lowers the gradient norm and not the loss's rank
     objective = Objective(Quartic{Float64}(20))
-    state = initial_state(NewtonTrustRegion(), objective, [sin(3.0i) for i in 1:20])
+    state = make_state(NewtonTrustRegion(), objective, [sin(3.0i) for i in 1:20])
     before = (state.loss, state.gnorm)
     for _ in 1:3
         MLPGF.settle!(state, objective, NewtonTrustRegion())
@@ -410,7 +410,7 @@ end
     @test state.loss < before[1] && state.gnorm < before[2]
     # off the floor by a step along the stiff direction: back, and not along the valley
     stiff = TestFunction{Float64}(x -> 1e-4 * square(x[1]) + 1e4 * square(x[2] - square(x[1])), 2)
-    state = initial_state(NewtonLBFGS(), Objective(stiff), [1.0, 1.0001])
+    state = make_state(NewtonLBFGS(), Objective(stiff), [1.0, 1.0001])
     gnorm = state.gnorm
     for _ in 1:3
         MLPGF.settle!(state, Objective(stiff), NewtonLBFGS())

@@ -2,7 +2,7 @@
 
 using Test, LinearAlgebra, Random
 using MLPGF
-using MLPGF: AbstractNet, Objective, SymmetricEigen, LimitedInverse, initial_state, iterate!,
+using MLPGF: AbstractNet, Objective, SymmetricEigen, LimitedInverse, make_state, step!,
     decompose!, inverse_model, reset!, update!, apply_inverse!, gauss_newton!, loss_noise
 
 Base.include(@__MODULE__, joinpath(@__DIR__, "problems.jl"))
@@ -15,7 +15,7 @@ pairs_that_fit = [(problem, m) for problem in test_problems() for m in (DENSE...
 "Loss that 300 iterations have to reach where the minimum is no point; 30 where an iteration of dense methods is dear."
 const REACHED = Dict("33 parameters" => 1e-4, "601 parameters" => 0.5, "deep and narrow" => 1e-3)
 
-@testset "table of problems: $(problem), $(MLPGF.name(m))" for (problem, m) in pairs_that_fit
+@testset "table of problems: $(problem), $(MLPGF.method_name(m))" for (problem, m) in pairs_that_fit
     start = copy(problem.x0)
     few = haskey(REACHED, problem.name)
     iterations = problem.name == "601 parameters" && m in DENSE && !(m isa BFGS) ? 8 : few ? 300 : 3000
@@ -69,7 +69,7 @@ const SHAPES = [
 end
 
 # The others run in these types in minimize_tests.jl, on functions that have no Gauss–Newton matrix.
-@testset "Float32 and BigFloat: $T, $(MLPGF.name(m))" for T in (Float32, BigFloat), m in (NewtonTrustRegion(), LevenbergMarquardt())
+@testset "Float32 and BigFloat: $T, $(MLPGF.method_name(m))" for T in (Float32, BigFloat), m in (NewtonTrustRegion(), LevenbergMarquardt())
     # Gauss and Newton's matrix converges quadratically only where nothing is left.
     left = m isa LevenbergMarquardt ? (noise=0, l2=0) : (noise=0.1, l2=1e-4)
     net, x0 = well_posed(T, ((2, tanh, true), (1, identity, true)), 2, 16; left...)
@@ -78,7 +78,7 @@ end
     @test r.gnorm <= (T == Float32 ? T(2e-6) : T(1e-40))
 end
 
-@testset "from the saddle itself: $(MLPGF.name(m))" for m in (NewtonTrustRegion(), Newton(), NewtonKrylov())
+@testset "from the saddle itself: $(MLPGF.method_name(m))" for m in (NewtonTrustRegion(), Newton(), NewtonKrylov())
     Q = orthogonal(Float64, 4)
     net = Rotated{Float64}([(:well, 2.0), (:square, 1.0), (:square, 30.0), (:quartic, 1.0)], Q)
     for u0 in (zeros(4), [0.0, 1.0, 1.0, 0.5], [1e-13, 0, 0, 0])
@@ -88,22 +88,22 @@ end
     end
 end
 
-@testset "quasi-Newton methods stop at a saddle: $(MLPGF.name(m))" for m in (BFGS(), LBFGS())
+@testset "quasi-Newton methods stop at a saddle: $(MLPGF.method_name(m))" for m in (BFGS(), LBFGS())
     net = Rotated{Float64}([(:well, 2.0), (:square, 1.0)], orthogonal(Float64, 2))
     @test minimize(net, [0.0, 0.0]; optim_solver=m).stopped_by == Stop.min_gnorm
 end
 
-@testset "nothing allocates in an iteration: $(MLPGF.name(m))" for m in (DENSE..., LARGE...)
+@testset "nothing allocates in an iteration: $(MLPGF.method_name(m))" for m in (DENSE..., LARGE...)
     problem = test_problems()[5]
     @assert problem.name == "33 parameters"
     objective = Objective(problem.net)
-    state = initial_state(m, objective, copy(problem.x0))
-    step(state, objective, m, n) = (for _ in 1:n; iterate!(state, objective, m); end)
+    state = make_state(m, objective, copy(problem.x0))
+    step(state, objective, m, n) = (for _ in 1:n; step!(state, objective, m); end)
     step(state, objective, m, 5)
     @test (@allocated step(state, objective, m, 40)) == 0
 end
 
-@testset "memory proportional to the parameters: $(MLPGF.name(m))" for m in LARGE
+@testset "memory proportional to the parameters: $(MLPGF.method_name(m))" for m in LARGE
     X = inputs(Float64, 8, 16)
     net = Net(layers=((1000, tanh, true), (1, identity, true)), input=X, target=sum(X; dims=1))
     P = n_params(net)
@@ -134,7 +134,7 @@ end
 @testset "Newton's direction where the Hessian is indefinite" begin
     problem = rotated(Float64, "", [(:square, 2.0), (:well, 1.5), (:square, 0.1)], [1.0, 0.3, -2.0], 1.0)
     objective = Objective(problem.net)
-    state = initial_state(Newton(), objective, copy(problem.x0))
+    state = make_state(Newton(), objective, copy(problem.x0))
     @test MLPGF.model!(state, objective) && !state.definite
     MLPGF.direct!(state)
     # u'/|u''| along each axis, of which the second bends down: 1.5 (u² - 1)²/4 at u = 0.3
@@ -171,7 +171,7 @@ end
         method = NewtonKrylov(memory=0)
         objective = Objective(net)
         x = Q * collect(range(0.5, 1.5; length=P))
-        state = initial_state(method, objective, x)
+        state = make_state(method, objective, x)
         state.radius, state.forcing, state.before = radius, sqrt(forcing), two_norm_of(state.gradient) / sqrt(forcing)
         MLPGF.solve_truncated!(state, objective, method)
         H = hessian(net, x)
@@ -228,7 +228,20 @@ end
     @test_throws ArgumentError LevenbergMarquardt(initial_radius=-1)
 end
 
-@testset "gradient decides where the loss is blind: $(MLPGF.name(m))" for m in (NewtonTrustRegion(), Newton(), NewtonKrylov(), BFGS())
+@testset "what decides near round-off, $T" for T in (Float32, Float64)
+    quality(trial_loss, trial_gnorm, predicted) =
+        MLPGF.step_quality(T(trial_loss), T(trial_gnorm), one(T), one(T), T(predicted))
+    good(values...) = MLPGF.is_good(quality(values...), T(0.1))
+    noise = eps(T)
+    @test good(0.95, 2, 0.1) && !good(0.995, 0.5, 0.1)         # a decrease that shows: the loss, not the gradient norm
+    @test quality(0.95, 2, 0.1).ratio ≈ 0.5
+    @test good(1 + noise, 0.9, noise) && !good(1 - noise, 0.995, noise)     # one that does not: the gradient norm
+    @test !good(1 + 2 * MLPGF.loss_noise(one(T)), 0.5, noise)               # with a loss that has not risen
+    @test quality(1, 1, 15noise).resolved == false && quality(1, 1, 17noise).resolved
+    @test !good(NaN, 0.5, 0.1) && !good(0.5, NaN, 0.1) && !good(1, NaN, noise) && !good(-Inf, 0.5, noise)
+end
+
+@testset "gradient decides where the loss is blind: $(MLPGF.method_name(m))" for m in (NewtonTrustRegion(), Newton(), NewtonKrylov(), BFGS())
     # a constant of 1 hides every decrease below 1e-16, so that the loss stops at distance 1e-8
     X = inputs(Float64, 1, 30)
     net = Net(layers=((1, tanh, true), (1, identity, true)), input=X, target=tanh.(X) .+ [isodd(i) ? 1.0 : -1.0 for i in 1:30]')

@@ -24,16 +24,16 @@ end
     θ = normal(5, n_params(net))
     θ[MLPGF.incoming(net.layers[1], 2)] = -2 * θ[MLPGF.incoming(net.layers[1], 1)]
     L = compare_neurons(net.layers, θ)
-    @test L.angles[1, 2] < 1e-15 && L.signs[1, 2] == -1 && L.cosines[1, 2] ≈ -1
-    @test L.distances[1, 2] ≈ norm(θ[MLPGF.incoming(net.layers[1], 1)])
-    @test L.angles == L.angles' && diag(L.angles) == zeros(3)
+    @test L.angle[1, 2] < 1e-15 && L.sign[1, 2] == -1 && L.cosine[1, 2] ≈ -1
+    @test L.distance[1, 2] ≈ norm(θ[MLPGF.incoming(net.layers[1], 1)])
+    @test L.angle == L.angle' && diag(L.angle) == zeros(3)
     L = compare_neurons(net_of(softplus, 3).layers, θ)         # neither odd nor even
-    @test L.angles[1, 2] ≈ π && L.signs[1, 2] == 1
+    @test L.angle[1, 2] ≈ π && L.sign[1, 2] == 1
     mixed = Net(layers=((3, (tanh, relu, tanh), true), (1, identity, true)), input=normal(1, 2, 9), target=normal(2, 1, 9))
     L = compare_neurons(mixed.layers, θ)
-    @test L.angles[1, 2] == Inf && L.distances[3, 2] == Inf && isfinite(L.angles[1, 3])
+    @test L.angle[1, 2] == Inf && L.distance[3, 2] == Inf && isfinite(L.angle[1, 3])
     L = compare_neurons(mixed.layers, θ, net.layers, θ)        # each against a teacher, by its own symmetry
-    @test L.angles[1, 2] < 1e-15 && L.angles[2, 1] ≈ π
+    @test L.angle[1, 2] < 1e-15 && L.angle[2, 1] ≈ π
     @test_throws ArgumentError compare_neurons(net.layers, θ, net_of(tanh, 2; D=3).layers, θ)
 end
 
@@ -97,9 +97,9 @@ end
     @test size(c.labels) == (3, 4) && count(isequal(1), c.labels) == count(isequal(2), c.labels) == 4
     for s in 1:4, (d, v) in enumerate(directions)
         j = circshift([1, 2, 3], s)[d]
-        φ = angle_between(c.centres[:, c.labels[j, s]], v)
+        φ = angle_between(c.centre[:, c.labels[j, s]], v)
         @test min(φ, π - φ) < 5e-3
-        @test dot(c.signs[j, s] * points[MLPGF.incoming(hidden, j), s], c.centres[:, c.labels[j, s]]) > 0
+        @test dot(c.sign[j, s] * points[MLPGF.incoming(hidden, j), s], c.centre[:, c.labels[j, s]]) > 0
     end
     @test all(c.spread[1:2] .< 5e-3) && all(iszero, c.spread[3:end])
     c = cluster_neurons(net.layers, points; tolerance=0.05, distances=true)       # of different lengths
@@ -176,7 +176,7 @@ end
     end
     along = neurons_along(net.layers, [θ 2θ])
     @test along.incoming[:, 2] ≈ 2 * along.incoming[:, 1]
-    @test along.cosines[1, 2, 1] ≈ MLPGF.compare_neurons(net.layers, θ).cosines[1, 2]
+    @test along.cosine[1, 2, 1] ≈ MLPGF.compare_neurons(net.layers, θ).cosine[1, 2]
 end
 
 @testset "recordings that are interrupted, and those of an interrupted run" begin

@@ -3,7 +3,7 @@
 using Test, LinearAlgebra, Random
 using MLPGF
 using MLPGF: TallQR, take_in!, reflect!, back_substitute!,
-    OutputProjection, project!, Objective, initial_state, iterate!, residual_jacobian!, residual_weights!, residual!, second_derivative!, forward!, separable
+    OutputProjection, project!, Objective, make_state, step!, residual_jacobian!, residual_weights!, residual!, second_derivative!, forward!, separable
 
 # Singular values down to 1e-12, of which normal equations would know half.
 @testset "QR decomposition of blocks of rows: $T" for (T, decades) in ((Float64, 12), (BigFloat, 60))
@@ -86,7 +86,7 @@ end
     @test damped[offset+1:end] ≈ before[offset+1:end] - (H + 0.5I) \ g rtol = 1e-8
     project!(projection, objective, damped, 0.5)
     @test (@allocated project!(projection, objective, damped, 0.5)) == 0
-    state = initial_state(VariableProjection(), objective, before)
+    state = make_state(VariableProjection(), objective, before)
     @test MLPGF.solve_outputs!(state, objective, copyto!(state.trial, before))
     project!(projection, objective, copyto!(damped, before), MLPGF.output_damping(state, offset)^2)
     @test state.trial ≈ damped rtol = 1e-10
@@ -114,8 +114,8 @@ end
         @test auto.stopped_by in (Stop.roundoff, Stop.patience)
     end
     objective = Objective(net)
-    state = initial_state(VariableProjection(), objective, random_params(1, net))
-    step(state, objective, n) = (for _ in 1:n; iterate!(state, objective, VariableProjection()); end)
+    state = make_state(VariableProjection(), objective, random_params(1, net))
+    step(state, objective, n) = (for _ in 1:n; step!(state, objective, VariableProjection()); end)
     step(state, objective, 2)
     @test (@allocated step(state, objective, 20)) == 0
 end

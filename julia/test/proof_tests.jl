@@ -168,12 +168,13 @@ product() = Net(layers=((1, M.identity_, false), (1, M.identity_, false)), input
 @testset "points that are known" begin
     c = certify(line(1.0), [1.41])                             # L = (θ²/2 - 1)²
     @test c.certified && c.kind == "minimum" && abs(big(c.x[1]) - sqrt(big(2))) <= c.radius <= 1e-15
-    @test c.loss[1] <= 0 <= c.loss[2] <= 1e-30 && c.eigenvalues[1][1] <= 4 <= c.eigenvalues[2][1]     # L″ = 3θ² - 2
+    @test c.loss_interval[1] <= 0 <= c.loss_interval[2] <= 1e-30
+    @test c.eigenvalue_bounds[1][1] <= 4 <= c.eigenvalue_bounds[2][1]           # L″ = 3θ² - 2
     @test 0.1 < c.uniqueness_radius < sqrt(2)                  # there is another one at 0
     c = certify(line(1.0), [1e-3])
     @test c.certified && c.kind == "maximum" && c.index == 1 && abs(c.x[1]) <= c.radius
     c = certify(product(), [1e-3, -2e-3])                      # L = (1 - ab)²
-    @test c.certified && c.kind == "saddle" && c.index == 1 && c.loss[1] <= 1 <= c.loss[2]
+    @test c.certified && c.kind == "saddle" && c.index == 1 && c.loss_interval[1] <= 1 <= c.loss_interval[2]
     c = certify(product(), [0.5, 2.0])                         # a curve of minima, along which units change their scale
     @test c.certified && c.kind == "minimum" && c.gauges == [("scale of a unit", 1, [1])] && length(c.fixed) == 1
     flat = Net(layers=((1, M.identity_, true),), input=[0.0 0.0], target=[1.0, 2.0])
@@ -205,9 +206,9 @@ minimum_of(net, seed) = minimize(net, random_params(seed, net), maxtime=5.0).x
         found = polish(net, c.x, digits=30)
         @test c.certified && c.kind == "minimum" && c.radius < 1e-14 && c.uniqueness_radius > 1e-8
         @test maximum(abs, found.x - c.x) <= c.radius
-        @test c.loss[1] <= found.loss <= c.loss[2] && c.loss[2] - c.loss[1] < 1e-14
+        @test c.loss_interval[1] <= found.loss <= c.loss_interval[2] && c.loss_interval[2] - c.loss_interval[1] < 1e-14
         λ = eigvals(Symmetric(hessian(net, c.x)))
-        @test all(c.eigenvalues[1] .<= λ .<= c.eigenvalues[2])
+        @test all(c.eigenvalue_bounds[1] .<= λ .<= c.eigenvalue_bounds[2])
         again = certify(net, c.x, polish=false)
         @test again.certified && again.x == c.x && again.radius <= c.radius
     end
@@ -234,7 +235,7 @@ end
         y = minimum_of(net, seed)
         c = certify(net, y)
         c.certified || continue
-        @test !isempty(c.gauges) && length(c.fixed) + length(c.eigenvalues[1]) == length(y)
+        @test !isempty(c.gauges) && length(c.fixed) + length(c.eigenvalue_bounds[1]) == length(y)
         @test maximum(abs, gradient(net, c.x)) < 1e-14
         @test certify(net, c.x, polish=false, within=c.uniqueness_radius).certified
     end
@@ -261,7 +262,7 @@ end
     @test c.x ≈ Matrix(C) * c.coordinates + C.c rtol = 1e-15
     B = Matrix(C)
     λ = eigvals(Symmetric(B' * hessian(net, c.x) * B))
-    @test length(λ) == length(c.coordinates) && all(c.eigenvalues[1] .- 1e-12 .<= λ .<= c.eigenvalues[2] .+ 1e-12)
+    @test length(λ) == length(c.coordinates) && all(c.eigenvalue_bounds[1] .- 1e-12 .<= λ .<= c.eigenvalue_bounds[2] .+ 1e-12)
     @test_throws ArgumentError certify(net, x .+ 0.1 .* (1:9); constraint=C)
 end
 
@@ -272,10 +273,10 @@ end
     for z in (-1.0, 1.0)
         c = certify(net, [z, z]; constraint=tied)
         @test c.certified && isempty(c.gauges) && c.kind == "minimum" && c.x == [z, z]
-        @test c.eigenvalues[1][1] <= 8 <= c.eigenvalues[2][1]
+        @test c.eigenvalue_bounds[1][1] <= 8 <= c.eigenvalue_bounds[2][1]
     end
     c = certify(net, [0.0, 0.0]; constraint=opposite)
-    @test c.certified && c.kind == "minimum" && c.eigenvalues[1][1] <= 4 <= c.eigenvalues[2][1]
+    @test c.certified && c.kind == "minimum" && c.eigenvalue_bounds[1][1] <= 4 <= c.eigenvalue_bounds[2][1]
     @test certify(net, [0.0, 0.0]).kind == "saddle"
     free = certify(student(relu, 1; l2=0.0, N=200), zeros(9); constraint=M.Constraint(zeros(9); freeze=[9]))
     @test !free.certified && occursin("null directions", free.reason)

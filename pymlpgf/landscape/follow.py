@@ -257,9 +257,9 @@ def follow(
             kept: dict[str, Any] = {name: get(f"{at}.{name}") for name in names}
             parent = get(f"{at}.parent")
             return Branch(
-                parameter=get(f"{at}.μ"),
-                eigenvalues=get(f"{at}.λ"),
-                arclength=get(f"{at}.s"),
+                parameter=get(f"{at}.parameter"),
+                eigenvalues=get(f"{at}.eigenvalues"),
+                arclength=get(f"{at}.arclength"),
                 parent=parent - 1 if parent > 0 else None,
                 **kept,
             )
@@ -268,7 +268,7 @@ def follow(
             names = ("kind", "x", "loss", "eigenvalue", "kernel", "multiplicity")
             kept: dict[str, Any] = {name: get(f"{at}.{name}") for name in names}
             converged, on = bool(get(f"{at}.converged")), get(f"{at}.branch") - 1
-            return SpecialPoint(parameter=get(f"{at}.μ"), branch=on, converged=converged, **kept)
+            return SpecialPoint(parameter=get(f"{at}.parameter"), branch=on, converged=converged, **kept)
 
         return Followed(
             branches=[branch(f"branches.{number + 1}") for number in range(get("n_branches"))],

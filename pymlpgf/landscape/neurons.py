@@ -75,7 +75,7 @@ def compare_neurons(
         options.update(teacher=json_layers(teacher.layers), teacher_features=teacher.n_features)
 
     def read(get: Callable[[str], Any]) -> Likeness:
-        return Likeness(get("angles").T, get("distances").T, get("signs").T, get("cosines").T)
+        return Likeness(get("angle").T, get("distance").T, get("sign").T, get("cosine").T)
 
     return ask(net, "neurons", options, arrays, read)
 
@@ -244,7 +244,7 @@ def cluster_neurons(net: Net, points: Any, tolerance: float = 0.2, by: str = "an
     options.update(tolerance=_tolerance(tolerance), distances=_measure(by) == "distance")
 
     def read(get: Callable[[str], Any]) -> NeuronClusters:
-        return NeuronClusters(get("labels") - 1, get("signs"), get("centres"), get("spread"))
+        return NeuronClusters(get("labels") - 1, get("sign"), get("centre"), get("spread"))
 
     return ask(net, "cluster", options, [np.array(xs)], read)
 
@@ -281,7 +281,7 @@ def neurons_along(net: Net, points: Any, layer: int = 0) -> NeuronsAlong:
     t = trajectory.t if isinstance(trajectory, Trajectory) else np.arange(len(X), dtype=float)
 
     def read(get: Callable[[str], Any]) -> NeuronsAlong:
-        return NeuronsAlong(t, *(get(name) for name in ("incoming", "outgoing", "cosines", "angles")))
+        return NeuronsAlong(t, *(get(name) for name in ("incoming", "outgoing", "cosine", "angle")))
 
     return ask(net, "neurons_along", {"layer": hidden_layer(net, layer)}, [X], read)
 

@@ -132,7 +132,7 @@ def polish(
             iterations=get("iterations"),
             stopped_by=get("stopped_by"),
             message=get("stopped_by.advice"),
-            total_time=get("time_run"),
+            total_time=get("total_time"),
         )
 
     def run(handle: int) -> Polished:

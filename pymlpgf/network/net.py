@@ -339,7 +339,7 @@ class Net(Limits):
         other.__dict__.update(self.__dict__)
         other._kept = self._data(numeric("input", input), numeric("target", target), weights, self._n_features)
         other._n_samples = len(other._kept[0])
-        other._handle = self._bridge.with_data(self._handle, other._kept)
+        other._handle = self._bridge.on(self._handle, other._kept)
         weakref.finalize(other, self._bridge.release_later, other._handle)
         return other
 

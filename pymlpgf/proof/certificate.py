@@ -225,7 +225,7 @@ def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float |
             return bridge.field(handle, f"proved.{name}")
 
         certified = bool(get("certified"))
-        bounds = np.stack([get("eigenvalues.1"), get("eigenvalues.2")], axis=1)
+        bounds = np.stack([get("eigenvalue_bounds.1"), get("eigenvalue_bounds.2")], axis=1)
         return Certificate(
             certified=certified,
             reason=get("reason"),
@@ -234,14 +234,14 @@ def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float |
             uniqueness_radius=get("uniqueness_radius"),
             index=get("index") if certified else None,
             kind=get("kind"),
-            loss_interval=(get("loss.1"), get("loss.2")),
+            loss_interval=(get("loss_interval.1"), get("loss_interval.2")),
             eigenvalue_bounds=bounds,
             fixed=get("fixed") - 1,
             gauges=[Gauge(label, layer - 1, tuple(i - 1 for i in units))
                     for label, layer, units in json.loads(bridge.field(handle, "gauges"))],
             contraction=get("contraction"),
             precision=int(precision),
-            total_time=bridge.field(handle, "time_run"),
+            total_time=bridge.field(handle, "total_time"),
             layers=net.layers,
             problem=_problem(net.unconstrained if isinstance(net, ConstrainedNet) else net),
             coordinates=get("coordinates") if isinstance(net, ConstrainedNet) else None,

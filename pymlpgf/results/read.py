@@ -21,10 +21,10 @@ _FLOW = ["x", "loss", "t", "iterations", "time_run", "stopped_by", "alg"]
 _MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
 _COUNTS = ["nfev", "njev", "nhev", "nhvp"]
 _POINTS = [f"trajectory.{name}" for name in ("t", "x", "loss", "gnorm", "observables")]
-_DENSE = ["dense.t", "dense.coefficients"]
+_SOLUTION = ["sol.t", "sol.coefficients"]
 _PATHS = (
     *_RUN,
-    *(f"ode.{name}" for name in (*_FLOW, "nfev", "nhev", "nhvp", *_POINTS, *_DENSE, "stopped_by.advice")),
+    *(f"ode.{name}" for name in (*_FLOW, "nfev", "nhev", "nhvp", *_POINTS, *_SOLUTION, "stopped_by.advice")),
     *(f"optim.{name}" for name in (*_MINIMIZE, *_COUNTS, "stopped_by.advice")),
 )
 
@@ -42,9 +42,9 @@ def read_result(bridge: Bridge, handle: int, init: np.ndarray, net: Net, names: 
         seen = got["ode.trajectory.observables"].T.copy() if names else np.zeros((0, 0))
         fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen)
         counts = [got["ode.nfev"], got["ode.nfev"], got["ode.nhev"], got["ode.nhvp"]]
-        coefficients = got["ode.dense.coefficients"]
+        coefficients = got["ode.sol.coefficients"]
         if coefficients is not None:
-            times = got["ode.dense.t"]
+            times = got["ode.sol.t"]
             if not len(coefficients):  # no step: a solution on [0, 0]
                 times, coefficients = np.zeros(2), init[None, None].copy()
             fields["sol"] = DenseSolution(times, coefficients)

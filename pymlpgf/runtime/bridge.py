@@ -34,7 +34,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "last_error": (i64, (ptr, i64)),
     "release": (i32, (ptr, i64)),
     "net": (i32, (i32, text, i64, i64, ptr, i64, ptr, ptr, ptr)),
-    "with_data": (i32, (i64, i64, ptr, i64, ptr, ptr, ptr)),
+    "on": (i32, (i64, i64, ptr, i64, ptr, ptr, ptr)),
     "loss": (i32, (i64, ptr, ptr)),
     "gradient": (i32, (i64, ptr, ptr, ptr)),
     "hessian": (i32, (i64, ptr, ptr)),
@@ -197,14 +197,14 @@ class Bridge:
         self._check(status)
         return handle.value
 
-    def with_data(self, net: int, data: Data) -> int:
+    def on(self, net: int, data: Data) -> int:
         """A handle to the same network, loss and regularisers on other data."""
         self.enter()
         net = self._idle(net)
         handle = i64()
         X, Y, w = data
         address = ctypes.addressof(handle)
-        self._check(self._call["with_data"](net, len(X), _pointer(X), _outputs(Y), _pointer(Y), _pointer(w), address))
+        self._check(self._call["on"](net, len(X), _pointer(X), _outputs(Y), _pointer(Y), _pointer(w), address))
         return handle.value
 
     def infinite_net(self, teacher: int, x: int, student: int) -> int:

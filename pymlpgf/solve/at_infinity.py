@@ -69,7 +69,7 @@ def minimum_at_infinity(
             limit=limit_of(net, chains) if chains else None, q=get("q"),
             channels=find_channels(net, json.loads(get("channels")), end), coefficients=get("coefficients"),
             iterations=get("iterations"), stopped_by=get("stopped_by"), reason=get("reason"),
-            total_time=float(get("time_run")),
+            total_time=float(get("total_time")),
         )  # fmt: skip
 
     def run(question: int) -> MinimumAtInfinity:

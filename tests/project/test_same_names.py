@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import os
@@ -21,7 +22,7 @@ PYTHON_ALONE = {
     "errors of the border, which are Julia's own exceptions there": {
         "InputError", "JuliaError", "KeywordError", "MLPGFError", "RuntimeUnavailable", "ThreadError",
     },
-    "what holds answers; Julia's types are documented by the functions that return them": {
+    (ANSWER := "what holds answers; Julia's types are documented by the functions that return them"): {
         "Classification", "DenseSolution", "DistinctMinima", "Explanation", "IntermediateResult", "NeuronMatching",
         "Params", "Polished", "SaddlePassage", "SubspaceGrid", "TrainResult", "Trajectory", "TrajectoryDistance",
         "Branch", "Catalogue", "Departure", "Followed", "Likeness", "NeuronClusters", "NeuronPair", "NeuronsAlong",
@@ -45,7 +46,7 @@ METHODS = {
     "loss": "loss", "gradient": "gradient", "hessian": "hessian", "hvp": "hvp",
     "value_and_gradient!": "value_and_gradient", "random_params": "random_params",
     "unpack": "params", "n_params": "n_params", "predict": "__call__",
-    "with_data": "on", "data_loss": "data_terms", "gauss_newton": "gauss_newton", "hessian_blocks": "hessian_blocks",
+    "data_loss": "data_terms", "gauss_newton": "gauss_newton", "hessian_blocks": "hessian_blocks",
     "jacobian": "jacobian", "tangent_kernel": "tangent_kernel",
 }  # fmt: skip
 
@@ -68,6 +69,11 @@ JULIA_ALONE = {
     "what catalogues are made of": {"binomial_interval", "proved_different"},
     "parts of infinite nets": {"gauss_hermite", "bivariate_normal_cdf", "owens_t"},
 }  # fmt: skip
+
+#: Python's classes of answers, whose fields are those of Julia's struct of the same name.
+ANSWERS = [
+    name for name in [*sorted(PYTHON_ALONE[ANSWER]), "Certificate"] if dataclasses.is_dataclass(getattr(mg, name))
+]
 
 # Keywords of every method of the exported functions, with their defaults as Julia's source has them.
 JULIA = """
@@ -101,13 +107,16 @@ exported = string.(filter(!=(:MLPGF), names(MLPGF)))
 options(O) = [string(MLPGF.phase_name(O, name)) for name in fieldnames(O)]
 println(MLPGF.to_json(Dict("exported" => exported, "flow" => options(MLPGF.FlowOptions),
     "minimize" => options(MLPGF.MinimizeOptions),
-    "keywords" => Dict{String,Any}(name => found[name] for name in exported if haskey(found, name)))))
+    "keywords" => Dict{String,Any}(name => found[name] for name in exported if haskey(found, name)),
+    "fields" => Dict{String,Any}(name => string.(fieldnames(getfield(MLPGF, Symbol(name)))) for name in ANSWERS
+                                 if isdefined(MLPGF, Symbol(name))))))
 """
 
 
 @pytest.fixture(scope="module")
 def julia() -> dict:
-    command = [sys.executable, "-m", "pymlpgf", "julia", "--startup-file=no", "-e", JULIA]
+    script = f"const ANSWERS = {json.dumps(ANSWERS)}\n{JULIA}"
+    command = [sys.executable, "-m", "pymlpgf", "julia", "--startup-file=no", "-e", script]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
@@ -173,8 +182,7 @@ PYTHONS_KEYWORDS = {
     "ConstrainedNet": {"p", "freeze", "tie", "constraint"},  # a Constraint in Julia, positional
     "cluster_neurons": {"tolerance", "by"},  # distances in Julia, of any kind
     "compare_neurons": {"teacher", "q"},  # positional in Julia
-    "follow": {"verbosity", "bounds"},
-    "saddle_line": {"gamma"},  # γ in Julia
+    "follow": {"verbosity"},
     "match_neurons": {"q"},  # positional in Julia
     "polish": {"verbosity", "progress_interval", "freeze", "tie"},
     # start is positional in Julia, and options of minimize are passed on.
@@ -185,8 +193,7 @@ JULIAS_KEYWORDS = {
     "TeacherNet": {"T"},
     "cluster_neurons": {"distances"},
     "certify": {"polish", "monitor"},
-    "follow": {"range", "monitor"},
-    "saddle_line": {"γ"},
+    "follow": {"monitor"},
     "polish": {"monitor"},
     "subspace_minloss": {"monitor"},
     "subspace_grid": {"monitor"},
@@ -195,6 +202,8 @@ OTHER_DEFAULTS = {
     ("polish", "maxtime"): (120, "Inf"),
     ("follow", "maxtime"): (60, "Inf"),
     ("certify", "maxtime"): (600, "Inf"),
+    ("follow", "bounds"): (None, "(0.0, 1.0)"),
+    ("saddle_line", "gamma"): (None, "range(-1, 2; length = 101)"),
     ("spectrum_along", "k"): (None, "n_params(net)"),
     ("split_neuron", "j"): (None, "(net.layers[layer]).width + 1"),
 }
@@ -213,3 +222,29 @@ def test_keywords_of_the_others(julia: dict) -> None:
             pair = ours[keyword], theirs[keyword]
             expected = OTHER_DEFAULTS.get((name, keyword), FIRST_LAYER if keyword == "layer" else None)
             assert pair == expected if expected else same(*pair), (name, keyword, pair)
+
+
+#: Fields that one language alone has: what Python keeps of the net, what Julia needs for the border or shows apart.
+PYTHONS_FIELDS = {
+    "Certificate": {"constraint", "layers", "problem", "total_time"},
+    "Channel": {"incoming", "outgoing"},  # functions in Julia
+    "Followed": {"parameter"},  # a Family in Julia
+    "Polished": {"digits", "message"},  # x is in BigFloat in Julia
+    "SaddleLine": {"loss", "narrow", "params"},
+}
+JULIAS_FIELDS = {
+    "DenseSolution": {"x0"},
+    "Followed": {"n_branches", "n_points"},
+    "MinimumAtInfinity": {"eps"},
+    "SaddleLine": {"counted", "index_at_ends", "negative", "positive"},
+}
+
+
+def test_fields_of_answers(julia: dict) -> None:
+    both = julia["fields"]
+    assert len(both) > 12
+    for name in both.keys() - {"TrainResult"}:  # whose phases are results of their own in Julia
+        ours = {f.name for f in dataclasses.fields(getattr(mg, name)) if not f.name.startswith("_")}
+        theirs = set(both[name])
+        assert ours - theirs == PYTHONS_FIELDS.get(name, set()), name
+        assert theirs - ours == JULIAS_FIELDS.get(name, set()), name

@@ -62,7 +62,7 @@ predict(r::ConstrainedNet, z) = predict(r.net, embed!(r, z))
 predict(r::ConstrainedNet, z, X::AbstractMatrix) = predict(r.net, embed!(r, z), X)
 random_params(seed::Integer, r::ConstrainedNet; options...) =
     coordinates(r.constraint, random_params(seed, r.net; options...))
-with_data(r::ConstrainedNet, data...; options...) = ConstrainedNet(with_data(r.net, data...; options...), r.constraint)
+on(r::ConstrainedNet, data...; options...) = ConstrainedNet(on(r.net, data...; options...), r.constraint)
 
 function value_and_gradient!(g::Vector{T}, r::ConstrainedNet{T}, z::Vector{T}) where {T}
     check_params(r, g)

@@ -10,7 +10,7 @@ struct BatchFlow <: DiscreteMethod
 end
 
 Clock(::BatchFlow) = Clock(0, 0.0, 0.0, 0.0)
-descent_state(::BatchFlow, ::Type, n) = DescentState()
+make_state(::BatchFlow, ::Type, n) = DescentState()
 method_name(m::BatchFlow) = string(m.method isa Auto ? "auto" : nameof(typeof(m.method)), " on batches")
 
 function advance!(d::Descent{T}, m::BatchFlow, @nospecialize(state)) where {T<:AbstractFloat}

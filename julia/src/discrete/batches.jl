@@ -7,13 +7,13 @@ not divide the number of samples. `net` here is a network with the layers, loss 
 samples are overwritten: everything that nets can do is done to a batch. `whole` is `net` under the constraint of the
 descent, if there is one.
 """
-mutable struct Batches{T}
+Base.@kwdef mutable struct Batches{T}
     source::Net{T}
     net::Net{T}
-    whole::AbstractNet{T}
+    whole::AbstractNet{T} = net
     size::Int
-    order::Vector{Int}
-    position::Int           # samples of this epoch that have been used
+    order::Vector{Int} = collect(1:source.n_samples)
+    position::Int = length(order)       # samples of this epoch that have been used
     rng::Xoshiro256
     shuffled::Bool
 end
@@ -21,9 +21,8 @@ end
 function Batches(source::Net{T}, batchsize::Int, seed, shuffled) where {T}
     check_data(source)
     shape = (zeros(T, n_features(source), batchsize), zeros(T, n_outputs(source), batchsize))
-    net = with_data(source, shape...)
-    N = source.n_samples
-    return Batches{T}(source, net, net, batchsize, collect(1:N), N, Xoshiro256(seed), shuffled)
+    net = on(source, shape...)
+    return Batches{T}(source=source, net=net, size=batchsize, rng=Xoshiro256(seed), shuffled=shuffled)
 end
 
 function shuffle!(order::Vector{Int}, rng::Xoshiro256)

@@ -6,31 +6,30 @@
 Where a descent is. `x` has made `clock.step` steps; the point `seen` is the last one whose loss on all samples is known,
 and `best` the lowest of these.
 """
-mutable struct Descent{T<:AbstractFloat}
+Base.@kwdef mutable struct Descent{T<:AbstractFloat}
     net::AbstractNet{T}
     batches::Union{Nothing,Batches{T}}
     rates::Vector{T}
     clock::Clock
     x::Vector{T}
-    g::Vector{T}
-    value::Base.RefValue{T}
-    seen::Vector{T}
-    seen_step::Int
-    t::Float64
-    loss::T
-    gnorm::Float64
-    best::Vector{T}
-    best_loss::T
-    best_gnorm::Float64
-    nfev::Int
+    g::Vector{T} = zero(x)
+    value::Base.RefValue{T} = Ref(zero(eltype(x)))
+    seen::Vector{T} = copy(x)
+    seen_step::Int = 0
+    t::Float64 = 0
+    loss::T = NaN
+    gnorm::Float64 = NaN
+    best::Vector{T} = copy(x)
+    best_loss::T = Inf
+    best_gnorm::Float64 = Inf
+    nfev::Int = 0
 end
 
 function Descent(net::AbstractNet{T}, method::DiscreteMethod, x0::Vector{T}, options::FlowOptions) where {T}
     n, tauinv = n_params(net)::Int, options.tauinv
     rates = tauinv isa Real ? fill(T(tauinv), n) : Vector{T}(tauinv)
     batches = make_batches(net, options.batchsize, options.seed, options.shuffle)
-    return Descent{T}(net, batches, rates, Clock(method), copy(x0), zeros(T, n),
-                      Ref(zero(T)), copy(x0), 0, 0.0, T(NaN), NaN, copy(x0), T(Inf), Inf, 0)
+    return Descent{T}(net=net, batches=batches, rates=rates, clock=Clock(method), x=copy(x0))
 end
 
 "Loss and gradient of all samples; false, and nothing else changes, if they are not finite."
@@ -79,7 +78,7 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
     event = limits.event
     start!(monitor, limits.maxtime)
     d.batches === nothing || watch!(d.batches.net, monitor)
-    state = descent_state(method, T, length(d.x))
+    state = make_state(method, T, length(d.x))
     recorder = Recorder(T, length(d.x), recorded(limits))
     watch = event === nothing ? nothing : EventWatch(event, T, length(d.x), 0)::EventWatch{T}
     reason = Stop.running

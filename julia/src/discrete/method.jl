@@ -6,7 +6,7 @@ What a user chooses to descend by steps instead of following the flow: [`Gradien
 [`UpdateRule`](@ref). A method has fields `learning_rate` and
 `schedule` and implements
 
-- `descent_state(method, T, n)`: what it remembers from step to step;
+- `make_state(method, T, n)`: what it remembers from step to step ([`make_state`](@ref));
 - `step!(state, x, g, rates, clock)`: move `x` by one step of rate `clock.rate` along the gradient `g`, each
   parameter's update multiplied by its entry of `rates` (the inverse time constants), and advance `clock.t`;
 - `method_name(method)`.

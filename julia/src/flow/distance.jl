@@ -9,7 +9,7 @@ struct Path
     coefficients::Array{Float64,3}
 end
 Path(trajectory::Trajectory) = Path(trajectory.t, trajectory.x)
-Path(dense::DenseOutput) = Path(dense.t, Array{Float64,3}(dense.coefficients))
+Path(sol::DenseSolution) = Path(sol.t, Array{Float64,3}(sol.coefficients))
 
 function Path(t::AbstractVector, x::AbstractMatrix)
     stretches = max(length(t) - 1, 1)
@@ -28,7 +28,7 @@ end
 How far the trajectory `a` strays from the path `b`, and at which of its times: for each point x_m of `a` (a
 `Trajectory`, a `FlowResult` or a P × M matrix) ‖x_m − b(t_m)‖, with times t_1 ≤ t_2 ≤ … that make the sum of the squared
 distances smallest. `b` is a `FlowResult` (its dense output where it has one, else straight lines between the points of
-its trajectory), a `DenseOutput` or a `Trajectory`.
+its trajectory), a `DenseSolution` or a `Trajectory`.
 
 Times have to grow, or a point would be compared with a part of the path that only passes by. The best times are found
 by dynamic programming over the stretches of `b`: work and memory are proportional to points times stretches.
@@ -43,8 +43,8 @@ points(x::AbstractMatrix) = convert(Matrix{Float64}, x)
 points(a::Trajectory) = points(a.x)
 points(a::FlowResult) = points(a.trajectory)
 path(b::Path) = b
-path(b::FlowResult) = b.dense === nothing || length(b.dense.t) < 2 ? Path(b.trajectory) : Path(b.dense)
-path(b::Union{Trajectory,DenseOutput}) = Path(b)
+path(b::FlowResult) = b.sol === nothing || length(b.sol.t) < 2 ? Path(b.trajectory) : Path(b.sol)
+path(b::Union{Trajectory,DenseSolution}) = Path(b)
 
 function trajectory_distance(X::Matrix{Float64}, b::Path)
     size(X, 1) == size(b.coefficients, 1) ||

@@ -50,7 +50,7 @@ mutable struct ExplicitCache{T<:AbstractFloat} <: StepCache{T}
     curvature::Float64       # the largest seen lately
 end
 
-make_cache(method::ExplicitPair, ::Type{T}, n::Int) where {T} = ExplicitCache{T}(tableau(method, T), n)
+make_state(method::ExplicitPair, ::Type{T}, n::Int) where {T} = ExplicitCache{T}(tableau(method, T), n)
 ExplicitCache{T}(t::Tableau{T}, n::Int) where {T} =
     ExplicitCache{T}(t, Vector{T}[zeros(T, n) for _ in t.error], zeros(T, n), 0.0)
 
@@ -63,7 +63,7 @@ escape_limit(cache::ExplicitCache, reltol::Float64) =
     clamp((reltol / cache.tableau.growth)^(1 / cache.tableau.order), 0.05, 1.5)
 watch_escape(::ExplicitCache) = true
 
-function attempt!(cache::ExplicitCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function step!(cache::ExplicitCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     k, y, a = cache.k, state.y, cache.tableau.a
     minus_h = -T(min(state.h, Float64(floatmax(T)) / 1e3))
     copyto!(k[1], state.g)
@@ -85,8 +85,6 @@ function attempt!(cache::ExplicitCache{T}, problem::FlowProblem{T}, state::FlowS
     end
     return true
 end
-
-accepted!(::ExplicitCache) = nothing
 
 # Curvature is measured between the last two stages, which should lie at the same time, or nearly so (Hairer and Wanner,
 # Solving ODEs II, IV.2). It shows the stiffest direction only while that is excited: hence the memory.

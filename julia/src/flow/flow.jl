@@ -18,7 +18,7 @@ What [`flow`](@ref) found.
 - `stopped_by`: a `Stop.Reason`; `alg`: the methods that ran, as in "Tsit5" or "Tsit5+Rodas5P"
 - `iterations`, `rejected`: accepted and rejected steps; `nfev`, `nhev`: gradients and Hessians; `time_run`:
   seconds; `nhvp`: Hessian-vector products
-- `trajectory`: a [`Trajectory`](@ref); `dense`: a [`DenseOutput`](@ref) or `nothing`
+- `trajectory`: a [`Trajectory`](@ref); `sol`: a [`DenseSolution`](@ref) or `nothing`
 - `best`: of a discrete method, whose loss may rise, the [`LowestPoint`](@ref); of a flow `nothing`, as it is the last
 """
 Base.@kwdef struct FlowResult{T<:AbstractFloat}
@@ -35,12 +35,12 @@ Base.@kwdef struct FlowResult{T<:AbstractFloat}
     time_run::Float64
     alg::String
     trajectory::Trajectory{T}
-    dense::Union{Nothing,DenseOutput{T}} = nothing
+    sol::Union{Nothing,DenseSolution{T}} = nothing
     best::Union{Nothing,LowestPoint{T}} = nothing
 end
 
 lifted(r::FlowResult, C::Constraint) =
-    changed(r; x=embed(C, r.x), trajectory=lifted(r.trajectory, C), dense=lifted(r.dense, C), best=lifted(r.best, C))
+    changed(r; x=embed(C, r.x), trajectory=lifted(r.trajectory, C), sol=lifted(r.sol, C), best=lifted(r.best, C))
 lifted(::Nothing, ::Constraint) = nothing
 lifted(p::LowestPoint{T}, C::Constraint{T}) where {T} = LowestPoint{T}(embed(C, p.x), p.loss, p.gnorm)
 

@@ -54,7 +54,7 @@ function Integration(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T}
     if auto && stiff isa Exprb53s3 && kinks === nothing
         alg, auto = stiff, false
     end
-    method::StepCache{T} = make_cache(auto ? Tsit5() : alg, T, n)
+    method::StepCache{T} = make_state(auto ? Tsit5() : alg, T, n)
     degree = interpolant_degree(method)::Int
     auto && !(stiff isa Rodas5P) && (degree = 5)
     watch = event === nothing ? nothing : EventWatch(event, T, n, degree)::EventWatch{T}
@@ -221,7 +221,7 @@ function switch!(run::Integration{T}, step::Float64) where {T}
     back = s.tried == STIFF_TRIAL && s.covered < STIFF_TRIAL * s.explicit * steps_worth(n)
     s.tried == STIFF_TRIAL && ((s.tried, s.covered) = (0, 0.0))
     back || s.open && s.stiff >= s.patience || return false
-    run.method = make_cache(back ? Tsit5() : s.method, T, n)
+    run.method = make_state(back ? Tsit5() : s.method, T, n)
     run.names *= "+" * (method_name(run.method)::String)
     run.control = controller(run.method)::Controller
     state.escape = escape_limit(run.method, state.reltol)::Float64
@@ -238,20 +238,20 @@ end
 "What came of it."
 function finish!(run::Integration{T}, x0::Vector{T}, reason::Stop.Reason) where {T}
     problem, state, options = run.problem, run.state, run.options
-    settle!(run.recorder, problem, state)
+    evaluate_modelled!(run.recorder, problem, state)
     time_run = elapsed(run.monitor)
     trajectory = observe(Trajectory(run.recorder), options.observables, run.monitor, reason)
     return FlowResult{T}(x=run.x, loss=state.loss, gnorm=state.gnorm, t=state.t, stopped_by=reason,
                          iterations=run.iterations, rejected=run.rejected + rejections(run.method)::Int,
                          nfev=problem.nfev, nhev=problem.nhev, nhvp=problem.nhvp, time_run=time_run,
                          alg=run.names, trajectory=trajectory,
-                         dense=options.dense ? DenseOutput(run.dense, x0) : nothing)
+                         sol=options.dense ? DenseSolution(run.dense, x0) : nothing)
 end
 
 "One trial step, good or why not; its error norm goes to `state.error`."
 function try_step!(@nospecialize(cache::StepCache), problem::FlowProblem, state::FlowState, failures::Int)
     state.estimated = false
-    attempt!(cache, problem, state)::Bool || return NO_STEP
+    step!(cache, problem, state)::Bool || return NO_STEP
     state.error = error_norm(problem, state)
     isfinite(state.error) || return NOT_FINITE
     state.error > 1 && return TOO_WRONG
@@ -268,7 +268,7 @@ at_floor(state::FlowState{T}) where {T} = abs(state.loss) <= (64 * eps(T))^2 * s
 
 # The true loss and gradient at the points that are kept. Where a limit of time has passed, those are dropped that have only a
 # model's; the last one is evaluated whatever the time.
-function settle!(r::Recorder, problem::FlowProblem, state::FlowState)
+function evaluate_modelled!(r::Recorder, problem::FlowProblem, state::FlowState)
     any(m -> r.modelled[m], 1:r.count) || return nothing
     r.samples > 0 && thin!(r, r.samples)
     if r.modelled[r.count]

@@ -16,7 +16,7 @@ The options of [`flow`](@ref), all of them with defaults:
 - `tauinv`: a number or P numbers ≥ 0; zero freezes a parameter (its gradient does not count for `min_gnorm`)
 - `constraint`: a [`Constraint`](@ref) that the parameters obey, from the nearest point to the start that does
 - `dt`: first step, chosen from the data by default
-- `dense`: keep the whole flow as a [`DenseOutput`](@ref)
+- `dense`: keep the whole flow as a [`DenseSolution`](@ref)
 - `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many: those that straight lines in
   log t between the others replace worst (see [`Recorder`](@ref)), the first and last among them
 - `event`: a function of `(t, x)` or of `(t, x, loss, gnorm)` that ends the flow, with `Stop.event`, at the time when it

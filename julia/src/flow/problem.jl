@@ -11,12 +11,13 @@ const FLOW_METHODS = Registry("alg")
 """
     StepCache{T}
 
-The buffers of one method. A method implements
+The state of one method: what it remembers and its buffers, beside the [`FlowState`](@ref), which says where the flow
+is. A method implements [`make_state`](@ref), [`method_name`](@ref) of its cache, and
 
-- `attempt!(cache, problem, state) -> Bool`: a trial step of length `state.h` from `state.y`, into
+- `step!(cache, problem, state) -> Bool`: a trial step of length `state.h` from `state.y`, into
   `state.ynew` with the error estimate in `state.err`; `false` if no step of that length can be made. A
   method that has evaluated the gradient at `ynew` leaves it in `state.gnew` and sets `state.evaluated`.
-- `accepted!(cache)`: the trial step was accepted.
+- `accepted!(cache)`: the trial step was accepted; by default there is nothing to note.
 - `interpolant!(coefficients, offset, cache, problem, state)`: write the polynomial of the step, `n × (d + 1)`
   numbers, where `interpolant_degree(cache)` is d.
 - `measure!(cache, state)`: `state.stiffness` and `state.longest` after a good step.
@@ -24,7 +25,7 @@ The buffers of one method. A method implements
   an accepted step; by default what the controller says.
 - `restart!(cache)`: the field changes at the last accepted point.
 - `rejections(cache)`: trial steps that the method itself has rejected.
-- `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`, `method_name(cache)`.
+- `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`.
 """
 abstract type StepCache{T} end
 
@@ -33,6 +34,7 @@ function next_factor!(::StepCache, control, state, problem, clean::Bool, indefin
     return nothing
 end
 
+accepted!(::StepCache) = nothing
 rejections(::StepCache) = 0
 restart!(cache::StepCache) = accepted!(cache)
 

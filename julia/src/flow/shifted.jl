@@ -13,7 +13,9 @@ Solves `(I + γh H) u = b`, scaled to `(α I + β H) u = α b` with (α, β) fro
 """
 abstract type ShiftedSystem{T} end
 
-# Measured: see DENSE_LIMIT in auto.jl for where products begin to pay.
+"Beyond so many parameters TRBDF2 and QNDF use products, whatever the number of samples: see the times in methods/auto.jl."
+const DENSE_LIMIT = 500
+
 shifted_system(::Type{T}, n::Int, linsolve::Symbol) where {T} =
     linsolve == :cholesky || linsolve == :auto && n <= DENSE_LIMIT ? DenseSystem(T, n) : KrylovSystem(T, n)
 

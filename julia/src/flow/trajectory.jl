@@ -230,7 +230,7 @@ function Trajectory(r::Recorder{T}) where {T}
 end
 
 """
-    DenseOutput{T}
+    DenseSolution{T}
     sol(t) -> x, sol(x, t) -> x
 
 The flow as a piecewise polynomial of the degree d that its method has. On the step from `sol.t[k]` to `sol.t[k+1]`,
@@ -238,28 +238,28 @@ with `s = (t - sol.t[k]) / (sol.t[k+1] - sol.t[k])`, parameter i is `Σ_m coeffi
 1..d+1: evaluate it by Horner's rule. `coefficients` is P × (d+1) × steps and `t` has one element more than there
 are steps. Times outside `[sol.t[1], sol.t[end]]` are an error.
 """
-struct DenseOutput{T<:AbstractFloat}
+struct DenseSolution{T<:AbstractFloat}
     t::Vector{Float64}
     coefficients::Array{T,3}
     x0::Vector{T}
 end
 
-function lifted(sol::DenseOutput{T}, C::Constraint{T}) where {T}
+function lifted(sol::DenseSolution{T}, C::Constraint{T}) where {T}
     _, m, steps = size(sol.coefficients)
     coefficients = zeros(T, n_params(C), m, steps)
     for k in 1:steps, d in 1:m
         v = sol.coefficients[:, d, k]
         coefficients[:, d, k] = d == 1 ? embed(C, v) : image(C, v)
     end
-    return DenseOutput{T}(sol.t, coefficients, embed(C, sol.x0))
+    return DenseSolution{T}(sol.t, coefficients, embed(C, sol.x0))
 end
 
-Base.show(io::IO, sol::DenseOutput) =
-    print(io, "DenseOutput of ", length(sol.t) - 1, " steps on [", sol.t[1], ", ", sol.t[end], "]")
+Base.show(io::IO, sol::DenseSolution) =
+    print(io, "DenseSolution of ", length(sol.t) - 1, " steps on [", sol.t[1], ", ", sol.t[end], "]")
 
-(sol::DenseOutput{T})(t::Real) where {T} = sol(zeros(T, length(sol.x0)), t)
+(sol::DenseSolution{T})(t::Real) where {T} = sol(zeros(T, length(sol.x0)), t)
 
-function (sol::DenseOutput{T})(x::AbstractVector, t::Real) where {T}
+function (sol::DenseSolution{T})(x::AbstractVector, t::Real) where {T}
     sol.t[1] <= t <= sol.t[end] ||
         throw(DomainError(t, "the flow was integrated from $(sol.t[1]) to $(sol.t[end])."))
     length(sol.t) == 1 && return copyto!(x, sol.x0)
@@ -323,7 +323,7 @@ function record_cut_step!(d::DenseRecorder{T}, c::Vector{T}, n::Int, s::Float64)
     return nothing
 end
 
-function DenseOutput(d::DenseRecorder{T}, x0::Vector{T}) where {T}
+function DenseSolution(d::DenseRecorder{T}, x0::Vector{T}) where {T}
     n = length(x0)
-    return DenseOutput{T}(d.t, reshape(d.coefficients, n, d.degree + 1, length(d.t) - 1), copy(x0))
+    return DenseSolution{T}(d.t, reshape(d.coefficients, n, d.degree + 1, length(d.t) - 1), copy(x0))
 end

@@ -52,5 +52,5 @@ loss is the expectation over standard normal inputs. `target` maps D×N inputs t
 """
 function gauss_hermite_net(target, net::Net{T}; order::Integer=30) where {T}
     X, w = gauss_hermite_grid(n_features(net), order)
-    return with_data(net, T.(X), target(T.(X)); weights=length(w) * w)
+    return on(net, T.(X), target(T.(X)); weights=length(w) * w)
 end

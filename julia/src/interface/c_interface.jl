@@ -176,13 +176,13 @@ function evaluate_function(code::String, complain)
 end
 
 "The network, loss and regularisers of `net` on other data."
-c_with_data(net::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid}, w::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
-    other = Base.invokelatest(border_with_data, net_of(net), N, X, O, Y, w)
+c_on(net::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid}, w::Ptr{Cvoid}, out::Ptr{Int64}) = @status begin
+    other = Base.invokelatest(border_on, net_of(net), N, X, O, Y, w)
     unsafe_store!(out, keep!(other))
 end
-function border_with_data(net::AbstractNet{T}, N, X, O, Y, w) where {T}
+function border_on(net::AbstractNet{T}, N, X, O, Y, w) where {T}
     input, target, weights = border_data(T, n_features(net), N, X, O, Y, w)
-    return with_data(net, input, target; weights=weights)
+    return on(net, input, target; weights=weights)
 end
 
 c_loss(net::Int64, x::Ptr{Cvoid}, value::Ptr{Float64}) = @status border_loss(net_of(net), x, value)
@@ -332,7 +332,7 @@ function c_table()
             @cfunction(c_last_error, Int64, (Ptr{UInt8}, Int64)),
             @cfunction(c_release, Int32, (Ptr{Int64}, Int64)),
             @cfunction(c_net, Int32, (Int32, Cstring, Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
-            @cfunction(c_with_data, Int32, (Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_on, Int32, (Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_loss, Int32, (Int64, Ptr{Cvoid}, Ptr{Float64})),
             @cfunction(c_gradient, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Float64})),
             @cfunction(c_hessian, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid})),

@@ -5,7 +5,7 @@
 function facts()
     methods(registry, kinds) = Pair{String,Any}[
         [name => described(registry.entries[name], "builtin") for name in registry.names];
-        ["$kind.$name" => described(Entry(nothing, "of $(p.package)", p.matrices), kind)
+        ["$kind.$name" => described(Entry(nothing, "of $(p.package)", p.matrices, ""), kind)
          for kind in kinds for p in PROVIDED[kind] for name in p.methods]]
     sections = [
         "activations" => [name => ACTIVATIONS.entries[name].summary for name in ACTIVATIONS.names],
@@ -33,8 +33,11 @@ end
 
 name_of(registry::Registry, method) = first(name for name in registry.names if registry[name] == method)
 
-described(entry::Entry, provider) =
-    ["summary" => entry.summary, "matrices" => entry.matrices, "provider" => provider]
+function described(entry::Entry, provider)
+    facts = Pair{String,Any}["summary" => entry.summary, "matrices" => entry.matrices, "provider" => provider]
+    isempty(entry.when) || push!(facts, "when" => entry.when)
+    return facts
+end
 
 "Numbers and flags that a method or a struct of options has unless it is told otherwise, by their names in `train`."
 function defaults(::Type{O}) where {O}

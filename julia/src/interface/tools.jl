@@ -37,18 +37,18 @@ function answer(q::Polishing, x0, options, monitor)
     n = ceil(Int, q.digits)
     return (x=Float64.(r.x), exact_x=to_json(decimal.(r.x, n)), exact_loss=decimal(r.loss, n),
             exact_gnorm=decimal(r.gnorm, n), iterations=r.iterations, converged=r.converged,
-            stopped_by=r.stopped_by, time_run=r.time_run)
+            stopped_by=r.stopped_by, total_time=r.total_time)
 end
 
 struct Following <: Question{Float64}
     net::Family
-    range::NTuple{2,Float64}
+    bounds::NTuple{2,Float64}
     max_step::Float64
     max_points::Int
     max_branches::Int
 end
 answer(q::Following, x0, options, monitor) =
-    follow(q.net, x0; range=q.range, max_step=q.max_step, max_points=q.max_points, max_branches=q.max_branches,
+    follow(q.net, x0; bounds=q.bounds, max_step=q.max_step, max_points=q.max_points, max_branches=q.max_branches,
            maxtime=options["maxtime"], monitor=monitor)
 
 struct AtInfinity{T} <: Question{T}
@@ -59,9 +59,9 @@ function answer(q::AtInfinity, x0, options, monitor)
     chains = [(l, c.units) for (l, layer) in enumerate(m.limit.layers) for c in approaches(layer)]
     return (kind=m.kind, x=m.x, q=m.q, loss=m.loss, gnorm=m.gnorm, channels=channels_json(m.channels), chains=to_json(chains),
             coefficients=m.coefficients, iterations=m.iterations, stopped_by=m.stopped_by, reason=m.reason,
-            time_run=m.time_run)
+            total_time=m.total_time)
 end
-channels_json(found) = to_json([(c.layer, c.units, c.cosine, c.distance, c.growth, c.epsilon) for c in found])
+channels_json(found) = to_json([(c.layer, c.units, c.cosine, c.distance, c.growth, c.eps) for c in found])
 
 struct Certification{T} <: Question{T}
     net::AbstractNet{T}
@@ -74,7 +74,7 @@ function answer(q::Certification, x0, options, monitor)
     c = certify(q.net, q.x; precision=q.precision, polish=q.polish, within=q.within,
                 maxtime=Float64(options["maxtime_optim"]), monitor=monitor)
     q.net isa ConstrainedNet && (c = lifted(c, Constraint{Float64}(q.net.constraint)))
-    return (proved=c, gauges=to_json(c.gauges), time_run=elapsed(monitor))
+    return (proved=c, gauges=to_json(c.gauges), total_time=elapsed(monitor))
 end
 
 "`n` significant decimal digits and two spare ones."
@@ -186,7 +186,7 @@ const TOOLS = Dict{String,Function}(
                                             (o["low"], o["high"]), o["max_step"], Int(o["max_points"]),
                                             Int(o["max_branches"])),
     "saddle_line" => (net, o, a) -> saddle_line(net, numbers(net, a[1]), whole(o, "unit", 1); layer=whole(o, "layer", 1),
-                                                γ=a[2]),
+                                                gamma=a[2]),
     "off_line" => (net, o, a) -> off_line(net.layers, numbers(net, a[1]), whole(o, "layer", 1), whole(o, "unit", 1),
                                           matrix(a[2], isqrt(length(a[2]))), permutedims(matrix(a[3], isqrt(length(a[2])))),
                                           whole(o, "rank", 0), o["gamma"]; side=o["side"], size=o["size"]),

@@ -89,7 +89,7 @@ function outside_solve(net::Int64, x, what, options; tauinv=C_NULL)
     limits = (maxtime_ode=5, maxiterations_ode=12, maxtime_optim=5, maxiterations_optim=8)
     handle = outside_handle(c_solve, net, x, what, wire(limits, options), tauinv, report, answer)
     what == "minimize" || outside_read(handle, ["ode.trajectory.$name" for name in ("t", "x", "loss", "gnorm", "observables")]...,
-                                       "ode.dense.t", "ode.dense.coefficients", "ode.stopped_by.advice", "ode.alg", "ode.nfev")
+                                       "ode.sol.t", "ode.sol.coefficients", "ode.stopped_by.advice", "ode.alg", "ode.nfev")
     outside_read(handle, "x")
     return handle
 end
@@ -157,7 +157,7 @@ function derivatives_workload(::Type{T}) where {T}
                            "data_terms" => ["1", "2"])
         outside_read(outside_tool(net, what, NamedTuple(), x), fields...)
     end
-    other = outside_handle(c_with_data, net, 4, wave(T, 2, 4), 2, targets(T, 2, 4), C_NULL)
+    other = outside_handle(c_on, net, 4, wave(T, 2, 4), 2, targets(T, 2, 4), C_NULL)
     outside(c_release, Int64[other], 1)
     return nothing
 end
@@ -212,11 +212,12 @@ function flows_workload(::Type{T}) where {T}
     kinked, y = student(T; f="relu", N=20)
     outside_solve(kinked, y, "train", (alg="auto", maxT=3, optim_solver="NewtonTrustRegion"))
     run = outside_solve(net, x, "flow", merge(small, (alg="Tsit5", maxT=3, dense=true)))
-    times, points, coefficients = HANDLES[run].ode.trajectory.t, HANDLES[run].ode.trajectory.x, HANDLES[run].ode.dense.coefficients
+    ode = HANDLES[run].ode
+    times, points, coefficients = ode.trajectory.t, ode.trajectory.x, ode.sol.coefficients
     P = length(x)
     outside_read(outside_tool(0, "trajectory_distance", (parameters=P, terms=0), points, times, points), "1", "2")
     outside_read(outside_tool(0, "trajectory_distance", (parameters=P, terms=size(coefficients, 2)), points,
-                              HANDLES[run].ode.dense.t, coefficients), "1", "2")
+                              ode.sol.t, coefficients), "1", "2")
     outside_read(outside_tool(0, "facts", NamedTuple()), "")
     specs = [Dict("what" => "eigenvalues", "lowest" => 1, "highest" => 1), Dict("what" => "norm"),
              Dict("what" => "projections"), Dict("what" => "unit norms", "layer" => 1, "outgoing" => true),
@@ -302,15 +303,15 @@ function landscape_workload(::Type{T}) where {T}
     match = outside_tool(net, "match", (teacher=TWO, teacher_features=1, layer=1), best, x)
     outside_read(match, string.(fieldnames(typeof(HANDLES[match])))...)
     outside_tool(net, "align", NamedTuple(), best, x)
-    outside_read(outside_tool(net, "neurons", (layer=1,), best), "cosines", "angles", "distances", "signs")
+    outside_read(outside_tool(net, "neurons", (layer=1,), best), "cosine", "angle", "distance", "sign")
     alike = outside_tool(net, "neurons", (layer=1, teacher=TWO, teacher_features=1), best, x)
-    outside_read(outside_tool(0, "linked", (tolerance=0.1,), HANDLES[alike].angles), "")
+    outside_read(outside_tool(0, "linked", (tolerance=0.1,), HANDLES[alike].angle), "")
     for distances in (false, true)
-        outside_read(outside_tool(net, "cluster", (layer=1, tolerance=0.2, distances=distances), [best x]), "labels", "signs",
-                     "centres", "spread")
+        outside_read(outside_tool(net, "cluster", (layer=1, tolerance=0.2, distances=distances), [best x]), "labels", "sign",
+                     "centre", "spread")
     end
     outside_read(outside_tool(net, "merge", (layer=1, groups=[[1, 2]]), best), "")
-    outside_read(outside_tool(net, "neurons_along", (layer=1,), [best x]), "incoming", "outgoing", "cosines", "angles")
+    outside_read(outside_tool(net, "neurons_along", (layer=1,), [best x]), "incoming", "outgoing", "cosine", "angle")
     outside_read(outside_tool(0, "binomial_intervals", (n=5, confidence=0.95), [0, 2, 5]), "")
     outside_read(outside_tool(net, "distinct", (tolerance=1e-6,), [best; best; x], [0.1, 0.1, 0.2]), "labels", "representatives")
     plane, axis = [Float64.(x), [1.0; zeros(P - 1); 0.0; 1.0; zeros(P - 2)]], [0.0, 0.1]
@@ -330,7 +331,8 @@ function landscape_workload(::Type{T}) where {T}
     outside_solve(outside_tool(net, "polishing", (digits=30,)), best, "minimize", (maxiterations_optim=3,))
     polished = outside_handle(c_solve, outside_tool(net, "polishing", (digits=25,)), best, "minimize",
                               wire((maxtime_optim=5, maxiterations_optim=3)), C_NULL, C_NULL, C_NULL)
-    outside_read(polished, "x", "exact_x", "exact_loss", "exact_gnorm", "converged", "iterations", "stopped_by", "time_run")
+    outside_read(polished, "x", "exact_x", "exact_loss", "exact_gnorm", "converged", "iterations", "stopped_by",
+                 "total_time")
     splits_workload(T)
     T === Float64 && branches_workload()
     # Minima at infinity: units that merge, an exponential tail.
@@ -353,7 +355,7 @@ function landscape_workload(::Type{T}) where {T}
     landed = outside_handle(c_solve, outside_tool(wide, "at_infinity", NamedTuple()), y, "minimize",
                             wire((maxtime_optim=5, maxiterations_optim=500)), C_NULL, C_NULL, C_NULL)
     outside_read(landed, "kind", "x", "q", "loss", "gnorm", "channels", "chains", "coefficients", "iterations", "stopped_by",
-                 "reason", "time_run")
+                 "reason", "total_time")
     # Separable classes.
     separable = outside_net(T, Any[[2, "softmax", true]], (loss="nll",), T[-1 -2 1 2], T[1, 1, 2, 2])
     run = outside_solve(separable, outside_start(separable), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=30))
@@ -366,10 +368,10 @@ function splits_workload(::Type{T}) where {T}
     best = [1.0, 2.0]
     handle = outside_tool(net, "saddle_line", (layer=1, unit=1), best, [-0.5, 0.5, 1.5])
     line = HANDLES[handle]
-    outside_read(handle, (string(f) for f in fieldnames(typeof(line)) if f !== :wide)...)
-    outside_tool(net, "off_line", (layer=1, unit=1, rank=0, gamma=0.5, side=1, size=1e-3), best, line.M,
-                 permutedims(line.D))
-    outside_tool(keep!(line.wide), "pair_state", (layer=1, unit=1, other=2), line.x[:, 1])
+    outside_read(handle, (string(f) for f in fieldnames(typeof(line)) if f !== :net)...)
+    outside_tool(net, "off_line", (layer=1, unit=1, rank=0, gamma=0.5, side=1, size=1e-3), best, line.curvature,
+                 permutedims(line.coupling))
+    outside_tool(keep!(line.net), "pair_state", (layer=1, unit=1, other=2), line.x[:, 1])
     return nothing
 end
 
@@ -377,9 +379,9 @@ function branches_workload()
     linear = Any[[1, "identity", false], [1, "identity", false]]
     net, other = (outside_net(Float64, linear, NamedTuple(), [1.0], [y]) for y in (1.0, 2.0))
     curved = outside_net(Float64, Any[[1, "tanh", false], [1, "identity", false]], NamedTuple(), [1.0], [1.0])
-    whole_range = (low=0, high=3, max_step=0.05, max_points=100, max_branches=20)
+    whole = (low=0, high=3, max_step=0.05, max_points=100, max_branches=20)
     for to in (NamedTuple(), (to=other,), (to=curved,))
-        question = outside_tool(net, "following", merge(whole_range, to))
+        question = outside_tool(net, "following", merge(whole, to))
         found = outside_handle(c_solve, question, [0.0, 0.0], "minimize", wire((maxtime=10,)), C_NULL, C_NULL, C_NULL)
         paths = ["branches.1.$f" for f in fieldnames(Branch)]
         outside_read(found, "n_branches", "n_points", "finished", paths...)
@@ -389,8 +391,9 @@ function branches_workload()
 end
 
 function proof_workload(::Type{T}) where {T}
-    certificate = "certified reason x radius uniqueness_radius index kind loss.1 loss.2 eigenvalues.1 eigenvalues.2 fixed contraction"
-    fields = ["gauges"; "time_run"; ["proved.$name" for name in split(certificate)]]
+    certificate = ["certified", "reason", "x", "radius", "uniqueness_radius", "index", "kind", "loss_interval.1",
+                   "loss_interval.2", "eigenvalue_bounds.1", "eigenvalue_bounds.2", "fixed", "contraction"]
+    fields = ["gauges"; "total_time"; ["proved.$name" for name in certificate]]
     X, Y = wave(T, 1, 12), targets(T, 1, 12)
     one_hidden(f) = outside_net(T, Any[[2, f, true], [1, "identity", true]], (l2=0.1,), X, Y)
     deep = outside_net(T, Any[[2, "tanh", true], [2, "softplus", true], [2, "softmax", true]], (loss="nll", l2=0.1), X,

@@ -9,11 +9,12 @@ to one that they call.
 """
 unknown(f) = Base.inferencebarrier(f)
 
-"One thing with a name: the `value` that the name stands for, what it is in a line, and its P×P matrices."
+"One thing with a name: the `value` that the name stands for, what it is in a line, its P×P matrices, and when to choose it."
 struct Entry
     value::Any
     summary::String
     matrices::Int
+    when::String
 end
 
 "Names and what they stand for, in the order in which the files are included."
@@ -25,15 +26,16 @@ end
 Registry(kind::String) = Registry(kind, String[], Dict{String,Entry}())
 
 """
-    register!(registry, name, value, summary; matrices = 0) -> value
+    register!(registry, name, value, summary; matrices = 0, when = "") -> value
 
 Let users call `value` by `name`. `summary` says what it is in one line; `matrices` are the P×P matrices that it keeps, by
-which runs that no memory holds are refused.
+which runs that no memory holds are refused; `when` advises whom it suits, for the page on choosing a solver.
 """
-function register!(registry::Registry, name::String, @nospecialize(value), summary::String; matrices::Int=0)
+function register!(registry::Registry, name::String, @nospecialize(value), summary::String; matrices::Int=0,
+                   when::String="")
     haskey(registry.entries, name) && error("there are two $(registry.kind)s called \"$name\"")
     push!(registry.names, name)
-    registry.entries[name] = Entry(value, summary, matrices)
+    registry.entries[name] = Entry(value, summary, matrices, when)
     return value
 end
 

@@ -11,8 +11,8 @@ What [`minimize_at_infinity`](@ref) found. `kind` is
   separable, and the parameters grow in the direction `q`
 - "open": neither was reached; `reason` says why
 
-`x` is a point of the ordinary net: for a minimum at infinity the last one before the limit was taken, and `epsilon` says how
-far from the limit each channel is there.
+`x` is a point of the ordinary net: for a minimum at infinity the last one before the limit was taken, and `eps` says
+how far from the limit each channel is there.
 """
 struct MinimumAtInfinity{T}
     kind::String
@@ -22,12 +22,12 @@ struct MinimumAtInfinity{T}
     gnorm::T
     channels::Vector{Channel}
     coefficients::Vector{T}
-    epsilon::Vector{T}
+    eps::Vector{T}
     limit::Net{T}
     iterations::Int
     stopped_by::Stop.Reason
     reason::String
-    time_run::Float64
+    total_time::Float64
 end
 Base.show(io::IO, m::MinimumAtInfinity) =
     print(io, "MinimumAtInfinity(", m.kind, ", loss = ", m.loss, ", ‖∇L‖_∞ = ", m.gnorm, ", ", length(m.channels),

@@ -51,6 +51,6 @@ end
 with_number_type(::Type{S}, r::ConstrainedNet) where {S<:AbstractFloat} =
     ConstrainedNet(with_number_type(S, r.net), Constraint{S}(r.constraint))
 
-lifted(r::PolishResult, C::Constraint) =
-    PolishResult(embed(Constraint{BigFloat}(C), r.x), r.loss, r.gnorm, r.iterations, r.converged, r.stopped_by,
-                 r.time_run)
+lifted(r::Polished, C::Constraint) =
+    Polished(embed(Constraint{BigFloat}(C), r.x), r.loss, r.gnorm, r.iterations, r.converged, r.stopped_by,
+                 r.total_time)

@@ -21,13 +21,13 @@ index(p::Place) = count(<(-p.τ), p.λ)
 """
     SpecialPoint
 
-A "fold" or "branch point": `μ`, `x`, `loss`; the `eigenvalue` that changes sign, as computed there, and its `kernel`;
-how many change sign together (`multiplicity`); on which `branch` it was found, counted from 1; and whether Newton's
-method `converged` to it (else it was only enclosed).
+A "fold" or "branch point": `parameter` μ, `x`, `loss`; the `eigenvalue` that changes sign, as computed there, and its
+`kernel`; how many change sign together (`multiplicity`); on which `branch` it was found, counted from 1; and whether
+Newton's method `converged` to it (else it was only enclosed).
 """
 struct SpecialPoint
     kind::String
-    μ::Float64
+    parameter::Float64
     x::Vector{Float64}
     loss::Float64
     eigenvalue::Float64
@@ -40,18 +40,18 @@ end
 """
     Branch
 
-Its points, in order: `μ` (M), `x` (P×M), `loss`, `gnorm`, eigenvalues `λ` (P×M, ascending), `index`, arclength `s`
-(of θ and scaled μ). `began` and `ended` say why there are no more points at either end; `parent` is the number of the
-branch point that it comes from, or 0.
+Its points, in order: `parameter` μ (M), `x` (P×M), `loss`, `gnorm`, `eigenvalues` (P×M, ascending), `index`, and
+`arclength` (of θ and scaled μ). `began` and `ended` say why there are no more points at either end; `parent` is the
+number of the branch point that it comes from, or 0.
 """
 mutable struct Branch
-    μ::Vector{Float64}
+    parameter::Vector{Float64}
     x::Matrix{Float64}
     loss::Vector{Float64}
     gnorm::Vector{Float64}
-    λ::Matrix{Float64}
+    eigenvalues::Matrix{Float64}
     index::Vector{Int}
-    s::Vector{Float64}
+    arclength::Vector{Float64}
     began::String
     ended::String
     parent::Int
@@ -76,7 +76,7 @@ Base.show(io::IO, f::Followed) = print(io, "Followed(", length(f.branches), " br
 "What all parts of a continuation share. `null` eigenvalues are zero at the start, by symmetries: they stay so."
 struct Continuation{F<:Family}
     family::F
-    range::NTuple{2,Float64}
+    bounds::NTuple{2,Float64}
     weight::Float64
     null::Int
     max_step::Float64
@@ -305,18 +305,18 @@ mutable struct Exploration{F}
 end
 
 """
-    follow(family, θ; range, max_step = 0.05, max_points = 1000, max_branches = 20, maxtime = Inf, monitor = Monitor())
+    follow(family, θ; bounds, max_step = 0.05, max_points = 1000, max_branches = 20, maxtime = Inf, monitor = Monitor())
         -> Followed
 
 The branches of critical points of a [`Family`](@ref) through θ at `family.μ`, both ways, and those that leave them at
-simple branch points, within `range` = (lowest, highest) of μ. Steps are at most `max_step`·(1 + ‖z‖) long, and so
+simple branch points, within `bounds` = (lowest, highest) of μ. Steps are at most `max_step`·(1 + ‖z‖) long, and so
 short that the tangent turns by less than 14° and one eigenvalue at most changes sign.
 """
-function follow(family::Family, θ::AbstractVector; range=(0.0, 1.0), max_step::Real=0.05, max_points::Int=1000,
+function follow(family::Family, θ::AbstractVector; bounds=(0.0, 1.0), max_step::Real=0.05, max_points::Int=1000,
                 max_branches::Int=20, maxtime::Real=Inf, monitor::Monitor=Monitor())
-    lo, hi = Float64.(range)
+    lo, hi = Float64.(bounds)
     lo < hi && lo <= family.μ <= hi ||
-        throw(ArgumentError("range is ($lo, $hi); it must ascend and contain the start, $(family.μ)"))
+        throw(ArgumentError("bounds is ($lo, $hi); it must ascend and contain the start, $(family.μ)"))
     θ = Vector{Float64}(θ)
     P, weight = length(θ), (1 + norm(θ)) / (hi - lo)
     point = classified_fixed_point(place!(family, family.μ), θ)
@@ -360,7 +360,7 @@ function further_branches!(s::Exploration)
         number, d = popfirst!(s.waiting)
         any(u -> dot(u, d) > 0.9, s.used[number]) && continue
         push!(s.used[number], d)
-        z = [s.points[number].x; s.points[number].μ * s.c.weight]
+        z = [s.points[number].x; s.points[number].parameter * s.c.weight]
         first = step_off(s.c, z, d)
         first === nothing && continue
         here = place_at(s.c, z, d)
@@ -403,7 +403,7 @@ function advance!(s::Exploration, places::Vector{Place}, ended::Ref{String}, num
         reason == Stop.running || throw(Interrupted(reason))
         largest, least = c.max_step * (1 + norm(p.z)), 1e-8 * (1 + norm(p.z))
         h = min(h, largest)
-        for (bound, side) in zip(c.range, (-1, 1))
+        for (bound, side) in zip(c.bounds, (-1, 1))
             abs(p.z[end] / c.weight - bound) <= 1e-12 * (1 + abs(bound)) && side * p.tangent[end] > 0 &&
                 (ended[] = "bounds"; return nothing)
         end
@@ -418,7 +418,7 @@ function advance!(s::Exploration, places::Vector{Place}, ended::Ref{String}, num
             h /= 2
         end
         at = q.z[end] / c.weight
-        bound = at < c.range[1] ? c.range[1] : at > c.range[2] ? c.range[2] : NaN
+        bound = at < c.bounds[1] ? c.bounds[1] : at > c.bounds[2] ? c.bounds[2] : NaN
         if !isnan(bound)
             inside = p.z[end] / c.weight
             e = [zeros(P); 1.0]
@@ -430,7 +430,7 @@ function advance!(s::Exploration, places::Vector{Place}, ended::Ref{String}, num
         known = found === nothing ? 0 : register_point!(s, found, p, q, number)
         if known > 0
             last = s.points[known]
-            push!(places, place_at(c, [last.x; last.μ * c.weight], p.tangent))
+            push!(places, place_at(c, [last.x; last.parameter * c.weight], p.tangent))
             ended[] = "known branch"
             return nothing
         end
@@ -463,7 +463,7 @@ function register_point!(s::Exploration, (kind, z, λ, φ, v, multiplicity, conv
     along = (q.z - p.z) / norm(q.z - p.z)
     for (k, known) in enumerate(s.points)
         known.kind == kind || continue
-        norm(z - [known.x; known.μ * c.weight]) <= 1e-5 * (1 + norm(z)) || continue
+        norm(z - [known.x; known.parameter * c.weight]) <= 1e-5 * (1 + norm(z)) || continue
         kind == "fold" && return 0
         any(u -> dot(u, along) > 0.9, s.used[k]) && return k
         append!(s.used[k], [along, -along])
@@ -490,6 +490,6 @@ function gathered(c::Continuation, places::Vector{Place}, began, ended, parent)
     for (k, p) in enumerate(places)
         x[:, k], λ[:, k] = p.z[1:end-1], p.λ
     end
-    return Branch([clamp(p.z[end] / c.weight, c.range...) for p in places], x, [p.loss for p in places],
+    return Branch([clamp(p.z[end] / c.weight, c.bounds...) for p in places], x, [p.loss for p in places],
                   [p.gnorm for p in places], λ, [index(p) for p in places], s, began, ended, parent)
 end

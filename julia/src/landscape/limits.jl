@@ -249,9 +249,9 @@ end
 
 Hidden units of a `layer` on their way to infinity. Two or three merge while their outgoing weights diverge: `cosine` of the
 incoming weights of the first two (with biases, up to the sign for odd units), the `distance` of the two relative to their
-length, `growth`, how many times larger the outgoing weights are than their sum, and `epsilon`, half of the distance, which
+length, `growth`, how many times larger the outgoing weights are than their sum, and `eps`, half of the distance, which
 tends to zero. One unit acts by its exponential tail: `distance` is its largest slope on the samples, `growth` how many times
-smaller its variation is than its size, `epsilon`² the exponential of its bias.
+smaller its variation is than its size, `eps`² the exponential of its bias.
 """
 struct Channel
     layer::Int
@@ -259,7 +259,7 @@ struct Channel
     cosine::Float64
     distance::Float64
     growth::Float64
-    epsilon::Float64
+    eps::Float64
 end
 
 """
@@ -332,7 +332,7 @@ function triple_channel(θ, layer::Layer, next::Layer, l::Int, units::Vector{Int
     first = norm(sum(t[m] * q[out[m]] for m in 1:3)) / sum(abs(t[m]) * norm(q[out[m]]) for m in 1:3)
     zeroth = norm(sum(q[out[m]] for m in 1:3)) / total
     return Channel(l, units, minimum(p.cosine for p in pairs), pairs[longest].distance,
-                   1 / max(zeroth, first^2, floatmin()), pairs[longest].epsilon)
+                   1 / max(zeroth, first^2, floatmin()), pairs[longest].eps)
 end
 
 function tail_channel(θ, layer::Layer, l::Int, j::Int, slope::Float64, variation::Float64)

@@ -14,15 +14,15 @@ end
 """
     Likeness
 
-Units compared in pairs: `cosines` of incoming weights and bias, without signs; `signs`, −1 where a unit is nearer to
-the mirror image of the other, which an odd or even activation computes too; `angles` and `distances`, of the nearer
+Units compared in pairs: `cosine` of incoming weights and bias, without signs; `sign`, −1 where a unit is nearer to
+the mirror image of the other, which an odd or even activation computes too; `angle` and `distance`, of the nearer
 one. Infinite where units have different activations.
 """
 struct Likeness
-    cosines::Matrix{Float64}
-    signs::Matrix{Int}
-    angles::Matrix{Float64}
-    distances::Matrix{Float64}
+    cosine::Matrix{Float64}
+    sign::Matrix{Int}
+    angle::Matrix{Float64}
+    distance::Matrix{Float64}
 end
 
 """
@@ -34,10 +34,10 @@ function likeness(A::Matrix{Float64}, B::Matrix{Float64}, f::Vector, g::Vector)
     L = Likeness(cosine_similarity(A, B), ones(Int, size(A, 1), size(B, 1)), zeros(size(A, 1), size(B, 1)),
                  zeros(size(A, 1), size(B, 1)))
     for i in axes(A, 1), j in axes(B, 1)
-        s = parity(f[i]) != 0 && L.cosines[i, j] < 0 ? -1 : 1
-        L.signs[i, j] = s
-        L.angles[i, j] = f[i] == g[j] ? angle_between(A[i, :], s * B[j, :]) : Inf
-        L.distances[i, j] = f[i] == g[j] ? norm(A[i, :] - s * B[j, :]) : Inf
+        s = parity(f[i]) != 0 && L.cosine[i, j] < 0 ? -1 : 1
+        L.sign[i, j] = s
+        L.angle[i, j] = f[i] == g[j] ? angle_between(A[i, :], s * B[j, :]) : Inf
+        L.distance[i, j] = f[i] == g[j] ? norm(A[i, :] - s * B[j, :]) : Inf
     end
     return L
 end
@@ -73,7 +73,7 @@ function compare_neurons(layers::Vector{Layer}, θ, others::Vector{Layer}, ϑ; l
     L = likeness(A, B, f, fill(f[1], size(B, 1)))
     for i in findall(!=(f[1]), f)           # a student's units may be of several kinds
         row = likeness(A[i:i, :], B, f[i:i], fill(f[i], size(B, 1)))
-        L.angles[i, :], L.distances[i, :] = row.angles[1, :], row.distances[1, :]
+        L.angle[i, :], L.distance[i, :] = row.angle[1, :], row.distance[1, :]
     end
     return L
 end
@@ -112,11 +112,11 @@ function linked(D::AbstractMatrix, tolerance::Real; average::Bool=false)
 end
 
 """
-    cluster_neurons(layers, points; layer = 1, tolerance, distances = false) -> (labels, signs, centres, spread)
+    cluster_neurons(layers, points; layer = 1, tolerance, distances = false) -> (labels, sign, centre, spread)
 
 Units of the columns of `points` (P×S), of S runs, in clusters by average linkage of their angles modulo sign, or of
 their distances: the step from many students to common units in Expand-and-Cluster (Martinelli, Şimşek, Gerstner and
-Brea, arXiv 2304.12794). `labels` and `signs` (width×S) of each unit; `centres` (features × clusters), the means of unit
+Brea, arXiv 2304.12794). `labels` and `sign` (width×S) of each unit; `centre` (features × clusters), the means of unit
 vectors, or of the vectors themselves; `spread`, the median angle or distance from the centre. Clusters of most members
 come first.
 """
@@ -126,7 +126,7 @@ function cluster_neurons(layers::Vector{Layer}, points::AbstractMatrix; layer::I
     rows = reduce(vcat, [unit_rows(layers, points[:, s], layer) for s in 1:S])
     f = repeat(unit_activations(layers[layer]), S)
     L = likeness(rows, rows, f, f)
-    D = distances ? L.distances : L.angles
+    D = distances ? L.distance : L.angle
     raw = linked(D, tolerance; average=true)
     order = sortperm([count(isequal(c), raw) for c in 1:maximum(raw)]; rev=true, alg=MergeSort)
     labels, signs = invperm(order)[raw], ones(Int, k * S)
@@ -135,14 +135,14 @@ function cluster_neurons(layers::Vector{Layer}, points::AbstractMatrix; layer::I
         own = findall(isequal(c), labels)
         size_of(v) = distances ? 1.0 : max(norm(v), floatmin(Float64))
         for i in own
-            signs[i] = L.signs[first(own), i]
+            signs[i] = L.sign[first(own), i]
             centres[:, c] .+= signs[i] .* rows[i, :] ./ size_of(rows[i, :]) ./ length(own)
         end
         distance(a, b) = distances ? norm(a - b) : angle_between(a, b)
         away = [distance(signs[i] * rows[i, :], centres[:, c]) for i in own]
         spread[c] = sort(away)[cld(length(away), 2)]
     end
-    return (labels=reshape(labels, k, S), signs=reshape(signs, k, S), centres=centres, spread=spread)
+    return (labels=reshape(labels, k, S), sign=reshape(signs, k, S), centre=centres, spread=spread)
 end
 
 """
@@ -193,7 +193,7 @@ function merge_group!(y::Vector{Float64}, θ, layers, l::Int, group, f::Activati
 end
 
 """
-    neurons_along(layers, X; layer = 1) -> (incoming, outgoing, cosines, angles)
+    neurons_along(layers, X; layer = 1) -> (incoming, outgoing, cosine, angle)
 
 At each column of `X` (P×M): norms of incoming weights with bias and of outgoing weights (width×M), and cosines and
 angles between the incoming ones of each pair (width×width×M), without signs.
@@ -211,7 +211,7 @@ function neurons_along(layers::Vector{Layer}, X::AbstractMatrix; layer::Int=1)
         cosines[:, :, m] = cosine_similarity(rows, rows)
         angles[:, :, m] = [angle_between(rows[i, :], rows[j, :]) for i in 1:k, j in 1:k]
     end
-    return (incoming=norms, outgoing=out, cosines=cosines, angles=angles)
+    return (incoming=norms, outgoing=out, cosine=cosines, angle=angles)
 end
 
 """

@@ -14,27 +14,27 @@ function with_number_type(::Type{S}, net::Net) where {S<:AbstractFloat}
 end
 
 """
-    PolishResult
+    Polished
 
 `x` (BigFloat), its `loss` and `gnorm` = ‖∇L‖_∞, `iterations`, whether it `converged` to the digits asked for, why
-it ended (`stopped_by`), and `time_run` in seconds.
+it ended (`stopped_by`), and `total_time` in seconds.
 """
-struct PolishResult
+struct Polished
     x::Vector{BigFloat}
     loss::BigFloat
     gnorm::BigFloat
     iterations::Int
     converged::Bool
     stopped_by::Stop.Reason
-    time_run::Float64
+    total_time::Float64
 end
 
-Base.show(io::IO, r::PolishResult) = print(io, "PolishResult(", r.converged ? "" : "not ", "converged: loss = ",
+Base.show(io::IO, r::Polished) = print(io, "Polished(", r.converged ? "" : "not ", "converged: loss = ",
     Float64(r.loss), ", ‖∇L‖_∞ = ", Float64(r.gnorm), ", ", r.iterations, " iterations)")
 
 """
     polish(net, θ; digits = 50, maxiterations = 200, maxtime = Inf, monitor = Monitor(), constraint = nothing)
-        -> PolishResult
+        -> Polished
 
 Newton's method from θ to the fixed point near by, of whatever index, to `digits` decimal digits of the parameters.
 Gradients are evaluated in BigFloat; steps are solved with the eigenvalues of the Hessian in Float64, and without
@@ -90,7 +90,7 @@ function refine(big::AbstractNet{BigFloat}, coarse::AbstractNet{Float64}, x, ε:
     return finished(state, m.stopped_by, m.stopped_by in (Stop.min_gnorm, Stop.roundoff), monitor)
 end
 finished(s::Refinement, reason, converged, monitor) =
-    PolishResult(s.x, s.loss, s.gnorm, s.iterations, converged, reason, elapsed(monitor))
+    Polished(s.x, s.loss, s.gnorm, s.iterations, converged, reason, elapsed(monitor))
 
 function refine!(state::Refinement, big, coarse, ε, maxiterations, maxtime, monitor)
     x, g = copy(state.x), similar(state.x)

@@ -61,20 +61,20 @@ end
 """
     SaddleLine
 
-What [`saddle_line`](@ref) found: the `wide` net, `layer`, `unit` and its `copy`; `M`, `D`, `rank` of D; the
-eigenvalues of M on the kernel of D, `curvatures`, and their `tolerance`; how many of them are `negative`, `positive`
-and `null`; `narrow_index` of the fixed point that is split; predicted indices `inside` (0 < γ < 1), `outside` and
-`at_ends`; `γ`, eigenvalues `λ` (P×G) of the Hessian of the wide net along it, continued, eigenvectors at each γ in
-`V` (P×P×G), and `counted`, the number of negative ones; the `ends`, where eigenvalues change sign, and how many do at
-each, `crossing`.
+What [`saddle_line`](@ref) found: the wide `net`, `layer`, `unit` and its `copy`; `curvature` M, `coupling` D and its
+`rank`; the eigenvalues of M on the kernel of D, `curvatures`, and their `tolerance`; how many of them are `negative`,
+`positive` and `null`; `narrow_index` of the fixed point that is split; predicted indices `index_inside` (0 < γ < 1),
+`index_outside` and `index_at_ends`; `gamma`, the `eigenvalues` (P×G) of the Hessian of the wide net along it,
+continued, `eigenvectors` at each γ (P×P×G), and `counted`, the number of negative ones; the `ends`, where eigenvalues
+change sign, and how many do at each, `crossing`.
 """
 struct SaddleLine{T}
-    wide::Net{T}
+    net::Net{T}
     layer::Int
     unit::Int
     copy::Int
-    M::Matrix{Float64}
-    D::Matrix{Float64}
+    curvature::Matrix{Float64}
+    coupling::Matrix{Float64}
     rank::Int
     curvatures::Vector{Float64}
     tolerance::Float64
@@ -82,32 +82,32 @@ struct SaddleLine{T}
     positive::Int
     null::Int
     narrow_index::Int
-    inside::Int
-    outside::Int
-    at_ends::Int
-    γ::Vector{Float64}
+    index_inside::Int
+    index_outside::Int
+    index_at_ends::Int
+    gamma::Vector{Float64}
     x::Matrix{T}
-    λ::Matrix{T}
-    V::Array{T,3}
+    eigenvalues::Matrix{T}
+    eigenvectors::Array{T,3}
     counted::Vector{Int}
     ends::Vector{Float64}
     crossing::Vector{Int}
 end
-Base.show(io::IO, s::SaddleLine) = print(io, "SaddleLine(unit ", s.unit, " of layer ", s.layer, "; index ", s.inside,
-    " for 0 < γ < 1, ", s.outside, " outside; changes at γ = ", join(s.ends, ", "), ")")
+Base.show(io::IO, s::SaddleLine) = print(io, "SaddleLine(unit ", s.unit, " of layer ", s.layer, "; index ",
+    s.index_inside, " for 0 < γ < 1, ", s.index_outside, " outside; changes at γ = ", join(s.ends, ", "), ")")
 
 """
-    saddle_line(net, θ, i; layer = 1, γ = range(-1, 2; length = 101)) -> SaddleLine
+    saddle_line(net, θ, i; layer = 1, gamma = range(-1, 2; length = 101)) -> SaddleLine
 
 The line of fixed points of the net with one unit more on which unit `i` is split in two, for a fixed point θ of `net`
 without regularisers; see [`split_neuron`](@ref).
 """
-function saddle_line(net::Net{T}, θ::AbstractVector, i::Int; layer::Int=1, γ=range(-1, 2; length=101)) where {T}
+function saddle_line(net::Net{T}, θ::AbstractVector, i::Int; layer::Int=1, gamma=range(-1, 2; length=101)) where {T}
     check_unit(net.layers, layer, i)
     unregularised(net) ||
         throw(ArgumentError("this net has a regulariser, under which splits of a fixed point are not fixed points: " *
                             "make a net without (net.replace(l2=0, …)) and minimize"))
-    θ, γ = Vector{T}(θ), Vector{Float64}(γ)
+    θ, γ = Vector{T}(θ), Vector{Float64}(gamma)
     length(γ) >= 2 && issorted(γ) && allunique(γ) && all(isfinite, γ) ||
         throw(ArgumentError("gamma must be at least two finite numbers that ascend"))
     point = classified_fixed_point(net, θ)

@@ -112,12 +112,12 @@ function subspace_minloss(net::AbstractNet, s::LinearSubspace, a, start, options
 end
 
 """
-    GridResult
+    SubspaceGrid
 
 Losses, gradient norms and points (P first) of [`loss_grid`](@ref) or [`subspace_grid`](@ref), with one dimension a
 direction; `finished` is false when it was interrupted, and what had not been reached is NaN.
 """
-struct GridResult{T,M,K}
+struct SubspaceGrid{T,M,K}
     loss::Array{T,M}
     gnorm::Array{T,M}
     x::Array{T,K}
@@ -139,7 +139,7 @@ check_axes(s, axes) = length(axes) == ndims(s) && !any(isempty, axes) ? nothing 
                         "each is needed"))
 
 """
-    subspace_grid(net, subspace, axes...; start = nothing, options...) -> GridResult
+    subspace_grid(net, subspace, axes...; start = nothing, options...) -> SubspaceGrid
 
 [`subspace_minloss`](@ref) at every point of a grid. A point is tried from `start` and from the minima found at the
 grid points before it; the lowest counts. `options` are those of `minimize`, `maxtime` for each search.
@@ -162,8 +162,8 @@ function search_grid(net::AbstractNet{T}, s::LinearSubspace{T}, axes, start, opt
         for from in starts
             m = subspace_minloss(net, s, a, from, options, monitor)
             values[I] <= m.loss || (values[I] = m.loss; gnorms[I] = m.gnorm; points[:, I] = m.x)
-            m.stopped_by in (Stop.interrupted, Stop.callback) && return GridResult(values, gnorms, points, false)
+            m.stopped_by in (Stop.interrupted, Stop.callback) && return SubspaceGrid(values, gnorms, points, false)
         end
     end
-    return GridResult(values, gnorms, points, true)
+    return SubspaceGrid(values, gnorms, points, true)
 end

@@ -7,20 +7,23 @@
 The line x + αd: its workspace, the start (`loss`, `slope` at α = 0) and the last point evaluated
 (`alpha`, `trial`, `trial_gradient`, `trial_loss`, `trial_slope`).
 """
-mutable struct Ray{T<:AbstractFloat}
+Base.@kwdef mutable struct Ray{T<:AbstractFloat}
     direction::Vector{T}
-    loss::T
-    slope::T
-    alpha::T
-    trial::Vector{T}
-    trial_gradient::Vector{T}
-    trial_loss::T
-    trial_slope::T
+    loss::T = 0
+    slope::T = 0
+    alpha::T = 0
+    trial::Vector{T} = zero(direction)
+    trial_gradient::Vector{T} = zero(direction)
+    trial_loss::T = 0
+    trial_slope::T = 0
 end
-function Ray{T}(P::Int) where {T}
-    nought = zero(T)
-    return Ray{T}(zeros(T, P), nought, nought, nought, zeros(T, P), zeros(T, P), nought, nought)
-end
+Ray{T}(P::Int) where {T} = Ray{T}(direction=zeros(T, P))
+
+"""
+The state of a method with a line search: beside what every state has, its `ray`, the lowest values seen,
+`lowest_loss` and `lowest_gnorm`, and `stalled`.
+"""
+abstract type LineSearchState{T} end
 
 # δ, σ, θ, γ, ρ of the paper; ε there is the `slack` here.
 const ARMIJO = 0.1
@@ -118,9 +121,9 @@ end
 narrow(ray::Ray, ceiling) = ray.trial_slope < 0 && ray.trial_loss <= ceiling ? -1 : 1
 
 "The full step x + d, if it lowers the gradient norm and does not raise the loss."
-function calms!(ray::Ray{T}, objective::Objective{T}, state) where {T}
+function calms!(ray::Ray{T}, objective::Objective{T}, state::LineSearchState{T}) where {T}
     probe!(ray, objective, state.x, one(T), zero(T))
-    return supnorm(ray.trial_gradient) < state.gnorm && !worse(ray.trial_loss, state.lowest_loss)
+    return calmer(ray.trial_loss, supnorm(ray.trial_gradient), state.lowest_loss, state.gnorm)
 end
 
 const DESCENTS = 200
@@ -147,20 +150,17 @@ function descend!(ray::Ray{T}, objective::Objective{T}, x::Vector{T}, gradient::
 end
 
 """
-    accept!(state) -> state
+    accepted!(state::LineSearchState) -> state
 
-The ray's trial becomes the point of a line-search method. `stalled` counts steps in a row without a decrease that can be
+The ray's trial becomes the point. `stalled` counts steps in a row without a decrease that can be
 resolved: at the end of quadratic convergence the last digit of the gradient goes up and down.
 """
-function accept!(state)
+function accepted!(state::LineSearchState{T}) where {T}
     ray = state.ray
-    T = typeof(state.loss)
     gnorm = supnorm(ray.trial_gradient)
     progress = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || gnorm < T(0.9) * state.lowest_gnorm
     state.stalled = progress ? 0 : state.stalled + 1
-    state.x, ray.trial = ray.trial, state.x
-    state.gradient, ray.trial_gradient = ray.trial_gradient, state.gradient
-    state.loss, state.gnorm = ray.trial_loss, gnorm
+    accepted!(state, ray, ray.trial_loss, gnorm)
     state.lowest_loss = min(state.lowest_loss, state.loss)
     state.lowest_gnorm = min(state.lowest_gnorm, gnorm)
     return state

@@ -1,26 +1,11 @@
 # The loop that all minimizers share: stops, best point, trace.
 
-"""
-    loss_noise(loss)
-
-How much rounding may have changed a loss. A fit with tiny residuals carries more noise than eps·|L|, since a
-residual is the difference of larger numbers: with targets of order one δL ≈ 2√L δr and δr ≈ eps. Never
-taken for more than 1/1000 of the loss.
-"""
-function loss_noise(loss::T) where {T<:AbstractFloat}
-    size = abs(loss)
-    return max(cbrt(eps(T))^2 * size, min(2 * eps(T) * sqrt(size), size / 1000))
-end
-
-"Is the loss `a` higher than `b` by more than rounding can explain?"
-worse(a::T, b::T) where {T<:AbstractFloat} = !(a <= b + loss_noise(b))
-
-mutable struct BestPoint{T<:AbstractFloat}
+Base.@kwdef mutable struct BestPoint{T<:AbstractFloat}
     x::Vector{T}
-    loss::T
-    gnorm::T
-    lowest_loss::T
-    lowest_gnorm::T
+    loss::T = NaN
+    gnorm::T = NaN
+    lowest_loss::T = Inf
+    lowest_gnorm::T = Inf
 end
 
 "Remember the point if it is the best so far; true if loss or gradient norm is the lowest seen."
@@ -83,20 +68,20 @@ struct Limits{T<:AbstractFloat}
 end
 
 "What a run has found and how far it has come, whichever method is at work."
-mutable struct Search{T<:AbstractFloat}
+Base.@kwdef mutable struct Search{T<:AbstractFloat}
     best::BestPoint{T}
-    trace::MinimizeTrace
-    iteration::Int
+    trace::MinimizeTrace = MinimizeTrace()
+    iteration::Int = 0
     limits::Limits{T}
     monitor::Monitor
-    settled::Bool       # the method that ended last knows its point for an isolated minimum
+    settled::Bool = false       # the method that ended last knows its point for an isolated minimum
 end
 
 function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeMethod, limits::Limits{T},
                        monitor::Monitor) where {T}
     start!(monitor, limits.maxtime)
-    best = BestPoint{T}(copy(x0), T(NaN), T(NaN), T(Inf), T(Inf))
-    search = Search{T}(best, MinimizeTrace(), 0, limits, monitor, false)
+    best = BestPoint{T}(x=copy(x0))
+    search = Search{T}(best=best, limits=limits, monitor=monitor)
     stop = try
         confirm!(search, objective, method, pursue!(search, objective, method, typemax(Int)))
     catch interruption
@@ -106,7 +91,7 @@ function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeM
     finish!(search.trace, search.iteration, best.loss, best.gnorm)
     return MinimizeResult{T}(x=best.x, loss=best.loss, gnorm=best.gnorm, stopped_by=stop, iterations=search.iteration,
                              nfev=objective.nfev, njev=objective.njev, nhev=objective.nhev, nhvp=objective.nhvp,
-                             time_run=elapsed(monitor), optim_solver=name(method)::String, trace=search.trace)
+                             time_run=elapsed(monitor), optim_solver=method_name(method)::String, trace=search.trace)
 end
 
 "The first point of a run is its best so far; false if there is nothing to begin with."
@@ -127,14 +112,14 @@ Search with `method` from the best point so far; `Stop.running` after so many it
 """
 function pursue!(search::Search{T}, objective::Objective{T}, method::MinimizeMethod, iterations::Int) where {T}
     best, limits, monitor = search.best, search.limits, search.monitor
-    state = initial_state(method, objective, best.x)
+    state = make_state(method, objective, best.x)
     begin!(search, state.loss, state.gnorm) || return Stop.diverged
     idle = 0
     for attempt in 1:iterations
         stop = check_limits(state, objective, limits, search.iteration, idle, monitor)
         stop == Stop.running || return stop
         stop = is_closing(limits, search.iteration, monitor) ? settle!(state, objective, method) :
-               iterate!(state, objective, method)
+               step!(state, objective, method)
         search.iteration += 1
         idle = offer!(best, state.x, state.loss, state.gnorm) ? 0 : idle + 1
         record!(search.trace, search.iteration, state.loss, state.gnorm)
@@ -147,12 +132,6 @@ function pursue!(search::Search{T}, objective::Objective{T}, method::MinimizeMet
     return Stop.running
 end
 
-"Does a method leave the rest to another one?"
-yields(state) = false
-
-"Does a method that ended by rounding know from its Hessian that the minimum is a point?"
-settled!(state) = false
-
 const CLOSING = 8
 
 "Will a long run reach its limit of time or iterations within `CLOSING` iterations?"
@@ -163,12 +142,6 @@ function is_closing(limits::Limits, iteration::Int, monitor::Monitor)
     time = elapsed(monitor)
     return time + CLOSING * time / iteration >= limits.maxtime
 end
-
-"The iterations before a limit: methods whose iterates stray from the floor of a valley return to it."
-settle!(state, objective, method) = iterate!(state, objective, method)
-
-# Of a point alone nothing says what is around it; the solvers' states know more.
-at_saddle!(::BestPoint, ::Objective) = false
 
 function check_limits(state, objective::Objective{T}, limits::Limits{T}, iteration::Int, idle::Int,
                       monitor::Monitor) where {T}

@@ -1,7 +1,24 @@
 # What every minimizer shares: the counted objective, the options, the trace and the result.
 
-"A method of [`minimize`](@ref): a struct that holds what the user chose; what changes lives in its state."
+"""
+    MinimizeMethod
+
+A method of [`minimize`](@ref). It implements [`make_state`](@ref), [`step!`](@ref) and [`method_name`](@ref), and
+where the defaults do not fit
+
+- `settle!(state, objective, method)`: a step shortly before a limit; methods whose points stray from the floor of a
+  valley return to it.
+- `at_saddle!(state, objective)`: is the Hessian at the point clearly indefinite? Asked where the gradient alone would
+  end the search; a method without a Hessian does not know.
+- `settled!(state)`: does a method that ended by rounding know from its Hessian that the minimum is a point?
+- `yields(state)`: is the rest left to another method?
+"""
 abstract type MinimizeMethod end
+
+settle!(state, objective, method) = step!(state, objective, method)
+at_saddle!(state, objective) = false
+settled!(state) = false
+yields(state) = false
 
 "The methods by name: each file of `methods/` registers its own."
 const MINIMIZE_METHODS = Registry("optim_solver")
@@ -89,11 +106,11 @@ function finish!(trace::MinimizeTrace, iteration::Int, loss::Real, gnorm::Real)
     return trace
 end
 
-"Gradient, loss and ‖∇L‖_∞ at `x0`, with which every method begins."
-function first_evaluation(objective::Objective{T}, x0::Vector{T}) where {T}
+"The point `x0` with gradient, loss and ‖∇L‖_∞, where every method begins."
+function first_point(objective::Objective{T}, x0::Vector{T}) where {T}
     gradient = zeros(T, length(x0))
     loss = evaluate!(gradient, objective, x0)
-    return gradient, loss, supnorm(gradient)
+    return (x=copy(x0), gradient=gradient, loss=loss, gnorm=supnorm(gradient))
 end
 
 """
@@ -137,6 +154,14 @@ function supnorm(v::Vector{T}) where {T}
         isnan(s) && return s
     end
     return s
+end
+
+"A vector that is orthogonal to no eigenvector but by chance: golden-ratio points need no seed."
+function fill_generic!(v::Vector{T}) where {T}
+    for i in eachindex(v)
+        v[i] = T(1//2) + T(mod(0.6180339887498949 * i, 1.0))
+    end
+    return v
 end
 
 function dot_product(a::Vector{T}, b::Vector{T}) where {T}

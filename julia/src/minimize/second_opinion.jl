@@ -1,11 +1,5 @@
 # Before a run may say "roundoff": could another method go on from here?
 
-"""
-How much rounding may have changed a loss: that of the sum over samples, and that of the residuals, since a mean square L
-has residuals √L that carry eps. Sharper than [`loss_noise`](@ref), which line searches need.
-"""
-loss_rounding(loss::T) where {T<:AbstractFloat} = 32 * eps(T) * abs(loss) + 4 * eps(T) * sqrt(abs(loss))
-
 "Up to so many parameters every method asks those with a Hessian where it stops: its matrices are small there."
 const DENSE_OPINION = 1000
 opinion_iterations(P::Int) = clamp(div(20_000, P), 20, 200)

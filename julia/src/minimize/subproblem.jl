@@ -7,37 +7,28 @@ Workspace for [`solve_subproblem!`](@ref); call [`reduce!`](@ref) once for every
 `shift` is the multiplier λ, `reduction` the decrease the quadratic model predicts, `interior` whether
 ‖s‖ < Δ, and `lowest` the estimate of the smallest eigenvalue, if it was needed (else 0).
 """
-mutable struct Subproblem{T<:AbstractFloat}
+Base.@kwdef mutable struct Subproblem{T<:AbstractFloat}
     solver::ShiftedSolver{T}
-    gradient::Vector{T}     # −Qᵀg
-    step::Vector{T}         # Qᵀs
-    work::Vector{T}
-    eigenvector::Vector{T}  # of the smallest eigenvalue, in the basis of Q; refined by inverse iteration
-    bound::T                # upper bound of ‖H‖₂
-    floor::T                # eigenvalues below this are rounding noise
-    shift::T
-    reduction::T
-    interior::Bool
-    lowest::T
+    gradient::Vector{T}                 # −Qᵀg
+    step::Vector{T} = zero(gradient)    # Qᵀs
+    work::Vector{T} = zero(gradient)
+    # of the smallest eigenvalue, in the basis of Q; refined by inverse iteration
+    eigenvector::Vector{T} = zero(gradient)
+    bound::T = 0                        # upper bound of ‖H‖₂
+    floor::T = 0                        # eigenvalues below this are rounding noise
+    shift::T = 0
+    reduction::T = 0
+    interior::Bool = true
+    lowest::T = 0
 end
-
-function Subproblem{T}(P::Int) where {T}
-    z() = zeros(T, P)
-    nought = zero(T)
-    return Subproblem{T}(ShiftedSolver{T}(P), z(), z(), z(), z(), nought, nought, nought, nought, true,
-                         nought)
-end
+Subproblem{T}(P::Int) where {T} = Subproblem{T}(solver=ShiftedSolver{T}(P), gradient=zeros(T, P))
 
 function reduce!(sub::Subproblem{T}, H::Matrix{T}) where {T}
     reduce!(sub.solver, H)
     sub.bound = norm_bound(sub.solver)
     sub.floor = 2 * eps(T) * sub.bound
     sub.lowest = zero(T)
-    # Any vector that is not orthogonal to the eigenvector will do; golden-ratio points need no seed.
-    v = sub.eigenvector
-    for i in eachindex(v)
-        v[i] = T(1//2) + T(mod(0.6180339887498949 * i, 1.0))
-    end
+    fill_generic!(sub.eigenvector)
     return sub
 end
 

@@ -138,11 +138,11 @@ function data_blocks(::Type{T}, layers, objective::Loss, X, target, weights) whe
 end
 
 """
-    with_data(net, input, target; weights = nothing) -> Net
+    on(net, input, target; weights = nothing) -> Net
 
 The same network, loss and regularisers on other data.
 """
-function with_data(net::Net{T}, input, target; weights=nothing) where {T}
+function on(net::Net{T}, input, target; weights=nothing) where {T}
     bs = data_blocks(T, net.layers, net.objective, input, target, weights)
     return rebuilt(net; blocks=bs, samples=size(input, 2), monitor=net.monitor)
 end

@@ -9,11 +9,12 @@ What [`certify`](@ref) proved, or why it could not:
 - `x`: the parameters, polished; a critical point x* of the loss has |x*ᵢ − xᵢ| ≤ `radius` for every i, and there is no
   other with |x*ᵢ − xᵢ| ≤ `uniqueness_radius` that agrees with `x` in the parameters `fixed`
 - `index`: how many eigenvalues of the Hessian are negative there; `kind`: "minimum", "saddle" or "maximum"
-- `loss` and `eigenvalues` (of the Hessian in the parameters that are not fixed, ascending): lower and upper bounds
+- `loss_interval` and `eigenvalue_bounds` (of the Hessian in the parameters that are not fixed, ascending): lower and
+  upper bounds
 - `fixed`: parameters that were held where they are, because `gauges` (label, layer, units) of the loss move them
 - `contraction`: the bound of ‖I − A ∇²L‖_∞ over the box of radius `radius`
 - `precision`: bits of the numbers in which the gradient was evaluated
-- `coordinates`: with a constraint the coordinates z of `x`, to which `uniqueness_radius`, `eigenvalues`, `fixed` and
+- `coordinates`: with a constraint the coordinates z of `x`, to which `uniqueness_radius`, `eigenvalue_bounds`, `fixed` and
   `contraction` belong; else empty
 """
 struct Certificate
@@ -24,8 +25,8 @@ struct Certificate
     uniqueness_radius::Float64
     index::Int
     kind::String
-    loss::Tuple{Float64,Float64}
-    eigenvalues::Tuple{Vector{Float64},Vector{Float64}}
+    loss_interval::Tuple{Float64,Float64}
+    eigenvalue_bounds::Tuple{Vector{Float64},Vector{Float64}}
     fixed::Vector{Int}
     gauges::Vector{Tuple{String,Int,Vector{Int}}}
     contraction::Float64
@@ -35,8 +36,9 @@ end
 
 function Base.show(io::IO, c::Certificate)
     c.certified || return print(io, "Certificate(not certified: ", c.reason, ")")
+    low, high = c.loss_interval
     print(io, "Certificate(", c.kind, c.kind == "saddle" ? " of index $(c.index)" : "", " within ", c.radius,
-          ", the only one within ", c.uniqueness_radius, "; loss in [", c.loss[1], ", ", c.loss[2], "])")
+          ", the only one within ", c.uniqueness_radius, "; loss in [", low, ", ", high, "])")
 end
 
 """
@@ -200,8 +202,8 @@ function lifted(p::Certificate, C::Constraint{Float64})
         moved = image(fine, fill(BigInterval(Interval(-p.radius, p.radius)), length(p.x)))
         off = maximum(magnitude.(Interval{Float64}.(embed(fine, BigInterval.(p.x)) .- BigInterval.(θ) .+ moved)))
     end
-    return Certificate(p.certified, p.reason, θ, off, p.uniqueness_radius, p.index, p.kind, p.loss, p.eigenvalues,
-                       p.fixed, p.gauges, p.contraction, p.precision, p.x)
+    return Certificate(p.certified, p.reason, θ, off, p.uniqueness_radius, p.index, p.kind, p.loss_interval,
+                       p.eigenvalue_bounds, p.fixed, p.gauges, p.contraction, p.precision, p.x)
 end
 
 short(x::Float64) = string(round(x; sigdigits=2))

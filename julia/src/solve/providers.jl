@@ -22,7 +22,8 @@ minimize_method(solver) =
 
 "A method of Optim or NLopt with options of its package, by name; our own have theirs as arguments."
 function with_options(method::MinimizeMethod, options)
-    isempty(options)::Bool || throw(ArgumentError("optim_options are for methods of Optim and NLopt; $(name(method)) is our own"))
+    isempty(options)::Bool ||
+        throw(ArgumentError("optim_options are for methods of Optim and NLopt; $(method_name(method)) is our own"))
     return method
 end
 named_options(options) = (; (Symbol(name) => value for (name, value) in pairs(options))...)

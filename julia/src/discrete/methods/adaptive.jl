@@ -68,9 +68,9 @@ mutable struct AdamState{T<:AbstractFloat}
     decay::Float64
 end
 
-descent_state(m::RMSprop, ::Type{T}, n) where {T} = RMSpropState{T}(zeros(T, n), m.alpha, m.eps)
-descent_state(m::Adam, ::Type{T}, n) where {T} = AdamState{T}(zeros(T, n), zeros(T, n), m.betas, (1.0, 1.0), m.eps, 0.0)
-descent_state(m::AdamW, ::Type{T}, n) where {T} =
+make_state(m::RMSprop, ::Type{T}, n) where {T} = RMSpropState{T}(zeros(T, n), m.alpha, m.eps)
+make_state(m::Adam, ::Type{T}, n) where {T} = AdamState{T}(zeros(T, n), zeros(T, n), m.betas, (1.0, 1.0), m.eps, 0.0)
+make_state(m::AdamW, ::Type{T}, n) where {T} =
     AdamState{T}(zeros(T, n), zeros(T, n), m.betas, (1.0, 1.0), m.eps, m.weight_decay)
 
 method_name(::RMSprop) = "RMSprop"

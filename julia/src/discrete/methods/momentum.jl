@@ -51,9 +51,9 @@ mutable struct MomentumState{T<:AbstractFloat}
 end
 struct DescentState end
 
-descent_state(::GradientDescent, ::Type, n) = DescentState()
-descent_state(m::Momentum, ::Type{T}, n) where {T} = MomentumState{T}(zeros(T, n), 0.0, m.momentum, false)
-descent_state(m::Nesterov, ::Type{T}, n) where {T} = MomentumState{T}(zeros(T, n), 0.0, m.momentum, true)
+make_state(::GradientDescent, ::Type, n) = DescentState()
+make_state(m::Momentum, ::Type{T}, n) where {T} = MomentumState{T}(zeros(T, n), 0.0, m.momentum, false)
+make_state(m::Nesterov, ::Type{T}, n) where {T} = MomentumState{T}(zeros(T, n), 0.0, m.momentum, true)
 
 method_name(::GradientDescent) = "GradientDescent"
 method_name(::Momentum) = "Momentum"

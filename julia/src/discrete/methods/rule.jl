@@ -20,7 +20,7 @@ struct RuleState{F,S<:Tuple}
     memory::Vector{S}
 end
 
-descent_state(m::UpdateRule, ::Type{T}, n) where {T} = RuleState(m.f, fill(T.(m.state), n))
+make_state(m::UpdateRule, ::Type{T}, n) where {T} = RuleState(m.f, fill(T.(m.state), n))
 method_name(::UpdateRule) = "UpdateRule"
 
 function step!(state::RuleState, x::Vector{T}, g, rates, clock::Clock) where {T}

@@ -25,13 +25,12 @@ struct Auto <: FlowMethod end
 # QNDF with products at P = 33 and 201 is from an earlier run. In gradients (of which a Hessian costs
 # 3.3 at P = 33 and 20 at 1201, a product with it 1.4) N = 10 000 and P = 33 take to a distance of 7e-7 Rodas5P 390,
 # Exprb53s3 280, QNDF 350; to start with Tsit5 costs 230 more. Tsit5 before the switch: 1195 steps and 0.44 s where Rodas5P takes 40 and 0.030 s (N = 1000).
+# Up to so many parameters, and one more for each so many samples, a Hessian is worth its sum and its factor.
+const FACTORED, FACTORED_SAMPLES, FACTORED_EVER = 400, 5, 1500
 function stiff_method(n::Int, samples::Int)
-    n > min(400 + samples ÷ 5, 1500) && return QNDF(linsolve=:krylov)
-    return n^2 <= 2 * samples ? Exprb53s3() : Rodas5P()
+    n > min(FACTORED + samples ÷ FACTORED_SAMPLES, FACTORED_EVER) && return QNDF(linsolve=:krylov)
+    return n^2 <= EIGENPROBLEM_PAYS * samples ? Exprb53s3() : Rodas5P()
 end
-
-"From how many parameters on TRBDF2 and QNDF use products, which do not know the number of samples."
-const DENSE_LIMIT = 500
 
 # What counts of a net's data for the choice: nothing where a loss is no mean over samples.
 sample_count(::AbstractNet) = 0
@@ -48,4 +47,6 @@ steps_worth(n::Int) = 1 + n / 28
 const STIFF_TRIAL = 32         # steps
 
 register!(FLOW_METHODS, "auto", Auto(),
-          "the cheapest of the others that suits the problem: explicit until stiffness shows, then stiff")
+          "the cheapest of the others that suits the problem: explicit until stiffness shows, then stiff";
+          when="first: Exprb53s3 where P² ≤ $(EIGENPROBLEM_PAYS)N; else Tsit5, then Rodas5P, or QNDF beyond " *
+               "$FACTORED + N/$FACTORED_SAMPLES (at most $FACTORED_EVER) parameters")

@@ -41,7 +41,7 @@ function ExponentialCache(::Type{T}, n::Int) where {T}
                            inv([s^m for s in nodes, m in 0:5]), zeros(T, 6n))
 end
 
-make_cache(::Exprb53s3, ::Type{T}, n::Int) where {T} = ExponentialCache(T, n)
+make_state(::Exprb53s3, ::Type{T}, n::Int) where {T} = ExponentialCache(T, n)
 method_name(::ExponentialCache) = "Exprb53s3"
 controller(::ExponentialCache) = Controller(true, 4)
 interpolant_degree(::ExponentialCache) = 5
@@ -72,7 +72,7 @@ function phi(z::T) where {T}
     return z * φ2 + 1, φ2, φ3, φ4
 end
 
-function attempt!(cache::ExponentialCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function step!(cache::ExponentialCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     if !cache.fresh
         hessian_at!(cache.H, problem, state.y)
         decompose!(cache.eigen, cache.H) || return false
@@ -185,5 +185,9 @@ function interpolant!(c::Vector{T}, offset::Int, cache::ExponentialCache{T}, pro
     return nothing
 end
 
+"Where P² is at most so many times the number of samples, an eigenproblem costs little beside them; see `Auto`."
+const EIGENPROBLEM_PAYS = 2
+
 register!(FLOW_METHODS, "Exprb53s3", Exprb53s3(),
-          "exponential Rosenbrock method of order 5 on the Hessian's eigenvectors (Luan and Ostermann 2014)"; matrices=4)
+          "exponential Rosenbrock method of order 5 on the Hessian's eigenvectors (Luan and Ostermann 2014)"; matrices=4,
+          when="few parameters P, many samples N: P² ≤ $(EIGENPROBLEM_PAYS)N")

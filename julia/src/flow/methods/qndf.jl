@@ -54,7 +54,7 @@ function QNDFCache(alg::QNDF, ::Type{T}, n::Int) where {T}
                      z(), z(), z(), basis, T[T(γ) for γ in QNDF_GAMMA], 1, 0, 0, 0.0, false)
 end
 
-make_cache(alg::QNDF, ::Type{T}, n::Int) where {T} = QNDFCache(alg, T, n)
+make_state(alg::QNDF, ::Type{T}, n::Int) where {T} = QNDFCache(alg, T, n)
 method_name(cache::QNDFCache) = "QNDF" * name_suffix(cache.newton.system)
 controller(::QNDFCache) = Controller(false, 2)
 interpolant_degree(::QNDFCache) = QNDF_ORDER
@@ -68,7 +68,7 @@ end
 # Where products take the place of the Hessian a direction may hide from them.
 watch_escape(cache::QNDFCache) = cache.newton.system isa KrylovSystem
 
-function attempt!(cache::QNDFCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function step!(cache::QNDFCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     D, h = cache.D, state.h
     copyto!(D[1], state.y)
     cache.attempts += 1
@@ -91,11 +91,11 @@ function attempt!(cache::QNDFCache{T}, problem::FlowProblem{T}, state::FlowState
     escape = escape_limit(cache, state.reltol)
     state.escape = max(escape, 0.1)
     old = too_old(cache.newton, problem)
-    attempt!(cache, problem, state, Float64(1 / α), escape, old) && return true
-    return !old && blames_hessian(cache.newton) && attempt!(cache, problem, state, Float64(1 / α), escape, true)
+    step!(cache, problem, state, Float64(1 / α), escape, old) && return true
+    return !old && blames_hessian(cache.newton) && step!(cache, problem, state, Float64(1 / α), escape, true)
 end
 
-function attempt!(cache::QNDFCache{T}, problem::FlowProblem{T}, state::FlowState{T}, γ::Float64, escape::Float64,
+function step!(cache::QNDFCache{T}, problem::FlowProblem{T}, state::FlowState{T}, γ::Float64, escape::Float64,
                   fresh::Bool) where {T}
     state.evaluated = false
     y = state.ynew
@@ -216,4 +216,5 @@ function interpolant!(c::Vector{T}, offset::Int, cache::QNDFCache{T}, problem::F
 end
 
 register!(FLOW_METHODS, "QNDF", QNDF(),
-          "implicit multistep method of order 1 to 5, with few Hessians (Shampine and Reichelt 1997)")
+          "implicit multistep method of order 1 to 5, with few Hessians (Shampine and Reichelt 1997)";
+          when="late times with large nets: Hessian-vector products beyond $DENSE_LIMIT parameters")

@@ -25,7 +25,7 @@ function RK4Cache(::Type{T}, n::Int) where {T}
                        T[1, 2, 2, 1] ./ 6, (T(1) / 2 - root, T(1) / 2 + root), 0.0)
 end
 
-make_cache(::RK4, ::Type{T}, n::Int) where {T} = RK4Cache(T, n)
+make_state(::RK4, ::Type{T}, n::Int) where {T} = RK4Cache(T, n)
 method_name(::RK4Cache) = "RK4"
 controller(::RK4Cache) = Controller(false, 4)
 interpolant_degree(::RK4Cache) = 3
@@ -38,7 +38,7 @@ watch_escape(::RK4Cache) = true
 # Hermite interpolant takes its greatest part (Shampine 2005): this factor times h times the residual there.
 const RESIDUAL_FACTOR = 2.1342003655711
 
-function attempt!(cache::RK4Cache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function step!(cache::RK4Cache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     k, y, ynew = cache.k, state.y, state.ynew
     h = T(min(state.h, Float64(floatmax(T)) / 1e3))
     copyto!(k[1], state.g)
@@ -72,8 +72,6 @@ function attempt!(cache::RK4Cache{T}, problem::FlowProblem{T}, state::FlowState{
     end
     return true
 end
-
-accepted!(::RK4Cache) = nothing
 
 # As for Tsit5, between the second and the third stage; the interval of stability ends at 2.78. The second stage's
 # gradient is gone: k2 and k3 at y2 and y3 is what is needed, so y3 - y2 = -h/2 (k2 - k1) stands for k2.
@@ -116,4 +114,4 @@ function hermite!(c::Vector{T}, offset::Int, y0::Vector{T}, y1::Vector{T}, d0::V
 end
 
 register!(FLOW_METHODS, "RK4", RK4(),
-          "explicit Runge–Kutta method of order 4, with an embedded error estimate")
+          "explicit Runge–Kutta method of order 4, with an embedded error estimate"; when="to compare with published runs")

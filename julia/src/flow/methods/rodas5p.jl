@@ -56,16 +56,16 @@ function Rodas5PCache(::Type{T}, n::Int) where {T}
                            Vector{T}[zeros(T, n) for _ in 1:8], zeros(T, n), false)
 end
 
-make_cache(::Rodas5P, ::Type{T}, n::Int) where {T} = Rodas5PCache(T, n)
+make_state(::Rodas5P, ::Type{T}, n::Int) where {T} = Rodas5PCache(T, n)
 method_name(::Rodas5PCache) = "Rodas5P"
 controller(::Rodas5PCache) = Controller(true, 5)
 interpolant_degree(::Rodas5PCache) = 4
 
 # A fit to the error of log R(z) / z, 1e-6 at z = 0.6, 8.5e-4 at 1.5, above which it grows fast.
 escape_limit(::Rodas5PCache, reltol::Float64) = clamp((reltol / 3.6e-5)^(1 / 7), 0.05, 1.5)
-watch_escape(::Rodas5PCache) = false     # attempt! sees to it
+watch_escape(::Rodas5PCache) = false     # step! sees to it
 
-function attempt!(cache::Rodas5PCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function step!(cache::Rodas5PCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     if !cache.fresh
         refresh!(cache.system, problem, state.y)
         cache.fresh = true
@@ -139,4 +139,5 @@ function interpolant!(c::Vector{T}, offset::Int, cache::Rodas5PCache{T}, problem
 end
 
 register!(FLOW_METHODS, "Rodas5P", Rodas5P(),
-          "Rosenbrock method of order 5 with the exact Hessian, for stiff flows (Steinebach 2023)"; matrices=2)
+          "Rosenbrock method of order 5 with the exact Hessian, for stiff flows (Steinebach 2023)"; matrices=2,
+          when="late times with small nets")

@@ -27,7 +27,7 @@ mutable struct TRBDF2Cache{T<:AbstractFloat,S<:ShiftedSystem{T}} <: StepCache{T}
     h::Float64               # the step z3 belongs to, zero before the first
 end
 
-function make_cache(alg::TRBDF2, ::Type{T}, n::Int) where {T}
+function make_state(alg::TRBDF2, ::Type{T}, n::Int) where {T}
     system = shifted_system(T, n, alg.linsolve)
     return TRBDF2Cache(StageNewton(system, T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), zeros(T, n), 0.0)
 end
@@ -42,13 +42,13 @@ const TRBDF2_GAMMA = 2 - sqrt(2.0)
 escape_limit(::TRBDF2Cache, reltol::Float64) = clamp((reltol / 0.04)^(1 / 2), 0.01, 1.0)
 watch_escape(cache::TRBDF2Cache) = cache.newton.system isa KrylovSystem
 
-function attempt!(cache::TRBDF2Cache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function step!(cache::TRBDF2Cache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     old = too_old(cache.newton, problem)
-    attempt!(cache, problem, state, old) && return true
-    return !old && blames_hessian(cache.newton) && attempt!(cache, problem, state, true)
+    step!(cache, problem, state, old) && return true
+    return !old && blames_hessian(cache.newton) && step!(cache, problem, state, true)
 end
 
-function attempt!(cache::TRBDF2Cache{T}, problem::FlowProblem{T}, state::FlowState{T}, fresh::Bool) where {T}
+function step!(cache::TRBDF2Cache{T}, problem::FlowProblem{T}, state::FlowState{T}, fresh::Bool) where {T}
     newton, z1, z2, z3, b, y, middle = cache.newton, cache.z1, cache.z2, cache.z3, cache.b, state.y, cache.middle
     h = state.h
     state.evaluated = false
@@ -108,4 +108,5 @@ function interpolant!(c::Vector{T}, offset::Int, cache::TRBDF2Cache{T}, problem:
 end
 
 register!(FLOW_METHODS, "TRBDF2", TRBDF2(),
-          "implicit method of order 2, with Hessian-vector products for large nets (Bank et al. 1985)")
+          "implicit method of order 2, with Hessian-vector products for large nets (Bank et al. 1985)";
+          when="loose tolerances; Hessian-vector products beyond $DENSE_LIMIT parameters")

@@ -62,4 +62,5 @@ function tableau(::Tsit5, ::Type{T}) where {T}
     return Tableau{T}("Tsit5", a, T[parse(T, s) for s in TSIT5_ERROR], r, 5, 3.0, 6.7e-5)
 end
 
-register!(FLOW_METHODS, "Tsit5", Tsit5(), "explicit Runge–Kutta method of order 5 (Tsitouras 2011)")
+register!(FLOW_METHODS, "Tsit5", Tsit5(), "explicit Runge–Kutta method of order 5 (Tsitouras 2011)";
+          when="early times; smooth, fast dynamics")

@@ -7,7 +7,7 @@ where the fit has become nearly perfect and Newton's method gets on slowly, as i
 clock, so that a run can be repeated.
 """
 struct AutoMinimizer <: MinimizeMethod end
-name(::AutoMinimizer) = "auto"
+method_name(::AutoMinimizer) = "auto"
 
 """
 Up to so many parameters a Hessian is cheap beside what its steps save; its factor takes as long as its sum over 10
@@ -29,4 +29,6 @@ function pursue!(search::Search{T}, objective::Objective{T}, ::AutoMinimizer, it
     return pursue!(search, objective, NewtonLBFGS(), last - search.iteration)
 end
 
-register!(MINIMIZE_METHODS, "auto", AutoMinimizer(), "the one of the others that suits the problem")
+register!(MINIMIZE_METHODS, "auto", AutoMinimizer(), "the one of the others that suits the problem";
+          when="first: NewtonLBFGS, and VariableProjection where a fit becomes perfect; LBFGS for more than " *
+               "$DENSE_PARAMETERS parameters")

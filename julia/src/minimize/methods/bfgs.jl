@@ -9,23 +9,22 @@ the first update. Costs one gradient per line search step, and 2P² operations p
 memory P².
 """
 struct BFGS <: QuasiNewton end
-name(::BFGS) = "BFGS"
+method_name(::BFGS) = "BFGS"
 
 """
 The lower triangle of W, but for the last update s uᵀ + u sᵀ, which is added when the next product passes over the matrix.
 """
-mutable struct DenseInverse{T<:AbstractFloat}
+Base.@kwdef mutable struct DenseInverse{T<:AbstractFloat}
     matrix::Matrix{T}
-    s::Vector{T}
-    u::Vector{T}
-    pending::Bool           # the update is not in the matrix yet
-    image::Vector{T}        # W ∇L
-    known::Bool             # it is that of the present gradient
-    product::Vector{T}
-    fresh::Bool             # W is a multiple of the identity
+    s::Vector{T} = zeros(T, size(matrix, 1))
+    u::Vector{T} = zero(s)
+    pending::Bool = false           # the update is not in the matrix yet
+    image::Vector{T} = zero(s)      # W ∇L
+    known::Bool = false             # it is that of the present gradient
+    product::Vector{T} = zero(s)
+    fresh::Bool = true              # W is a multiple of the identity
 end
-inverse_model(::BFGS, ::Type{T}, P::Int) where {T} =
-    DenseInverse{T}(zeros(T, P, P), zeros(T, P), zeros(T, P), false, zeros(T, P), false, zeros(T, P), true)
+inverse_model(::BFGS, ::Type{T}, P::Int) where {T} = DenseInverse{T}(matrix=zeros(T, P, P))
 
 function reset!(model::DenseInverse{T}) where {T}
     scale_identity!(model, one(T))
@@ -114,4 +113,5 @@ function update!(model::DenseInverse{T}, s::Vector{T}, y::Vector{T}, sy::T, g::V
     return true
 end
 
-register!(MINIMIZE_METHODS, "BFGS", BFGS(), "quasi-Newton method with a dense inverse Hessian"; matrices=1)
+register!(MINIMIZE_METHODS, "BFGS", BFGS(), "quasi-Newton method with a dense inverse Hessian"; matrices=1,
+          when="Hessians are expensive, gradients cheap")

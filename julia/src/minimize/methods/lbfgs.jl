@@ -18,21 +18,20 @@ function LBFGS(; memory::Union{Nothing,Integer}=nothing)
     memory === nothing || memory >= 1 || throw(ArgumentError("memory = $memory: must be at least 1."))
     return LBFGS(memory === nothing ? nothing : Int(memory))
 end
-name(::LBFGS) = "LBFGS"
+method_name(::LBFGS) = "LBFGS"
 default_memory(P::Int) = clamp(div(10^7, 2P), 20, 300)
 
-mutable struct LimitedInverse{T<:AbstractFloat}
-    steps::Matrix{T}        # columns s and y, the newest at `newest`, older ones before it, round the end
-    changes::Matrix{T}
-    product::Vector{T}      # sᵀy
-    weight::Vector{T}
-    newest::Int
-    count::Int
-    scale::T                # sᵀy / yᵀy of the newest
+Base.@kwdef mutable struct LimitedInverse{T<:AbstractFloat}
+    steps::Matrix{T}                # columns s and y, the newest at `newest`, older ones before it, round the end
+    changes::Matrix{T} = zero(steps)
+    product::Vector{T} = zeros(T, size(steps, 2))       # sᵀy
+    weight::Vector{T} = zero(product)
+    newest::Int = 0
+    count::Int = 0
+    scale::T = 1                    # sᵀy / yᵀy of the newest
 end
 inverse_model(method::LBFGS, ::Type{T}, P::Int) where {T} =
-    (m = method.memory === nothing ? min(default_memory(P), P) : method.memory;
-     LimitedInverse{T}(zeros(T, P, m), zeros(T, P, m), zeros(T, m), zeros(T, m), 0, 0, one(T)))
+    LimitedInverse{T}(steps=zeros(T, P, method.memory === nothing ? min(default_memory(P), P) : method.memory))
 
 function reset!(model::LimitedInverse{T}) where {T}
     model.newest = model.count = 0
@@ -97,4 +96,5 @@ function add_column!(v::Vector{T}, a::T, A::Matrix{T}, c::Int) where {T}
     return v
 end
 
-register!(MINIMIZE_METHODS, "LBFGS", LBFGS(), "quasi-Newton method from the last steps, for many parameters")
+register!(MINIMIZE_METHODS, "LBFGS", LBFGS(), "quasi-Newton method from the last steps, for many parameters";
+          when="large nets, moderate accuracy")

@@ -16,7 +16,7 @@ struct LevenbergMarquardt <: TrustRegion
 end
 LevenbergMarquardt(; options...) =
     (m = NewtonTrustRegion(; options...); LevenbergMarquardt(m.initial_radius, m.corrections, m.momentum))
-name(::LevenbergMarquardt) = "LevenbergMarquardt"
+method_name(::LevenbergMarquardt) = "LevenbergMarquardt"
 
 gauss_newton!(G, net::AbstractNet, x) =
     throw(ArgumentError("LevenbergMarquardt needs a Gauss–Newton matrix, and $(nameof(typeof(net))) has none: choose " *
@@ -38,4 +38,5 @@ end
 "The model is never indefinite: there is nothing to ask."
 at_saddle!(::TrustRegionState{T,LevenbergMarquardt}, ::Objective{T}) where {T} = false
 
-register!(MINIMIZE_METHODS, "LevenbergMarquardt", LevenbergMarquardt(), "a trust region on the Gauss–Newton matrix"; matrices=3)
+register!(MINIMIZE_METHODS, "LevenbergMarquardt", LevenbergMarquardt(), "a trust region on the Gauss–Newton matrix";
+          matrices=3, when="losses near zero: the Gauss–Newton matrix is the Hessian there")

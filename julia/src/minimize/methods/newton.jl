@@ -10,35 +10,31 @@ iteration (some 9P³ where indefinite); memory: four P×P matrices. In flat vall
 Newton step there is longer than its model is good.
 """
 struct Newton <: MinimizeMethod end
-name(::Newton) = "Newton"
+method_name(::Newton) = "Newton"
 
-mutable struct NewtonState{T<:AbstractFloat}
+Base.@kwdef mutable struct NewtonState{T<:AbstractFloat} <: LineSearchState{T}
     x::Vector{T}
     gradient::Vector{T}
     loss::T
     gnorm::T
-    lowest_loss::T
-    lowest_gnorm::T
-    hessian::Matrix{T}
-    spectrum::SymmetricEigen{T}     # its matrix holds the Cholesky factor where there is one
-    rotated::Vector{T}
-    ray::Ray{T}
-    modelled::Bool                  # `hessian` is that of `x`
-    definite::Bool
-    stalled::Int
+    lowest_loss::T = loss
+    lowest_gnorm::T = gnorm
+    hessian::Matrix{T} = zeros(T, length(x), length(x))
+    # its matrix holds the Cholesky factor where there is one
+    spectrum::SymmetricEigen{T} = SymmetricEigen{T}(length(x))
+    rotated::Vector{T} = zero(x)
+    ray::Ray{T} = Ray{T}(length(x))
+    modelled::Bool = false          # `hessian` is that of `x`
+    definite::Bool = false
+    stalled::Int = 0
 end
 
-function initial_state(::Newton, objective::Objective{T}, x0::Vector{T}) where {T}
-    P = length(x0)
-    gradient, loss, gnorm = first_evaluation(objective, x0)
-    return NewtonState{T}(copy(x0), gradient, loss, gnorm, loss, gnorm, zeros(T, P, P), SymmetricEigen{T}(P),
-                          zeros(T, P), Ray{T}(P), false, false, 0)
-end
+make_state(::Newton, objective::Objective{T}, x0::Vector{T}) where {T} = NewtonState{T}(; first_point(objective, x0)...)
 
 const NEWTON_STALLED = 6
 const LONGEST_STEP = 1000       # relative to the parameters
 
-function iterate!(state::NewtonState{T}, objective::Objective{T}, ::Newton) where {T}
+function step!(state::NewtonState{T}, objective::Objective{T}, ::Newton) where {T}
     model!(state, objective) || return Stop.diverged
     ray = state.ray
     slack = loss_noise(state.lowest_loss)
@@ -56,7 +52,7 @@ function iterate!(state::NewtonState{T}, objective::Objective{T}, ::Newton) wher
         escape_direction!(state) && (found = descend!(ray, objective, state.x, state.gradient))
     end
     found && !worse(ray.trial_loss, state.lowest_loss) || return Stop.roundoff
-    accept!(state)
+    accepted!(state)
     state.modelled = false
     return state.stalled >= NEWTON_STALLED ? Stop.roundoff : Stop.running
 end
@@ -109,7 +105,6 @@ function escape_direction!(state::NewtonState{T}) where {T}
     return true
 end
 
-"Is the Hessian at `x` clearly indefinite? Asked where the gradient alone would end the search."
 function at_saddle!(state::NewtonState{T}, objective::Objective{T}) where {T}
     model!(state, objective) || return false
     return !state.definite && escape_direction!(state)
@@ -123,4 +118,5 @@ function settled!(state::NewtonState{T}) where {T}
     return lowest > P * sqrt(eps(T)) * highest
 end
 
-register!(MINIMIZE_METHODS, "Newton", Newton(), "Newton's method with a line search"; matrices=4)
+register!(MINIMIZE_METHODS, "Newton", Newton(), "Newton's method with a line search"; matrices=4,
+          when="the minimum is a point, not a valley")

@@ -18,47 +18,43 @@ function NewtonKrylov(; products::Integer=250, memory::Integer=20)
     memory >= 0 || throw(ArgumentError("memory = $memory: must not be negative."))
     return NewtonKrylov(Int(products), Int(memory))
 end
-name(::NewtonKrylov) = "NewtonKrylov"
+method_name(::NewtonKrylov) = "NewtonKrylov"
 
-mutable struct KrylovState{T<:AbstractFloat}
+Base.@kwdef mutable struct KrylovState{T<:AbstractFloat} <: LineSearchState{T}
     x::Vector{T}
     gradient::Vector{T}
     loss::T
     gnorm::T
-    lowest_loss::T
-    lowest_gnorm::T
-    ray::Ray{T}
-    residual::Vector{T}
-    direction::Vector{T}            # of conjugate gradients
-    product::Vector{T}              # H * direction
-    preconditioned::Vector{T}
+    lowest_loss::T = loss
+    lowest_gnorm::T = gnorm
+    ray::Ray{T} = Ray{T}(length(x))
+    residual::Vector{T} = zero(x)
+    direction::Vector{T} = zero(x)          # of conjugate gradients
+    product::Vector{T} = zero(x)            # H * direction
+    preconditioned::Vector{T} = zero(x)
     preconditioner::LimitedInverse{T}
-    collector::LimitedInverse{T}    # of the pairs for the next preconditioner
-    radius::T                       # in the norm of the preconditioner
-    curvature::T                    # the largest seen, relative to ‖v‖²
-    forcing::T
-    before::T                       # ‖∇L‖₂ when the last step was made
-    predicted::T
-    length::T
-    boundary::Bool
-    escaping::Bool                  # `direction` is of negative curvature where the gradient vanishes
-    failures::Int
-    stalled::Int
+    collector::LimitedInverse{T}            # of the pairs for the next preconditioner
+    radius::T = 0                           # in the norm of the preconditioner
+    curvature::T = 0                        # the largest seen, relative to ‖v‖²
+    forcing::T = 0.5
+    before::T = NaN                         # ‖∇L‖₂ when the last step was made
+    predicted::T = 0
+    length::T = 0
+    boundary::Bool = false
+    escaping::Bool = false                  # `direction` is of negative curvature where the gradient vanishes
+    failures::Int = 0
+    stalled::Int = 0
 end
 
-function initial_state(method::NewtonKrylov, objective::Objective{T}, x0::Vector{T}) where {T}
-    P = length(x0)
-    z() = zeros(T, P)
-    gradient, loss, gnorm = first_evaluation(objective, x0)
-    pairs() = inverse_model(LBFGS(max(method.memory, 1)), T, P)
-    return KrylovState{T}(copy(x0), gradient, loss, gnorm, loss, gnorm, Ray{T}(P), z(), z(), z(), z(), pairs(),
-                          pairs(), zero(T), zero(T), T(0.5), T(NaN), zero(T), zero(T), false, false, 0, 0)
+function make_state(method::NewtonKrylov, objective::Objective{T}, x0::Vector{T}) where {T}
+    pairs() = inverse_model(LBFGS(max(method.memory, 1)), T, length(x0))
+    return KrylovState{T}(; first_point(objective, x0)..., preconditioner=pairs(), collector=pairs())
 end
 
 const KRYLOV_FAILURES = 5
 const KRYLOV_STALLED = 8
 
-function iterate!(state::KrylovState{T}, objective::Objective{T}, method::NewtonKrylov) where {T}
+function step!(state::KrylovState{T}, objective::Objective{T}, method::NewtonKrylov) where {T}
     ray = state.ray
     ray.loss = state.loss
     slack = loss_noise(state.lowest_loss)
@@ -79,7 +75,7 @@ function iterate!(state::KrylovState{T}, objective::Objective{T}, method::Newton
         return state.failures >= KRYLOV_FAILURES ? Stop.roundoff : Stop.running
     end
     state.failures = 0
-    accept!(state)
+    accepted!(state)
     return state.stalled >= KRYLOV_STALLED ? Stop.roundoff : Stop.running
 end
 
@@ -190,9 +186,7 @@ speak of, within few products.
 """
 function at_saddle!(state::KrylovState{T}, objective::Objective{T}) where {T}
     r, p, Hp = state.residual, state.direction, state.product
-    for i in eachindex(r)
-        p[i] = r[i] = T(1//2) + T(mod(0.6180339887498949 * i, 1.0))
-    end
+    copyto!(p, fill_generic!(r))
     rr = dot_product(r, r)
     largest = zero(T)
     for k in 1:min(PROBES, 2 * length(r))
@@ -220,4 +214,5 @@ function at_saddle!(state::KrylovState{T}, objective::Objective{T}) where {T}
     return false
 end
 
-register!(MINIMIZE_METHODS, "NewtonKrylov", NewtonKrylov(), "truncated Newton method on Hessian-vector products, for many parameters")
+register!(MINIMIZE_METHODS, "NewtonKrylov", NewtonKrylov(),
+          "truncated Newton method on Hessian-vector products, for many parameters"; when="large nets, to round-off")

@@ -21,53 +21,51 @@ struct NewtonLBFGS <: MinimizeMethod
     yields::Bool            # to variable projection, where nothing but the last digits of a perfect fit is left
 end
 NewtonLBFGS() = NewtonLBFGS(false)
-name(::NewtonLBFGS) = "NewtonLBFGS"
+method_name(::NewtonLBFGS) = "NewtonLBFGS"
 
 const PAIRS = 100
 
 "How many gradients a Hessian and its factor take: 4, 5, 10 and 17 with 9, 21, 57 and 141 parameters."
 hessian_price(P::Int) = max(3, div(P, 6)) + 1
 
-mutable struct NewtonLBFGSState{T<:AbstractFloat,R}
+Base.@kwdef mutable struct NewtonLBFGSState{T<:AbstractFloat,R} <: LineSearchState{T}
     x::Vector{T}
     gradient::Vector{T}
     loss::T
     gnorm::T
-    lowest_loss::T
-    lowest_gnorm::T
-    hessian::Matrix{T}
-    factor::Matrix{T}               # of H + shift I
-    shift::T
-    scale::T                        # largest entry of H
-    modelled::Bool                  # `hessian` is that of a point from which only chord steps were made
-    ray::Ray{T}
-    best::Ray{T}                    # of the projected trials
+    lowest_loss::T = loss
+    lowest_gnorm::T = gnorm
+    hessian::Matrix{T} = zeros(T, length(x), length(x))
+    factor::Matrix{T} = zero(hessian)       # of H + shift I
+    shift::T = 1
+    scale::T = 0                            # largest entry of H
+    modelled::Bool = false                  # `hessian` is that of a point from which only chord steps were made
+    ray::Ray{T} = Ray{T}(length(x))
+    best::Ray{T} = Ray{T}(length(x))        # of the projected trials
     pairs::LimitedInverse{T}
-    step::Vector{T}
-    change::Vector{T}
-    projection::R                   # nothing, where the output layer is not linear
-    multiple::T                     # of the step, of the last projected trial that was lower
-    searching::Bool                 # L-BFGS steps are made
-    searched::Int                   # since the last Hessian
-    slow::Bool                      # the steps with the last Hessian did not get far
-    start_loss::T                   # where the last Hessian was made
-    start_count::Int                # gradients by then
-    rejections::Int
-    stalled::Int
-    saddle::Bool                    # the gradient vanishes where the Hessian is indefinite
-    perfect::T                      # losses below this are those of perfect fits
-    yields::Bool
+    step::Vector{T} = zero(x)
+    change::Vector{T} = zero(x)
+    projection::R                           # nothing, where the output layer is not linear
+    multiple::T = 1                         # of the step, of the last projected trial that was lower
+    searching::Bool = false                 # L-BFGS steps are made
+    searched::Int = 0                       # since the last Hessian
+    slow::Bool = false                      # the steps with the last Hessian did not get far
+    start_loss::T = loss                    # where the last Hessian was made
+    start_count::Int = 0                    # gradients by then
+    rejections::Int = 0
+    stalled::Int = 0
+    saddle::Bool = false                    # the gradient vanishes where the Hessian is indefinite
+    perfect::T                              # losses below this are those of perfect fits
+    yields::Bool = false
 end
 
-function initial_state(method::NewtonLBFGS, objective::Objective{T}, x0::Vector{T}) where {T}
-    P = length(x0)
-    z() = zeros(T, P)
-    gradient, loss, gnorm = first_evaluation(objective, x0)
-    memory = min(PAIRS, 3 * hessian_price(P)) + 1
-    return NewtonLBFGSState(copy(x0), gradient, loss, gnorm, loss, gnorm, zeros(T, P, P), zeros(T, P, P), one(T),
-                            zero(T), false, Ray{T}(P), Ray{T}(P), inverse_model(LBFGS(memory), T, P), z(), z(),
-                            output_projection(objective.net), one(T), false, 0, false, loss, 0, 0, 0, false,
-                            method.yields ? T(PERFECT_FIT) * target_scale(objective.net) : T(-Inf), false)
+function make_state(method::NewtonLBFGS, objective::Objective{T}, x0::Vector{T}) where {T}
+    P, net = length(x0), objective.net
+    projection = output_projection(net)
+    pairs = inverse_model(LBFGS(min(PAIRS, 3 * hessian_price(P)) + 1), T, P)
+    perfect = method.yields ? T(PERFECT_FIT) * target_scale(net) : T(-Inf)
+    return NewtonLBFGSState{T,typeof(projection)}(; first_point(objective, x0)..., pairs=pairs, projection=projection,
+                                                  perfect=perfect)
 end
 
 # Measured on the rows of docs/performance.md, "From random starts"; the results change little with factors of two.
@@ -83,7 +81,7 @@ const SHIFTS = 60
 "A fit whose residuals are a thousandth of the targets is nearly perfect."
 const PERFECT_FIT = 1e-6
 
-function iterate!(state::NewtonLBFGSState{T}, objective::Objective{T}, method::NewtonLBFGS) where {T}
+function step!(state::NewtonLBFGSState{T}, objective::Objective{T}, method::NewtonLBFGS) where {T}
     state.saddle && return escape!(state, objective)
     state.searching && return search!(state, objective)
     if !state.modelled
@@ -109,7 +107,7 @@ function model!(state::NewtonLBFGSState{T}, objective::Objective{T}) where {T}
     return state.modelled = all_finite(state.hessian)
 end
 
-"The last iterations of a run that ends by time or count: to the floor of the valley, where the gradient is smallest."
+"To the floor of the valley, where the gradient is smallest."
 function settle!(state::NewtonLBFGSState{T}, objective::Objective{T}, ::NewtonLBFGS) where {T}
     state.searching = false
     state.modelled || model!(state, objective) || return Stop.diverged
@@ -162,29 +160,24 @@ function newton_step!(state::NewtonLBFGSState{T}, objective::Objective{T}) where
     trial_loss = evaluate!(ray.trial_gradient, objective, ray.trial)
     # gᵀs + ½sᵀHs, with Hs = −g − λs
     predicted = -(dot_product(state.gradient, s) - state.shift * dot_product(s, s)) / 2
-    ratio = (state.loss - trial_loss) / predicted
-    trial_gnorm = supnorm(ray.trial_gradient)
-    finite = isfinite(trial_loss) && isfinite(trial_gnorm)
-    # Below this the loss cannot tell a good step from a bad one: the gradient decides.
-    unresolved = !(predicted > 16 * eps(T) * abs(state.loss))
-    calmer = trial_gnorm < T(0.99) * state.gnorm && !worse(trial_loss, state.loss)
-    accepted = finite && (unresolved ? calmer : ratio > T(0.1))
+    quality = step_quality(trial_loss, supnorm(ray.trial_gradient), state.loss, state.gnorm, predicted)
+    ratio, good = quality.ratio, is_good(quality, T(0.1))
     shift = state.shift
-    if accepted && (unresolved || ratio > T(0.75))
+    if good && (!quality.resolved || ratio > T(0.75))
         shift *= T(SHIFT_DOWN)
-    elseif accepted && ratio < T(0.25)
+    elseif good && ratio < T(0.25)
         shift *= 2
     end
     ray.trial_loss = trial_loss
-    if !unresolved && state.slow && !(abs(ratio - 1) < T(0.1)) &&
-       projected_trials!(state, objective, accepted ? trial_loss : state.loss)
-        accepted = true
+    if quality.resolved && state.slow && !(abs(ratio - 1) < T(0.1)) &&
+       projected_trials!(state, objective, good ? trial_loss : state.loss)
+        good = true
         shift = T(SHIFT_DOWN) * state.shift
     end
-    if !accepted
+    if !good
         state.rejections += 1
         state.shift = raised_shift(state)
-        return unresolved && state.rejections >= UNRESOLVED_NEWTON ? Stop.roundoff : Stop.running
+        return !quality.resolved && state.rejections >= UNRESOLVED_NEWTON ? Stop.roundoff : Stop.running
     end
     reset!(state.pairs)
     accept_pair!(state)
@@ -203,7 +196,7 @@ function accept_pair!(state::NewtonLBFGSState{T}) where {T}
     end
     sy = dot_product(s, y)
     sy > eps(T) * two_norm(s) * two_norm(y) && isfinite(sy) && update!(state.pairs, s, y, sy)
-    return accept!(state)
+    return accepted!(state)
 end
 
 const NEWTON_LBFGS_STALLED = 20
@@ -252,9 +245,8 @@ function return_to_floor!(state::NewtonLBFGSState{T}, objective::Objective{T}, g
         for k in 1:FLOOR_STEPS
             shift_by!(ray.trial, state.x, s) || return state
             ray.trial_loss = evaluate!(ray.trial_gradient, objective, ray.trial)
-            calmer = supnorm(ray.trial_gradient) < T(0.5) * state.gnorm && !worse(ray.trial_loss, state.lowest_loss)
-            calmer || return state
-            accept!(state)
+            calmer(ray.trial_loss, supnorm(ray.trial_gradient), state.lowest_loss, T(0.5) * state.gnorm) || return state
+            accepted!(state)
             shifted_step!(s, state, state.gradient)
         end
         return state
@@ -281,7 +273,7 @@ function projected_trials!(state::NewtonLBFGSState{T}, objective::Objective{T}, 
         project!(state.projection, objective, best.trial, state.shift / multiple) || break
         supnorm(best.trial) <= T(GROWTH) * max(supnorm(state.x), one(T)) || break
         loss = evaluate!(best.trial_gradient, objective, best.trial)
-        isfinite(supnorm(best.trial_gradient)) && loss < lowest || break
+        lower(loss, supnorm(best.trial_gradient), lowest) || break
         state.multiple = multiple
         gain = lowest - loss
         lowest, found = loss, true
@@ -295,7 +287,6 @@ function projected_trials!(state::NewtonLBFGSState{T}, objective::Objective{T}, 
     return found
 end
 
-"Is the Hessian at `x` clearly indefinite? Asked where the gradient alone would end the search."
 function at_saddle!(state::NewtonLBFGSState{T}, objective::Objective{T}) where {T}
     model!(state, objective) || return false
     return state.saddle = state.scale > 0 && !factor_shifted!(state, sqrt(eps(T)) * length(state.x) * state.scale)
@@ -308,10 +299,7 @@ const INVERSE_ITERATIONS = 20
 "From a saddle along the direction of the most negative curvature, by inverse iteration just below its shift."
 function escape!(state::NewtonLBFGSState{T}, objective::Objective{T}) where {T}
     state.saddle = state.searching = state.modelled = false
-    d = state.ray.direction
-    for i in eachindex(d)
-        d[i] = T(1//2) + T(mod(0.6180339887498949 * i, 1.0))        # no eigenvector is orthogonal to this but by chance
-    end
+    d = fill_generic!(state.ray.direction)
     state.shift = zero(T)
     find_shift!(state) || return Stop.roundoff
     for k in 1:INVERSE_ITERATIONS
@@ -328,9 +316,10 @@ function escape!(state::NewtonLBFGSState{T}, objective::Objective{T}) where {T}
     end
     state.ray.loss = state.loss
     descend!(state.ray, objective, state.x, state.gradient) || return Stop.roundoff
-    accept!(state)
+    accepted!(state)
     return Stop.running
 end
 
 register!(MINIMIZE_METHODS, "NewtonLBFGS", NewtonLBFGS(),
-          "Newton steps with L-BFGS steps between them that share the Hessian's factor"; matrices=2)
+          "Newton steps with L-BFGS steps between them that share the Hessian's factor"; matrices=2,
+          when="from anywhere; fast in narrow curved valleys")

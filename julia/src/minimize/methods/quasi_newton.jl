@@ -12,26 +12,23 @@ A minimizer that keeps a model `W` of the inverse Hessian, with
 """
 abstract type QuasiNewton <: MinimizeMethod end
 
-mutable struct QuasiNewtonState{T<:AbstractFloat,M}
+Base.@kwdef mutable struct QuasiNewtonState{T<:AbstractFloat,M} <: LineSearchState{T}
     x::Vector{T}
     gradient::Vector{T}
     loss::T
     gnorm::T
-    lowest_loss::T
-    lowest_gnorm::T
-    ray::Ray{T}
+    lowest_loss::T = loss
+    lowest_gnorm::T = gnorm
+    ray::Ray{T} = Ray{T}(length(x))
     model::M
-    change::Vector{T}       # y, the change of the gradient
-    fresh::Bool             # the model has seen no step
-    stalled::Int            # iterations in a row without a resolvable decrease
+    change::Vector{T} = zero(x)     # y, the change of the gradient
+    fresh::Bool = true              # the model has seen no step
+    stalled::Int = 0                # iterations in a row without a resolvable decrease
 end
 
-function initial_state(method::QuasiNewton, objective::Objective{T}, x0::Vector{T}) where {T}
-    P = length(x0)
-    gradient, loss, gnorm = first_evaluation(objective, x0)
-    model = inverse_model(method, T, P)
-    return QuasiNewtonState(copy(x0), gradient, loss, gnorm, loss, gnorm, Ray{T}(P), reset!(model), zeros(T, P), true,
-                            0)
+function make_state(method::QuasiNewton, objective::Objective{T}, x0::Vector{T}) where {T}
+    model = reset!(inverse_model(method, T, length(x0)))
+    return QuasiNewtonState{T,typeof(model)}(; first_point(objective, x0)..., model=model)
 end
 
 function forget!(state::QuasiNewtonState)
@@ -42,7 +39,7 @@ end
 
 const STALLED_ITERATIONS = 20
 
-function iterate!(state::QuasiNewtonState{T}, objective::Objective{T}, ::QuasiNewton) where {T}
+function step!(state::QuasiNewtonState{T}, objective::Objective{T}, ::QuasiNewton) where {T}
     ray = state.ray
     direct!(state)
     ray.loss = state.loss
@@ -67,7 +64,7 @@ function iterate!(state::QuasiNewtonState{T}, objective::Objective{T}, ::QuasiNe
     else
         moved!(state.model)
     end
-    accept!(state)
+    accepted!(state)
     return state.stalled >= STALLED_ITERATIONS ? Stop.roundoff : Stop.running
 end
 
@@ -93,6 +90,3 @@ function first_step(state::QuasiNewtonState{T}) where {T}
     state.loss != 0 && return T(0.01) * abs(state.loss) / abs(state.ray.slope)
     return one(T)
 end
-
-"Quasi-Newton methods have no Hessian to ask."
-at_saddle!(::QuasiNewtonState, ::Objective) = false

@@ -35,46 +35,40 @@ function NewtonTrustRegion(; initial_radius=0.1, corrections=2, momentum=true)
     corrections >= 0 || throw(ArgumentError("corrections = $corrections: must not be negative."))
     return NewtonTrustRegion(initial_radius, corrections, momentum)
 end
-name(::NewtonTrustRegion) = "NewtonTrustRegion"
+method_name(::NewtonTrustRegion) = "NewtonTrustRegion"
 model_matrix!(H, objective::Objective, x, ::NewtonTrustRegion) = evaluate_hessian!(H, objective, x)
 
-mutable struct TrustRegionState{T<:AbstractFloat,M<:TrustRegion}
+Base.@kwdef mutable struct TrustRegionState{T<:AbstractFloat,M<:TrustRegion}
     method::M
     x::Vector{T}
     gradient::Vector{T}
     loss::T
     gnorm::T
-    center::Vector{T}               # where the quadratic model is built: x, or displaced from it
-    center_gradient::Vector{T}
-    center_loss::T
-    displaced::Bool
-    modelled::Bool                  # subproblem holds the matrix of the model at center
-    hessian::Matrix{T}              # of the model
-    subproblem::Subproblem{T}
-    step::Vector{T}
-    trial::Vector{T}
-    trial_gradient::Vector{T}
-    corrected::Vector{T}
-    corrected_gradient::Vector{T}
-    velocity::Vector{T}             # running mean of accepted displacements
-    reach::T                        # the center is displaced by reach * velocity
-    rest::Bool                      # no displacement this time
-    strayed::Int                    # steps that the model did not foretell, less what good steps take off
-    radius::T
-    rejections::Int                 # in a row, at this center
-    standstill_loss::T              # where the radius last collapsed
-    standstill_gnorm::T
-    standstills::Int                # collapses in a row without progress between them
+    center::Vector{T} = zero(x)                 # where the quadratic model is built: x, or displaced from it
+    center_gradient::Vector{T} = zero(x)
+    center_loss::T = loss
+    displaced::Bool = false
+    modelled::Bool = false                      # subproblem holds the matrix of the model at center
+    hessian::Matrix{T} = zeros(T, length(x), length(x))     # of the model
+    subproblem::Subproblem{T} = Subproblem{T}(length(x))
+    step::Vector{T} = zero(x)
+    trial::Vector{T} = zero(x)
+    trial_gradient::Vector{T} = zero(x)
+    corrected::Vector{T} = zero(x)
+    corrected_gradient::Vector{T} = zero(x)
+    velocity::Vector{T} = zero(x)               # running mean of accepted displacements
+    reach::T = 1                                # the center is displaced by reach * velocity
+    rest::Bool = true                           # no displacement this time
+    strayed::Int = 0                            # steps that the model did not foretell, less what good steps take off
+    radius::T = method.initial_radius
+    rejections::Int = 0                         # in a row, at this center
+    standstill_loss::T = Inf                    # where the radius last collapsed
+    standstill_gnorm::T = Inf
+    standstills::Int = 0                        # collapses in a row without progress between them
 end
 
-function initial_state(method::TrustRegion, objective::Objective{T}, x0::Vector{T}) where {T}
-    P = length(x0)
-    z() = zeros(T, P)
-    gradient, loss, gnorm = first_evaluation(objective, x0)
-    return TrustRegionState(method, copy(x0), gradient, loss, gnorm, z(), z(), loss, false, false,
-                               zeros(T, P, P), Subproblem{T}(P), z(), z(), z(), z(), z(), z(), one(T), true, 0,
-                               T(method.initial_radius), 0, T(Inf), T(Inf), 0)
-end
+make_state(method::M, objective::Objective{T}, x0::Vector{T}) where {T,M<:TrustRegion} =
+    TrustRegionState{T,M}(; method=method, first_point(objective, x0)...)
 
 # Below: measured on the 33-parameter problem; the result is not sensitive to factors of 1.5.
 const SHRINK = 0.3
@@ -89,10 +83,10 @@ const REACH_DOWN = 0.5
 const DISPLACED_TRIES = 2
 const UNRESOLVED_TRIES = 8
 const STANDSTILLS = 2
-const POLISHES = 128
+const LAST_DIGITS_TRIALS = 128
 
 "One trial step; the Hessian is evaluated only if the center has moved."
-function iterate!(state::TrustRegionState{T}, objective::Objective{T}, method::TrustRegion) where {T}
+function step!(state::TrustRegionState{T}, objective::Objective{T}, method::TrustRegion) where {T}
     sub = state.subproblem
     if !state.modelled
         place_center!(state, objective, method)
@@ -172,7 +166,7 @@ function correct!(state::TrustRegionState{T}, objective::Objective{T}, correctio
         rotate_out!(sub.solver, c)
         shift_by!(state.corrected, state.trial, c)
         loss = evaluate!(state.corrected_gradient, objective, state.corrected)
-        loss < trial_loss && isfinite(supnorm(state.corrected_gradient)) || break
+        lower(loss, supnorm(state.corrected_gradient), trial_loss) || break
         trial_loss = loss
         state.trial, state.corrected = state.corrected, state.trial
         state.trial_gradient, state.corrected_gradient = state.corrected_gradient, state.trial_gradient
@@ -185,42 +179,31 @@ function judge!(state::TrustRegionState{T}, objective::Objective{T}, method::Tru
                 trial_gnorm::T) where {T}
     sub = state.subproblem
     length = two_norm(state.step)
-    finite = isfinite(trial_loss) && isfinite(trial_gnorm)
-    predicted = sub.reduction
-    ratio = finite ? (state.center_loss - trial_loss) / predicted : T(-Inf)
-    # Below this the loss cannot tell a good step from a bad one: the gradient decides.
-    unresolved = !(predicted > 16 * eps(T) * abs(state.center_loss))
-    calmer = finite && trial_gnorm < T(0.99) * state.gnorm
-    if unresolved
-        accepted = calmer && !worse(trial_loss, state.loss)
-        accepted && !sub.interior && (state.radius = max(state.radius, T(GROW) * length))
-        accepted || (state.radius = T(SHRINK) * min(state.radius, length))
-    else
-        if ratio < 0.25
-            # Rounding in the sum over samples can exceed eps·|L|; a decrease seen by the gradients counts.
-            if calmer && !state.displaced && !worse(trial_loss, state.loss) && slope_ratio(state) > 0.25
-                ratio = slope_ratio(state)
-            else
-                state.radius = T(SHRINK) * length
-            end
-        elseif ratio > 0.75 && !sub.interior
-            state.radius = max(state.radius, T(GROW) * length)
-        end
-        accepted = ratio > 1e-4
+    quality = step_quality(trial_loss, trial_gnorm, state.loss, state.gnorm, sub.reduction; from=state.center_loss)
+    # Rounding in the sum over samples can exceed eps·|L|; a decrease seen by the gradients counts.
+    if quality.resolved && quality.ratio < 0.25 && quality.calmer && !state.displaced && slope_ratio(state) > 0.25
+        quality = StepQuality{T}(slope_ratio(state), true, true)
+    elseif !quality.resolved && !quality.calmer
+        state.radius = T(SHRINK) * min(state.radius, length)
+    elseif quality.resolved && quality.ratio < 0.25
+        state.radius = T(SHRINK) * length
+    elseif !sub.interior && (!quality.resolved || quality.ratio > 0.75)
+        state.radius = max(state.radius, T(GROW) * length)
     end
     limit = sqrt(sqrt(floatmax(T)))
     state.radius = min(state.radius, limit)
-    if accepted && (!state.displaced || trial_loss < state.loss)
-        well_modelled = unresolved || (sub.interior && iszero(sub.shift) && abs(ratio - 1) < 0.1)
-        accept!(state, trial_loss, trial_gnorm, well_modelled)
+    good = is_good(quality, T(1e-4))
+    if good && (!state.displaced || trial_loss < state.loss)
+        foretold = sub.interior && iszero(sub.shift) && abs(quality.ratio - 1) < 0.1
+        accepted!(state, trial_loss, trial_gnorm, !quality.resolved || foretold)
         return Stop.running
     end
     state.rejections += 1
     if state.displaced
-        (accepted || unresolved || state.rejections >= DISPLACED_TRIES) && withdraw!(state)
+        (good || !quality.resolved || state.rejections >= DISPLACED_TRIES) && withdraw!(state)
         return Stop.running
     end
-    unresolved && state.rejections >= UNRESOLVED_TRIES && return standstill!(state, objective, method)
+    !quality.resolved && state.rejections >= UNRESOLVED_TRIES && return standstill!(state, objective, method)
     return Stop.running
 end
 
@@ -232,7 +215,7 @@ function standstill!(state::TrustRegionState{T}, objective::Objective{T}, method
     progress = state.standstill_loss - state.loss > T(0.01) * abs(state.loss) ||
                state.gnorm < T(0.5) * state.standstill_gnorm
     state.standstills = progress ? 1 : state.standstills + 1
-    state.standstills > STANDSTILLS && return polish!(state, objective)
+    state.standstills > STANDSTILLS && return last_digits!(state, objective)
     state.standstill_loss = state.loss
     state.standstill_gnorm = state.gnorm
     state.radius = T(method.initial_radius)
@@ -240,7 +223,7 @@ function standstill!(state::TrustRegionState{T}, objective::Objective{T}, method
     return Stop.running
 end
 
-function accept!(state::TrustRegionState{T}, trial_loss::T, trial_gnorm::T, well_modelled::Bool) where {T}
+function accepted!(state::TrustRegionState{T}, trial_loss::T, trial_gnorm::T, well_modelled::Bool) where {T}
     old = T(VELOCITY_MEMORY)
     for i in eachindex(state.x)
         state.velocity[i] = old * state.velocity[i] + (1 - old) * (state.trial[i] - state.x[i])
@@ -249,12 +232,8 @@ function accept!(state::TrustRegionState{T}, trial_loss::T, trial_gnorm::T, well
     # Quadratic convergence needs no help.
     well_modelled && (state.rest = true)
     state.strayed = well_modelled ? div(state.strayed, 2) : state.strayed + 1
-    state.x, state.trial = state.trial, state.x
-    state.gradient, state.trial_gradient = state.trial_gradient, state.gradient
-    state.loss = trial_loss
-    state.gnorm = trial_gnorm
     state.modelled = false
-    return state
+    return accepted!(state, state, trial_loss, trial_gnorm)
 end
 
 "Actual over predicted reduction, the actual one by the trapezoidal rule on the slope at both ends."
@@ -267,9 +246,8 @@ function slope_ratio(state::TrustRegionState{T}) where {T}
 end
 
 """
-The last iterations of a run that ends by time or count: a small regularised Newton step to the floor of the
-valley, where the gradient norm, large beside the floor, is smallest. Kept if the gradient norm falls and the
-loss does not rise.
+A small regularised Newton step to the floor of the valley, where the gradient norm is smallest. Kept if the gradient
+norm falls and the loss does not rise.
 """
 function settle!(state::TrustRegionState{T}, objective::Objective{T}, method::TrustRegion) where {T}
     model_at_x!(state, objective) || return Stop.diverged
@@ -292,21 +270,21 @@ function regularised_step!(state::TrustRegionState{T}, objective::Objective{T}, 
     shift_by!(state.trial, state.x, state.step) || return false
     trial_loss = evaluate!(state.trial_gradient, objective, state.trial)
     trial_gnorm = supnorm(state.trial_gradient)
-    trial_gnorm < state.gnorm && !worse(trial_loss, state.loss) || return false
-    accept!(state, trial_loss, trial_gnorm, true)
+    calmer(trial_loss, trial_gnorm, state.loss, state.gnorm) || return false
+    accepted!(state, trial_loss, trial_gnorm, true)
     return true
 end
 
 """
 The last digits: a gradient this small depends on how the parameters are rounded, so try a range of shifts and
-keep what lowers its norm. Costs `POLISHES` gradients, once.
+keep what lowers its norm. Costs `LAST_DIGITS_TRIALS` gradients, once.
 """
-function polish!(state::TrustRegionState{T}, objective::Objective{T}) where {T}
+function last_digits!(state::TrustRegionState{T}, objective::Objective{T}) where {T}
     model_at_x!(state, objective) || return Stop.diverged
     sub = state.subproblem
     factor = sqrt(sqrt(T(10)))
     shift = sub.bound
-    for attempt in 1:POLISHES
+    for attempt in 1:LAST_DIGITS_TRIALS
         regularised_step!(state, objective, shift)
         shift = shift > sub.floor ? shift / factor : sub.bound
     end
@@ -328,7 +306,6 @@ function model_at_x!(state::TrustRegionState{T}, objective::Objective{T}) where 
     return true
 end
 
-"Is the Hessian at `x` clearly indefinite? Asked where the gradient alone would end the search."
 function at_saddle!(state::TrustRegionState{T}, objective::Objective{T}) where {T}
     model_at_x!(state, objective) || return false
     bound = state.subproblem.bound
@@ -339,4 +316,6 @@ end
 settled!(state::TrustRegionState{T,NewtonTrustRegion}) where {T} =
     factor!(state.subproblem.solver, -sqrt(eps(T)) * state.subproblem.bound)
 
-register!(MINIMIZE_METHODS, "NewtonTrustRegion", NewtonTrustRegion(), "Newton's method with an exact trust region, fast in curved valleys"; matrices=3)
+register!(MINIMIZE_METHODS, "NewtonTrustRegion", NewtonTrustRegion(),
+          "Newton's method with an exact trust region, fast in curved valleys"; matrices=3,
+          when="Hessians are cheap: every iteration is a Newton step")

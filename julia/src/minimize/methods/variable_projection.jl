@@ -15,36 +15,36 @@ its normal equations know nothing any more.
 Memory: N×P numbers for each output, beside two P×P matrices.
 """
 struct VariableProjection <: MinimizeMethod end
-name(::VariableProjection) = "VariableProjection"
+method_name(::VariableProjection) = "VariableProjection"
 
-mutable struct ProjectionState{T<:AbstractFloat}
+Base.@kwdef mutable struct ProjectionState{T<:AbstractFloat}
     x::Vector{T}
     gradient::Vector{T}
     loss::T
     gnorm::T
-    trial::Vector{T}
-    trial_gradient::Vector{T}
-    jacobian::TallQR{T}         # a block of rows for each block of samples and output
-    rotated::Vector{T}          # Qᵀρ
-    damped::TallQR{T}           # R with the damping's rows below
-    step::Vector{T}
-    bend::Vector{T}             # half the second derivative of the path
-    output::TallQR{T}           # of the output layer's inputs, one block and one for the damping
+    trial::Vector{T} = zero(x)
+    trial_gradient::Vector{T} = zero(x)
+    jacobian::TallQR{T}                 # a block of rows for each block of samples and output
+    rotated::Vector{T} = zero(x)        # Qᵀρ
+    damped::TallQR{T}                   # R with the damping's rows below
+    step::Vector{T} = zero(x)
+    bend::Vector{T} = zero(x)           # half the second derivative of the path
+    output::TallQR{T}                   # of the output layer's inputs, one block and one for the damping
     moments::Matrix{T}
     residual::Vector{T}
     zeros::Vector{T}
     root::Vector{T}
-    damping::T
-    modelled::Bool
-    rejections::Int
-    stalled::Int
+    damping::T = FIRST_DAMPING
+    modelled::Bool = false
+    rejections::Int = 0
+    stalled::Int = 0
 end
 
 "Numbers in the Jacobian; more than these are not kept."
 const JACOBIAN_NUMBERS = 25_000_000
 jacobian_fits(net::Net) = net.n_samples * n_outputs(net) <= div(JACOBIAN_NUMBERS, net.n_params)
 
-function initial_state(::VariableProjection, objective::Objective{T}, x0::Vector{T}) where {T}
+function make_state(::VariableProjection, objective::Objective{T}, x0::Vector{T}) where {T}
     net, P = objective.net, length(x0)
     residuals_known(net) ||
         throw(ArgumentError("VariableProjection needs an ordinary net with a linear output layer, the loss \"mse\" and " *
@@ -52,13 +52,11 @@ function initial_state(::VariableProjection, objective::Objective{T}, x0::Vector
     jacobian_fits(net) ||
         throw(ArgumentError("VariableProjection keeps the Jacobian, $(net.n_samples * n_outputs(net)) × " *
                             "$(net.n_params) numbers, and takes at most $JACOBIAN_NUMBERS: choose another optim_solver."))
-    z() = zeros(T, P)
-    gradient, loss, gnorm = first_evaluation(objective, x0)
     rows, O, l = [b.n for b in net.blocks for _ in 1:n_outputs(net)], n_outputs(net), last(net.layers)
     q, n = l.fan_in + l.bias, maximum(rows)
-    return ProjectionState{T}(copy(x0), gradient, loss, gnorm, z(), z(), TallQR{T}(P, rows), z(),
-                              TallQR{T}(P, (P,)), z(), z(), TallQR{T}(q, (n, q)), zeros(T, q, O), zeros(T, n),
-                              zeros(T, max(P, n)), zeros(T, n), T(FIRST_DAMPING), false, 0, 0)
+    return ProjectionState{T}(; first_point(objective, x0)..., jacobian=TallQR{T}(P, rows), damped=TallQR{T}(P, (P,)),
+                              output=TallQR{T}(q, (n, q)), moments=zeros(T, q, O), residual=zeros(T, n),
+                              zeros=zeros(T, max(P, n)), root=zeros(T, n))
 end
 
 const FIRST_DAMPING = 1e-3
@@ -69,7 +67,7 @@ const PROJECTION_REJECTIONS = 40
 const PROJECTION_STALLED = 30       # the damping falls by DAMPING_DOWN meanwhile, from whatever it was
 const STALLING = 0.01               # a smaller part of the loss is no progress where the next step should halve it
 
-function iterate!(state::ProjectionState{T}, objective::Objective{T}, ::VariableProjection) where {T}
+function step!(state::ProjectionState{T}, objective::Objective{T}, ::VariableProjection) where {T}
     state.modelled || model!(state, objective) || return Stop.diverged
     trial_loss = T(NaN)
     if damped_step!(state, objective)
@@ -81,7 +79,7 @@ function iterate!(state::ProjectionState{T}, objective::Objective{T}, ::Variable
         end
     end
     trial_gnorm = supnorm(state.trial_gradient)
-    if !(trial_loss < state.loss && isfinite(trial_gnorm))
+    if !lower(trial_loss, trial_gnorm, state.loss)
         state.damping *= T(DAMPING_UP)
         state.rejections += 1
         return state.rejections >= PROJECTION_REJECTIONS ? Stop.roundoff : Stop.running
@@ -89,9 +87,7 @@ function iterate!(state::ProjectionState{T}, objective::Objective{T}, ::Variable
     state.damping *= T(DAMPING_DOWN)
     state.stalled = state.loss - trial_loss < T(STALLING) * state.loss ? state.stalled + 1 : 0
     state.rejections = 0
-    state.x, state.trial = state.trial, state.x
-    state.gradient, state.trial_gradient = state.trial_gradient, state.gradient
-    state.loss, state.gnorm = trial_loss, trial_gnorm
+    accepted!(state, state, trial_loss, trial_gnorm)
     state.modelled = false
     return state.stalled >= PROJECTION_STALLED ? Stop.roundoff : Stop.running
 end
@@ -226,8 +222,7 @@ function solve_outputs!(state::ProjectionState{T}, objective::Objective{T}, θ::
     return true
 end
 
-"The Gauss–Newton matrix is never indefinite: there is nothing to ask."
-at_saddle!(::ProjectionState, ::Objective) = false
-
 register!(MINIMIZE_METHODS, "VariableProjection", VariableProjection(),
-          "the Gauss–Newton method with the best output weights at each step, for perfect fits"; matrices=2)
+          "the Gauss–Newton method with the best output weights at each step, for perfect fits"; matrices=2,
+          when="losses near zero with more parameters than needed: a linear output layer, mse, no regulariser; keeps the " *
+               "Jacobian, too, of at most $(div(JACOBIAN_NUMBERS, 10^6)) million numbers")
