@@ -44,7 +44,7 @@ end
     net = projection_net(layers, D, N, weights, factor)
     P, O, rng = n_params(net), last(layers)[1], MersenneTwister(5)
     θ, v = random_params(1, net), randn(rng, P)
-    whole, ws, first = jacobian(net, θ), net.shares[1].workspace, 0
+    whole, ws, first = jacobian(net, θ), net.crew.workers[1].workspace, 0
     exact = projection_net(layers, D, N, weights, factor; T=BigFloat)
     h = big"1e-20"
     X = hcat((collect(b.X[1:b.n, 1:D]') for b in net.blocks)...)[:, 1:N]

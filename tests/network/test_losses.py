@@ -322,8 +322,7 @@ nets = [mg.Net(layers=layers, input=X, target=X[:, :2], threads=n) for n in (1, 
 p = nets[0].random_params(seed=0)
 for f in ("loss", "gradient", "hessian"):
     one, two, default = (getattr(net, f)(p) for net in nets)
-    np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-15)
-    assert np.array_equal(two, default) and np.array_equal(two, getattr(nets[1], f)(p))
+    assert np.array_equal(one, two) and np.array_equal(one, default)
 print(mg.train(nets[1], p, maxT=1, maxiterations_optim=5).loss < nets[0].loss(p))
 """
 

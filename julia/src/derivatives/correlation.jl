@@ -3,7 +3,7 @@
 
 "Weighted means and standard deviations of outputs and targets, and one minus the correlations."
 function prepare!(c::Correlation{T}, net::Net{T}, θ::Vector{T}) where {T}
-    ws, total = net.shares[1].workspace, zero(T)
+    ws, total = net.crew.workers[1].workspace, zero(T)
     c.part = 0
     for o in eachindex(c.mean)
         c.mean[o] = c.inverse[o] = c.target[o] = c.spread[o] = c.left[o] = zero(T)
@@ -65,10 +65,9 @@ function outer_factors!(c::Correlation{T}, net::Net{T}, θ::Vector{T}, o::Int) w
     for part in 1:3
         c.part = part
         g = part == 1 ? c.first : part == 2 ? c.second : c.third
-        fill!(resize!(g, net.n_params), zero(T))
-        for share in net.shares
-            share_gradient!(g, share, net, θ, c)
-        end
+        net.crew.total.vector = resize!(g, net.n_params)
+        sum_shares!(GradientPass(), net, θ)
+        net.crew.total.vector = nothing
     end
     c.part = 0
     return c.inverse[o]^2, 1 - c.left[o]

@@ -1,15 +1,3 @@
-"""
-    @objective net call(…, objective)
-
-The call with the loss of `net` as `objective`, of known type where it is the mean square: an evaluation on few samples
-takes less than a microsecond. Others cost one dynamic call.
-"""
-macro objective(net, call)
-    return esc(:(let objective = $net.objective
-        objective isa MeanSquared ? $call : $call
-    end))
-end
-
 layer_input(ws::Workspace, block::Block, l::Int) = l == 1 ? block.X : ws.A[l-1]
 
 "Activations of all layers for one block; f' too for `order` 1, f'' too for `order` 2."
@@ -113,26 +101,23 @@ function data_loss(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
     prepare!(net.objective, net, θ)
-    if length(net.shares) == 1
-        @objective net share_loss!(net.shares[1], net, θ, objective)
-        return net.shares[1].value / net.n_samples
-    end
-    each_share(net) do share
-        @objective net share_loss!(share, net, θ, objective)
-    end
-    return sum(share.value for share in net.shares) / net.n_samples
+    sum_shares!(LossPass(), net, θ)
+    return net.crew.total.value / net.n_samples
 end
 
-"`share.value`: the sum over the samples of one share."
-function share_loss!(share::Share{T}, net::Net{T}, θ::Vector{T}, objective::Loss) where {T}
+make_arrays!(sums::Sums, ::LossPass, net) = nothing
+add_sums!(::LossPass, total::Sums, sums::Sums) = (total.value += sums.value; nothing)
+
+function sum_samples!(::LossPass, sums::Sums{T}, worker::Worker{T}, net::Net{T}, θ::Vector{T}, v,
+                      objective::Loss) where {T}
     s = zero(T)
-    for b in share.blocks
-        beat(share, net)
-        forward!(share.workspace, net, θ, net.blocks[b], 0)
-        s += block_loss(objective, share.workspace, net.blocks[b])::T
+    for b in worker.blocks
+        beat(worker, net) || return false
+        forward!(worker.workspace, net, θ, net.blocks[b], 0)
+        s += block_loss(objective, worker.workspace, net.blocks[b])::T
     end
-    share.value = s
-    return nothing
+    sums.value = s
+    return true
 end
 
 """
@@ -145,31 +130,37 @@ function value_and_gradient!(g::Vector{T}, net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, g)
     check_data(net)
     prepare!(net.objective, net, θ)
-    fill!(g, 0)
-    s = zero(T)
-    if length(net.shares) == 1
-        @objective net share_gradient!(g, net.shares[1], net, θ, objective)
-        s = net.shares[1].value
-    else
-        each_share(net) do share
-            @objective net share_gradient!(fill!(share.gradient, 0), share, net, θ, objective)
-        end
-        for share in net.shares
-            s += share.value
-            g .+= share.gradient
-        end
-    end
+    total = net.crew.total
+    total.vector = g
+    sum_shares!(GradientPass(), net, θ)
+    total.vector = nothing
     add_penalty_gradient!(g, net.regulariser, θ)
-    return s / net.n_samples + penalty(net.regulariser, θ)
+    return total.value / net.n_samples + penalty(net.regulariser, θ)
 end
 
-"Add the gradient over the samples of one share to `g`; `share.value`: the sum over them."
-function share_gradient!(g::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, objective::Loss) where {T}
-    ws, layers = share.workspace, net.layers
+function make_arrays!(sums::Sums{T}, ::Union{GradientPass,ProductPass}, net) where {T}
+    sums.vector === nothing && (sums.vector = zeros(T, net.n_params))
+    return nothing
+end
+function add_sums!(pass::Union{GradientPass,ProductPass}, total::Sums{T}, sums::Sums{T}) where {T}
+    pass isa GradientPass && (total.value += sums.value)
+    add_to!(total.vector::Vector{T}, sums.vector::Vector{T})
+    return nothing
+end
+function add_to!(A, B)
+    @inbounds @simd for i in eachindex(A, B)
+        A[i] += B[i]
+    end
+    return A
+end
+
+function sum_samples!(::GradientPass, sums::Sums{T}, worker::Worker{T}, net::Net{T}, θ::Vector{T}, v,
+                      objective::Loss) where {T}
+    ws, layers, g = worker.workspace, net.layers, fill!(sums.vector::Vector{T}, 0)
     s = zero(T)
     scale = one(T) / net.n_samples
-    for b in share.blocks
-        beat(share, net)
+    for b in worker.blocks
+        beat(worker, net) || return false
         block = net.blocks[b]
         n = block.n
         forward!(ws, net, θ, block, 1)
@@ -178,12 +169,12 @@ function share_gradient!(g::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{
             backward!(g, ws, θ, block, layers, l)
         end
     end
-    share.value = s
-    return nothing
+    sums.value = s
+    return true
 end
 
 """
-Δ of layer `l` and its share of the gradient `g`, in one pass over each column where the layer has few inputs.
+Δ of layer `l` and its part of the gradient `g`, in one pass over each column where the layer has few inputs.
 """
 function backward!(g, ws::Workspace{T}, θ, block::Block, layers, l::Int) where {T}
     n, layer, Δ, A = block.n, layers[l], ws.Δ[l], layer_input(ws, block, l)
@@ -288,7 +279,7 @@ function predict(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
     out = Matrix{T}(undef, n_outputs(net), n_samples(net))
-    ws = net.shares[1].workspace
+    ws = net.crew.workers[1].workspace
     i = 0
     for block in net.blocks
         heartbeat(net.monitor)

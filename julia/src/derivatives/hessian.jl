@@ -1,7 +1,7 @@
-function hessian_buffers(share::Share{T}, net::Net{T}) where {T}
-    share.buffers === nothing &&
-        (share.buffers = single_hidden_layer(net) ? SingleLayerBuffers(net) : BlockBuffers(net))
-    return share.buffers
+function hessian_buffers(worker::Worker{T}, net::Net{T}) where {T}
+    worker.buffers === nothing &&
+        (worker.buffers = single_hidden_layer(net) ? SingleLayerBuffers(net) : BlockBuffers(net))
+    return worker.buffers
 end
 
 "`Z` holds a block's weighted derivatives, a column for each weight of a few units of one layer."
@@ -25,43 +25,44 @@ function hessian!(H::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
         throw(DimensionMismatch("H is $(size(H)), this net has $(net.n_params) parameters"))
     check_data(net)
     prepare!(net.objective, net, θ)
-    if length(net.shares) == 1
-        @objective net share_hessian!(H, net.shares[1], net, θ, objective)
-    else
-        each_share(net) do share
-            isempty(share.hessian) && (share.hessian = similar(H))
-            @objective net share_hessian!(share.hessian, share, net, θ, objective)
-        end
-        sum_hessians!(H, net.shares)
-    end
+    net.crew.total.matrix = H
+    sum_shares!(HessianPass(), net, θ)
+    net.crew.total.matrix = nothing
     add_outer_terms!(H, net.objective, net, θ)
     add_penalty_hessian!(H, net.regulariser, θ)
     return mirror!(H)
 end
 
-function sum_hessians!(H, shares)
-    copyto!(H, shares[1].hessian)
-    for i in 2:length(shares)
-        H .+= shares[i].hessian
+# Lower triangles.
+function make_arrays!(sums::Sums{T}, ::MatrixPass, net) where {T}
+    sums.matrix === nothing && (sums.matrix = zeros(T, net.n_params, net.n_params))
+    return nothing
+end
+function add_sums!(::MatrixPass, total::Sums{T}, sums::Sums{T}) where {T}
+    H, A = total.matrix::Matrix{T}, sums.matrix::Matrix{T}
+    @inbounds for j in 1:size(H, 2)
+        @simd for i in j:size(H, 1)
+            H[i, j] += A[i, j]
+        end
     end
-    return H
+    return nothing
 end
 
-"The lower triangle of the Hessian over the samples of one share."
-share_hessian!(H::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, objective::Loss) where {T} =
-    share_hessian!(H, hessian_buffers(share, net), share, net, θ, objective)
+sum_samples!(pass::MatrixPass, sums::Sums{T}, worker::Worker{T}, net::Net{T}, θ::Vector{T}, v,
+             objective::Loss) where {T} =
+    sum_matrices!(pass, sums.matrix::Matrix{T}, hessian_buffers(worker, net), worker, net, θ, objective)
 
-function share_hessian!(H::Matrix{T}, buffers::BlockBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T},
-                        objective::Loss) where {T}
+function sum_matrices!(::HessianPass, H::Matrix{T}, buffers::BlockBuffers{T}, worker::Worker{T}, net::Net{T},
+                       θ::Vector{T}, objective::Loss) where {T}
     scale = one(T) / net.n_samples
     fill!(H, 0)
-    for b in share.blocks
-        beat(share, net)
+    for b in worker.blocks
+        beat(worker, net) || return false
         block = net.blocks[b]
-        second_order_pass!(share.workspace, net, θ, block, objective, scale)
-        add_blocks!(H, buffers, share.workspace, net, θ, block, objective, scale)
+        second_order_pass!(worker.workspace, net, θ, block, objective, scale)
+        add_blocks!(H, buffers, worker.workspace, net, θ, block, objective, scale)
     end
-    return H
+    return true
 end
 
 """
@@ -78,24 +79,18 @@ function gauss_newton!(G::Matrix{T}, net::Net{T}, θ::Vector{T}) where {T}
         throw(DimensionMismatch("G is $(size(G)), this net has $(net.n_params) parameters"))
     check_data(net)
     prepare!(net.objective, net, θ)
-    if length(net.shares) == 1
-        @objective net share_gauss_newton!(G, hessian_buffers(net.shares[1], net), net.shares[1], net, θ, objective)
-    else
-        each_share(net) do share
-            isempty(share.hessian) && (share.hessian = similar(G))
-            @objective net share_gauss_newton!(share.hessian, hessian_buffers(share, net), share, net, θ, objective)
-        end
-        sum_hessians!(G, net.shares)
-    end
+    net.crew.total.matrix = G
+    sum_shares!(GaussNewtonPass(), net, θ)
+    net.crew.total.matrix = nothing
     return mirror!(add_outer_terms!(G, net.objective, net, θ))
 end
 
-function share_gauss_newton!(G::Matrix{T}, buffers::BlockBuffers{T}, share::Share{T}, net::Net{T},
-                             θ::Vector{T}, objective::Loss) where {T}
-    ws, scale = share.workspace, one(T) / net.n_samples
+function sum_matrices!(::GaussNewtonPass, G::Matrix{T}, buffers::BlockBuffers{T}, worker::Worker{T}, net::Net{T},
+                       θ::Vector{T}, objective::Loss) where {T}
+    ws, scale = worker.workspace, one(T) / net.n_samples
     fill!(G, 0)
-    for b in share.blocks
-        beat(share, net)
+    for b in worker.blocks
+        beat(worker, net) || return false
         second_order_pass!(ws, net, θ, net.blocks[b], objective, scale)
         for l in eachindex(net.layers)                 # a network without curvature
             fill!(ws.S[l], 0)
@@ -104,7 +99,7 @@ function share_gauss_newton!(G::Matrix{T}, buffers::BlockBuffers{T}, share::Shar
         end
         add_blocks!(G, buffers, ws, net, θ, net.blocks[b], objective, scale)
     end
-    return G
+    return true
 end
 
 """
@@ -116,7 +111,7 @@ function hessian_blocks(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
     prepare!(net.objective, net, θ)
-    buffers, ws, layers = BlockBuffers(net), net.shares[1].workspace, net.layers
+    buffers, ws, layers = BlockBuffers(net), net.crew.workers[1].workspace, net.layers
     Hs = [zeros(T, n_params(l), n_params(l)) for l in layers]
     scale = one(T) / net.n_samples
     for block in net.blocks
@@ -143,7 +138,7 @@ Derivatives of the outputs on the net's data by the parameters, O × N × P: bef
 function jacobian(net::Net{T}, θ::Vector{T}) where {T}
     check_params(net, θ)
     check_data(net)
-    ws, layers, O = net.shares[1].workspace, net.layers, n_outputs(net)
+    ws, layers, O = net.crew.workers[1].workspace, net.layers, n_outputs(net)
     J = zeros(T, O, net.n_samples, net.n_params)
     first_sample = 0
     for block in net.blocks

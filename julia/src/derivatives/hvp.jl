@@ -32,28 +32,21 @@ function hvp!(y::Vector{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
     foreach(a -> check_params(net, a), (y, θ, v))
     check_data(net)
     prepare!(net.objective, net, θ)
-    fill!(y, 0)
-    if length(net.shares) == 1
-        @objective net share_hvp!(y, net.shares[1], net, θ, v, objective)
-    else
-        each_share(net) do share
-            @objective net share_hvp!(fill!(share.gradient, 0), share, net, θ, v, objective)
-        end
-        for share in net.shares
-            y .+= share.gradient
-        end
-    end
+    net.crew.total.vector = y
+    sum_shares!(ProductPass(), net, θ, v)
+    net.crew.total.vector = nothing
     add_outer_product!(y, net.objective, net, θ, v)
     return add_penalty_hvp!(y, net.regulariser, θ, v)
 end
 
-function share_hvp!(y::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}, objective::Loss) where {T}
-    ws, layers = share.workspace, net.layers
+function sum_samples!(::ProductPass, sums::Sums{T}, worker::Worker{T}, net::Net{T}, θ::Vector{T},
+                      v::Vector{T}, objective::Loss) where {T}
+    ws, layers, y = worker.workspace, net.layers, fill!(sums.vector::Vector{T}, 0)
     L = length(layers)
     lowest = narrow_first_layer(layers) ? 2 : 1
     scale = one(T) / net.n_samples
-    for b in share.blocks
-        beat(share, net)
+    for b in worker.blocks
+        beat(worker, net) || return false
         block = net.blocks[b]
         n = block.n
         second_order_pass!(ws, net, θ, block, objective, scale, lowest)
@@ -83,7 +76,7 @@ function share_hvp!(y::Vector{T}, share::Share{T}, net::Net{T}, θ::Vector{T}, v
         end
         lowest == 2 && first_layer_dot!(y, ws, θ, v, block, layers)
     end
-    return y
+    return true
 end
 
 # A first layer of few inputs below a single unit, as of most networks here, is left to one pass over each column: nine

@@ -11,34 +11,46 @@ end
     OutputProjection(net)
 
 Workspace of [`project!`](@ref): the parameters of the output layer come after the first `offset`; `gram` is Σ w a aᵀ
-over the inputs a of that layer, one last where it has a bias; `moments`, Σ w a (y − f)ᵀ; a pair of them for each
-share of the samples.
+over the inputs a of that layer, one last where it has a bias; `moments`, Σ w a (y − f)ᵀ.
 """
 struct OutputProjection{T<:AbstractFloat}
     offset::Int
-    gram::Vector{Matrix{T}}
-    moments::Vector{Matrix{T}}
+    gram::Matrix{T}
+    moments::Matrix{T}
     solution::Vector{T}
 end
 function OutputProjection(net::Net{T}) where {T}
     l = last(net.layers)
-    q, shares = l.fan_in + l.bias, length(net.shares)
-    return OutputProjection{T}(l.offset, [zeros(T, q, q) for _ in 1:shares], [zeros(T, q, l.width) for _ in 1:shares],
-                               zeros(T, q))
+    q = l.fan_in + l.bias
+    return OutputProjection{T}(l.offset, zeros(T, q, q), zeros(T, q, l.width), zeros(T, q))
 end
 
 output_projection(net) = nothing
 output_projection(net::Net) = separable(net) ? OutputProjection(net) : nothing
 
-"Sums over one share; `ws.Ȧ` and `ws.Δ` hold √w a and w (y − f)."
-function output_moments!(gram::Matrix{T}, moments::Matrix{T}, share::Share{T}, net::Net{T}, θ::Vector{T}) where {T}
-    ws, L = share.workspace, length(net.layers)
+function make_arrays!(sums::Sums{T}, ::MomentsPass, net) where {T}
+    l = last(net.layers)
+    q = l.fan_in + l.bias
+    sums.gram === nothing && (sums.gram = zeros(T, q, q); sums.moments = zeros(T, q, l.width))
+    return nothing
+end
+function add_sums!(::MomentsPass, total::Sums{T}, sums::Sums{T}) where {T}
+    add_to!(total.gram::Matrix{T}, sums.gram::Matrix{T})
+    add_to!(total.moments::Matrix{T}, sums.moments::Matrix{T})
+    return nothing
+end
+
+# `ws.Ȧ` and `ws.Δ` hold √w a and w (y − f).
+function sum_samples!(::MomentsPass, sums::Sums{T}, worker::Worker{T}, net::Net{T}, θ::Vector{T}, v,
+                      ::Loss) where {T}
+    gram, moments = sums.gram::Matrix{T}, sums.moments::Matrix{T}
+    ws, L = worker.workspace, length(net.layers)
     l, A, Z, F, Δ = net.layers[L], ws.A[L-1], ws.Ȧ[L-1], ws.A[L], ws.Δ[L]
     k, q = l.fan_in, size(gram, 1)
     fill!(gram, 0)
     fill!(moments, 0)
-    for b in share.blocks
-        beat(share, net)
+    for b in worker.blocks
+        beat(worker, net) || return false
         block = net.blocks[b]
         n, w = block.n, block.w
         forward!(ws, net, θ, block, 0)
@@ -59,7 +71,7 @@ function output_moments!(gram::Matrix{T}, moments::Matrix{T}, share::Share{T}, n
             end
         end
     end
-    return nothing
+    return true
 end
 
 """
@@ -71,14 +83,11 @@ an evaluation of the loss; false if numbers are not finite.
 function project!(p::OutputProjection{T}, objective, θ::Vector{T}, damping::T) where {T}
     net = objective.net
     objective.nfev += 1
-    for_shares(net) do i, share
-        output_moments!(p.gram[i], p.moments[i], share, net, θ)
-    end
-    G, B, q, factor = p.gram[1], p.moments[1], length(p.solution), net.output_factor
-    for i in 2:length(p.gram)
-        add_to!(G, p.gram[i])
-        add_to!(B, p.moments[i])
-    end
+    G, B, total = p.gram, p.moments, net.crew.total
+    total.gram, total.moments = G, B
+    sum_shares!(MomentsPass(), net, θ)
+    total.gram = total.moments = nothing
+    q, factor = length(p.solution), net.output_factor
     largest = zero(T)
     for j in 1:q
         largest = max(largest, G[j, j])
@@ -102,18 +111,4 @@ function project!(p::OutputProjection{T}, objective, θ::Vector{T}, damping::T) 
         l.bias && (θ[bias_offset(l)+o] += v[q])
     end
     return true
-end
-
-function for_shares(f::F, net) where {F}
-    length(net.shares) == 1 && return f(1, net.shares[1])
-    each_share(net) do share
-        f(findfirst(s -> s === share, net.shares), share)
-    end
-end
-
-function add_to!(A, B)
-    for i in eachindex(A)
-        A[i] += B[i]
-    end
-    return A
 end

@@ -58,36 +58,37 @@ function add_product!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, block::Block
     return nothing
 end
 
-function share_hessian!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Share{T}, net::Net{T}, θ::Vector{T},
-                        objective::Loss) where {T}
-    ws, scale = share.workspace, one(T) / net.n_samples
+function sum_matrices!(::HessianPass, H::Matrix{T}, buffers::SingleLayerBuffers{T}, worker::Worker{T}, net::Net{T},
+                       θ::Vector{T}, objective::Loss) where {T}
+    ws, scale = worker.workspace, one(T) / net.n_samples
     fill!(buffers.slopes, 0)
     fill!(buffers.curvatures, 0)
-    for b in share.blocks
-        beat(share, net)
+    for b in worker.blocks
+        beat(worker, net) || return false
         block = net.blocks[b]
         forward!(ws, net, θ, block, 2)
         block_loss!(objective, ws.E[2], ws, block, scale)
         hadamard!(ws.Δ[2], ws.D[2], ws.E[2], block.n, 1)
         fill_columns!(buffers, ws, net, θ, block, scale)
-        add_product!(H, buffers, block, b == first(share.blocks))
+        add_product!(H, buffers, block, b == first(worker.blocks))
         gram!(buffers.slopes, buffers.first, block.X, block.n)
         gram!(buffers.curvatures, buffers.second, buffers.monomials, block.n)
     end
-    return scatter!(H, buffers, net)
+    scatter!(H, buffers, net)
+    return true
 end
 
-function share_gauss_newton!(G::Matrix{T}, buffers::SingleLayerBuffers{T}, share::Share{T}, net::Net{T},
-                             θ::Vector{T}, ::Loss) where {T}
-    ws, scale = share.workspace, one(T) / net.n_samples
-    for b in share.blocks
-        beat(share, net)
+function sum_matrices!(::GaussNewtonPass, G::Matrix{T}, buffers::SingleLayerBuffers{T}, worker::Worker{T}, net::Net{T},
+                       θ::Vector{T}, ::Loss) where {T}
+    ws, scale = worker.workspace, one(T) / net.n_samples
+    for b in worker.blocks
+        beat(worker, net) || return false
         block = net.blocks[b]
         forward!(ws, net, θ, block, 2)
         fill_columns!(buffers, ws, net, θ, block, scale)
-        add_product!(G, buffers, block, b == first(share.blocks))
+        add_product!(G, buffers, block, b == first(worker.blocks))
     end
-    return G
+    return true
 end
 
 function fill_columns!(buffers::SingleLayerBuffers{T}, ws::Workspace{T}, net::Net{T}, θ, block::Block{T}, scale::T) where {T}

@@ -156,7 +156,7 @@ function forward_kinks!(kinks::Kinks, x)
     kinks.passes += 1
     θ = full(kinks.sided, x)
     for block in net.blocks
-        forward!(net.shares[1].workspace, net, θ, block, 0)
+        forward!(net.crew.workers[1].workspace, net, θ, block, 0)
     end
     return nothing
 end

@@ -5,7 +5,7 @@ slides(problem::FlowProblem) = problem.kinks !== nothing && !isempty(problem.kin
 "The scaled normal of a kink, the derivative of its pre-activation, in `kinks.normal`; activations are in `workspace`."
 function normal!(kinks::Kinks{T}, problem::FlowProblem{T}, c::Contact, θ) where {T}
     net, block, n = kinks.net, kinks.net.blocks[c.block], fill!(kinks.wide, zero(T))
-    ws, k, r = net.shares[1].workspace, sides(kinks, c), c.row
+    ws, k, r = net.crew.workers[1].workspace, sides(kinks, c), c.row
     Δ, e = kinks.above, kinks.below
     fill!(Δ, zero(T))
     Δ[k.first+c.unit-1] = one(T)
@@ -37,7 +37,7 @@ end
 # block that is there.
 function activations!(kinks::Kinks, θ, c::Contact, last::Int)
     c.block == last && return last
-    forward!(kinks.net.shares[1].workspace, kinks.net, θ, kinks.net.blocks[c.block], 1)
+    forward!(kinks.net.crew.workers[1].workspace, kinks.net, θ, kinks.net.blocks[c.block], 1)
     return c.block
 end
 
@@ -185,7 +185,7 @@ end
 # How many normals of its kink the gradient grows by from side 0 to side 1; `last` as for `activations!`.
 function pull!(kinks::Kinks{T}, θ, c::Contact, last::Int) where {T}
     net = kinks.net
-    ws = net.shares[1].workspace
+    ws = net.crew.workers[1].workspace
     if c.block != last
         last = activations!(kinks, θ, c, last)
         block_loss!(net.objective, Base.last(ws.E), ws, net.blocks[c.block], one(T) / net.n_samples)
@@ -196,7 +196,7 @@ end
 # ∂L/∂a of the unit and the sample of a contact; that of the outputs is in E.
 function sensitivity(kinks::Kinks{T}, θ, c::Contact) where {T}
     net, k, r = kinks.net, sides(kinks, c), c.row
-    ws, e, Δ = net.shares[1].workspace, kinks.below, kinks.above
+    ws, e, Δ = net.crew.workers[1].workspace, kinks.below, kinks.above
     for o in 1:last(net.layers).width
         e[o] = last(ws.E)[r, o]
     end

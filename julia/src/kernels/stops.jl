@@ -51,9 +51,8 @@ mutable struct Monitor
     start::Float64
     deadline::Float64   # an evaluation that goes on is given up
     polled::Int         # the iteration that was last reported
-    cut::Stop.Reason    # what one of several threads found in its heartbeat
 end
-Monitor(f=nothing; interval=0.05) = Monitor(f, interval, -Inf, -Inf, seconds(), Inf, -1, Stop.running)
+Monitor(f=nothing; interval=0.05) = Monitor(f, interval, -Inf, -Inf, seconds(), Inf, -1)
 
 # How long, in seconds, a step may go on beyond its solver's time limit; most steps are done by then.
 const GRACE = 0.5
@@ -111,23 +110,6 @@ function heartbeat(monitor::Monitor)
     return nothing
 end
 heartbeat(::Nothing) = nothing
-
-"The heartbeat of one of several threads, which must not call out: it knows the clock and what the others found."
-function quiet_heartbeat(monitor::Monitor)
-    monitor.cut == Stop.running && seconds() > monitor.deadline && (monitor.cut = Stop.maxtime)
-    monitor.cut == Stop.running || throw(Interrupted(monitor.cut))
-    return nothing
-end
-quiet_heartbeat(::Nothing) = nothing
-
-"After the threads have met: what one of them found, found by all."
-function rethrow_cut!(monitor::Monitor)
-    reason = monitor.cut
-    monitor.cut = Stop.running
-    reason == Stop.running || throw(Interrupted(reason))
-    return nothing
-end
-rethrow_cut!(::Nothing) = nothing
 
 "Let evaluations of `net` beat for `monitor`; `nothing` ends that."
 watch!(net, monitor) = nothing

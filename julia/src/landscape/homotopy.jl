@@ -110,7 +110,7 @@ function Blended(net::Net{Float64}, other::Net{Float64}, μ)
             blend(l.activation, m.activation)
         Layer(l.fan_in, l.width, a, l.bias, l.offset, columns(a, l.width), Chain[])
     end
-    mixed = rebuilt(net; layers=layers, shares=1)
+    mixed = rebuilt(net; layers=layers, threads=1)
     rows = maximum(b.n for b in net.blocks)
     return Blended(mixed, Float64(μ), shared, [zeros(rows, l.width) for l in layers])
 end
@@ -127,7 +127,7 @@ hvp!(y::Vector, f::Blended, θ, v) = hvp!(y, f.net, θ, v)
 # As in hvp!, with θ at rest while activations move: ȧ = f′ ḣ + (F − f)(h), and as much for the slopes on the way back.
 function drift!(y, f::Blended, θ)
     net = f.net
-    ws, layers, scale = first(net.shares).workspace, net.layers, 1 / net.n_samples
+    ws, layers, scale = net.crew.workers[1].workspace, net.layers, 1 / net.n_samples
     L = length(layers)
     fill!(y, 0)
     for block in net.blocks

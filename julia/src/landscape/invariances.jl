@@ -29,7 +29,7 @@ function activity(net::Net, θ)
     grams = Matrix{Float64}[zeros(k + 1, k + 1) for k in sizes]
     slopes = Vector{Float64}[zeros(l.width) for l in layers]
     steep = Vector{Int}[zeros(Int, l.width) for l in layers]
-    ws = net.shares[1].workspace
+    ws = net.crew.workers[1].workspace
     for block in net.blocks
         forward!(ws, net, θ, block, 1)
         for m in 0:length(layers)

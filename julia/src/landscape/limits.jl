@@ -209,7 +209,7 @@ h > 0 leads down to infinity.
 """
 function channel_coefficients(net::Net{T}, q::AbstractVector) where {T}
     check_data(net)
-    ws, q, h = net.shares[1].workspace, Vector{T}(q), zeros(T, count_chains(net.layers))
+    ws, q, h = net.crew.workers[1].workspace, Vector{T}(q), zeros(T, count_chains(net.layers))
     for block in net.blocks
         second_order_pass!(ws, net, q, block, mean_loss(net), one(T) / net.n_samples)
         number = 0

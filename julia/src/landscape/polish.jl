@@ -10,7 +10,7 @@ function with_number_type(::Type{S}, net::Net) where {S<:AbstractFloat}
     regulariser = Regulariser{S}(S(old.l2), S(old.maxnorm), [(i, j, S(λ)) for (i, j, λ) in old.pairs])
     bs = [Block{S}(b.n, S.(b.X), S.(b.Y), S.(b.w)) for b in net.blocks]
     return Net{S}(net.layers, bs, net.n_samples, net.n_params, own_loss(net.objective, S, n_outputs(net)), regulariser,
-                  S(net.output_factor), make_shares(S, net.layers, bs, 1), nothing)
+                  S(net.output_factor), Crew{S}(net.layers, bs, 1), nothing)
 end
 
 """

@@ -29,7 +29,7 @@ function split_curvature(net::Net{T}, θ::Vector{T}, i::Int; layer::Int=1) where
     check_unit(net.layers, layer, i)
     check_data(net)
     unit, next = net.layers[layer], net.layers[layer+1]
-    d, ws, scale = unit.fan_in + unit.bias, first(net.shares).workspace, one(T) / net.n_samples
+    d, ws, scale = unit.fan_in + unit.bias, net.crew.workers[1].workspace, one(T) / net.n_samples
     M, D, size_M, size_D = zeros(d, d), zeros(next.width, d), 0.0, 0.0
     x = zeros(d)
     for block in net.blocks

@@ -6,56 +6,6 @@ Anything with a loss on a flat parameter vector of number type `T`. It has `n_pa
 """
 abstract type AbstractNet{T<:AbstractFloat} end
 
-"What a Hessian works in, made at the first one of a net: see hessian.jl and single_hidden_layer.jl."
-abstract type HessianBuffers{T} end
-
-"""
-    Share{T}
-
-The blocks that one thread works on, and all that it writes to. With several shares each has a gradient and a Hessian of
-its own, which are added up in the order of the shares: the result depends on their number only.
-"""
-mutable struct Share{T}
-    blocks::UnitRange{Int}
-    alone::Bool
-    workspace::Workspace{T}
-    value::T
-    gradient::Vector{T}
-    hessian::Matrix{T}
-    buffers::Union{Nothing,HessianBuffers{T}}
-end
-
-function make_shares(::Type{T}, layers, blocks, threads::Int) where {T}
-    1 <= threads <= Threads.nthreads() ||
-        throw(ArgumentError("threads is $threads; Julia runs with $(Threads.nthreads())"))
-    n, P = clamp(length(blocks), 1, threads), sum(n_params, layers)
-    rows = isempty(blocks) ? LANES : first(blocks).n
-    return map(1:n) do i
-        own = div((i - 1) * length(blocks), n)+1:div(i * length(blocks), n)
-        Share{T}(own, n == 1, Workspace{T}(layers, rows), zero(T), zeros(T, n == 1 ? 0 : P), zeros(T, 0, 0), nothing)
-    end
-end
-
-"""
-    each_share(f, net)
-
-`f(share)` for every share, in parallel if there are several. Threads must not call out, so only a share that is alone
-lets the monitor beat aloud; the others look at the clock, and an exception of theirs waits for all to end.
-"""
-function each_share(f::F, net) where {F}
-    Threads.@threads for share in net.shares
-        try
-            f(share)
-        catch interruption
-            interruption isa Interrupted || rethrow()
-            share.alone && rethrow()
-        end
-    end
-    rethrow_cut!(net.monitor)
-    return nothing
-end
-beat(share::Share, net) = share.alone ? heartbeat(net.monitor) : quiet_heartbeat(net.monitor)
-
 """
     Net(; layers, input, target, weights = nothing, loss = "mse", l2 = 0, maxnorm = Inf, merge = nothing,
         output_factor = 1, n_features = nothing, threads = 1, T = promoted from input and target)
@@ -87,7 +37,7 @@ mutable struct Net{T} <: AbstractNet{T}
     objective::Loss
     regulariser::Regulariser{T}
     output_factor::T
-    shares::Vector{Share{T}}
+    crew::Crew{T}
     monitor::Union{Nothing,Monitor}
 end
 
@@ -110,6 +60,8 @@ function Net{T}(layers::Vector{Layer}, input, target; weights=nothing, loss="mse
     objective = loss_by_name(loss)
     fits(objective, last(layers).activation)
     0 < abs(output_factor) < Inf || throw(ArgumentError("output_factor is $output_factor; finite and not 0 is needed"))
+    1 <= threads <= Threads.nthreads() ||
+        throw(ArgumentError("threads is $threads; Julia runs with $(Threads.nthreads())"))
     regulariser = Regulariser{T}(layers, l2, maxnorm, merge)
     if input === nothing
         bs, N = Block{T}[], 0
@@ -117,7 +69,7 @@ function Net{T}(layers::Vector{Layer}, input, target; weights=nothing, loss="mse
         bs, N = data_blocks(T, layers, objective, input, target, weights), size(input, 2)
     end
     return Net{T}(layers, bs, N, sum(n_params, layers), own_loss(objective, T, last(layers).width), regulariser,
-                  T(output_factor), make_shares(T, layers, bs, threads), nothing)
+                  T(output_factor), Crew{T}(layers, bs, threads), nothing)
 end
 
 function data_blocks(::Type{T}, layers, objective::Loss, X, target, weights) where {T}
@@ -149,9 +101,9 @@ end
 
 "The same network with other layers, blocks of samples or workspaces, which are its own in any case."
 rebuilt(net::Net{T}; layers=net.layers, blocks=net.blocks, samples=net.n_samples, params=net.n_params,
-        regulariser=net.regulariser, shares=length(net.shares), monitor=nothing) where {T} =
+        regulariser=net.regulariser, threads=length(net.crew.workers), monitor=nothing) where {T} =
     Net{T}(layers, blocks, samples, params, own_loss(net.objective, T, last(layers).width), regulariser,
-           net.output_factor, make_shares(T, layers, blocks, shares), monitor)
+           net.output_factor, Crew{T}(layers, blocks, threads), monitor)
 
 "Whether the loss is that of the data alone."
 unregularised(::AbstractNet) = false

@@ -109,7 +109,7 @@ samples and a thousand units has half a gigabyte.
 function in_short_blocks(net::Net{T}) where {T}
     short = [Block{T}(LANES, b.X[r:r+LANES-1, :], b.Y[r:r+LANES-1, :], b.w[r:r+LANES-1])
              for b in net.blocks for r in 1:LANES:b.n]
-    return rebuilt(net; blocks=short, shares=1)
+    return rebuilt(net; blocks=short, threads=1)
 end
 
 function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monitor)

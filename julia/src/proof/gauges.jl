@@ -63,7 +63,7 @@ end
 
 "Whether a unit and its slope are zero on every sample for all parameters in the box."
 function is_dead(net::Net, box::Vector{Interval{Float64}}, l::Int, j::Int)
-    ws = net.shares[1].workspace
+    ws = net.crew.workers[1].workspace
     for block in net.blocks
         forward!(ws, net, box, block, 1)
         for r in 1:block.n

@@ -94,7 +94,7 @@ end
 
 "QR decomposition of the Jacobian at `x`, and Qᵀρ; false where numbers are not finite."
 function model!(state::ProjectionState{T}, objective::Objective{T}) where {T}
-    net, q, ws = objective.net, state.jacobian, objective.net.shares[1].workspace
+    net, q, ws = objective.net, state.jacobian, objective.net.crew.workers[1].workspace
     objective.nhev += 1
     fill!(q.R, 0)
     fill!(state.rotated, 0)
@@ -161,7 +161,7 @@ end
 
 "`z ← Qᵀ d²ρ(x + t step)/dt²`"
 function second_residuals!(z::Vector{T}, state::ProjectionState{T}, objective::Objective{T}) where {T}
-    net, ws, e = objective.net, objective.net.shares[1].workspace, state.residual
+    net, ws, e = objective.net, objective.net.crew.workers[1].workspace, state.residual
     objective.nfev += 1
     fill!(z, 0)
     b = 0
@@ -183,7 +183,7 @@ end
 "The best output weights for the hidden weights in `θ`, by linear least squares; false where numbers are not finite."
 function solve_outputs!(state::ProjectionState{T}, objective::Objective{T}, θ::Vector{T}) where {T}
     net, q, M, e = objective.net, state.output, state.moments, state.residual
-    ws, l = net.shares[1].workspace, last(net.layers)
+    ws, l = net.crew.workers[1].workspace, last(net.layers)
     objective.nfev += 1
     fill!(q.R, 0)
     fill!(M, 0)
