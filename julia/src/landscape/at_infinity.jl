@@ -72,7 +72,9 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
         size *= 2
         m, kind = a_round!(rounds, net, landing, size)
         stuck = m.loss >= before && rounds.stop != Stop.maxiterations && !(kind in ("minimum", "degenerate"))
-        stuck && return found("open", rounds, net, m, m.x, why_open(net, m.x, kind))
+        stuck || continue
+        rounds.options.optim_solver isa NewtonTrustRegion && return found("open", rounds, net, m, m.x, why_open(net, m.x, kind))
+        rounds.options = changed(rounds.options; optim_solver=NewtonTrustRegion())     # others stop earlier in flat valleys
     end
 end
 why_open(net, x, kind) =
