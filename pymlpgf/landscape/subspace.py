@@ -152,7 +152,7 @@ def subspace_minloss(
     limits = minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience) | goals(min_gnorm, minloss)
     return _search(
         net, subspace, "on_subspace", [subspace._coordinates(a)], start, limits, verbosity,
-        lambda handle, x: read_result(net._core.bridge, handle, x, net),
+        lambda handle, x: read_result(net._core.bridge, handle, "minimize", x, net),
     )  # fmt: skip
 
 

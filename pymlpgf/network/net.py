@@ -413,7 +413,7 @@ class Net(Limits):
         """∇²L (n_params, n_params), on the net's own data or on others: exact, dense, symmetric to the last bit."""
         net = self._on(input, target, weights)
         p = net._flat(p)
-        if out is None:
+        if out is None and net._n_params > 1000:  # a million numbers have a place anywhere
             refuse_square(net, "the Hessian", "use hvp, extreme_eigenvalues or linear_operator")
         out = net._out(out, (net._n_params, net._n_params))
         net._bridge.hessian(net._handle, _address(p), _address(out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from ..errors import InputError
 from ..network.net import Net
 from ..network.params import Params
 
-__all__ = ["Channel", "MinimumAtInfinity", "name_of"]
+__all__ = ["Channel", "MinimumAtInfinity", "name_of", "towards_infinity"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ def name_of(layer: int, units: Sequence[int], eps: float) -> str:
     names = " and ".join(map(str, units)) if len(units) < 3 else "{}, {} and {}".format(*units)
     does = {1: "acts by its exponential tail", 2: "merge into a derivative", 3: "merge into second derivatives"}
     return f"{'unit' if len(units) == 1 else 'units'} {names} of layer {layer} {does[len(units)]}, eps={eps:.2g}"
+
+
+def towards_infinity(found: str) -> str:
+    """A sentence about the channels that a run has ended in: an array of ``[layer, units, …, eps]``, counted from 1."""
+    channels = json.loads(found)
+    names = "; ".join(name_of(layer - 1, [unit - 1 for unit in units], eps) for layer, units, *_, eps in channels)
+    return f" {names[0].upper()}{names[1:]}: minimize with at_infinity=True lands on the limit, if that is a minimum."
 
 
 @dataclass(frozen=True, repr=False)

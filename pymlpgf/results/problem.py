@@ -24,10 +24,12 @@ def describe(net: Net) -> dict[str, Any]:
     """What ``Net`` needs besides layers, arrays by reference; nothing of an ``InfiniteNet``."""
     if type(net) is not Net:
         return {}
-    merge = net._core.settings["merge"]
-    values: dict[str, Any] = {**net._core.settings, "dtype": net.dtype.name, "threads": net._core.threads}
+    core = net._core
+    settings = core.settings
+    merge = settings["merge"]
+    values: dict[str, Any] = {**settings, "dtype": net.dtype.name, "threads": core.threads}
     values["merge"] = [merge] if isinstance(merge, tuple) else merge
-    X, Y, w = net._core.data
+    X, Y, w = core.data
     if X is None:
         return {**values, "n_features": net.n_features}
     values.update(input=X, target=Y)

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..network.net import Net
-from ..results.at_infinity import Channel, MinimumAtInfinity, name_of
+from ..results.at_infinity import Channel, MinimumAtInfinity
 from .progress import ProgressLine
 
-__all__ = ["find_channels", "minimum_at_infinity", "towards_infinity"]
+__all__ = ["find_channels", "minimum_at_infinity"]
 
 
 def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Channel]:
@@ -28,16 +28,6 @@ def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Chann
         outgoing = V[:, list(group)].T.copy()
         channels.append(Channel(layer - 1, group, cosine, distance, growth, eps, incoming, outgoing))
     return channels
-
-
-def towards_infinity(net: Net, x: np.ndarray) -> str:
-    """A sentence about units that draw together at ``x``, if there are any."""
-    read = net._core.bridge.field
-    found = json.loads(net._core.tool("seen_in_passing", {}, [x], lambda handle: read(handle, "")))
-    if not found:
-        return ""
-    names = "; ".join(name_of(layer - 1, [unit - 1 for unit in units], eps) for layer, units, *_, eps in found)
-    return f" {names[0].upper()}{names[1:]}: minimize with at_infinity=True lands on the limit, if that is a minimum."
 
 
 def limit_of(net: Net, groups: list[tuple[int, tuple[int, ...]]]) -> Net:

@@ -16,7 +16,7 @@ from ..results.read import read_result
 from ..results.result import TrainResult
 from ..validate.memory import refuse_matrices
 from ..validate.suggest import suggest_keywords
-from .at_infinity import minimum_at_infinity, towards_infinity
+from .at_infinity import minimum_at_infinity
 from .callbacks import Questions, stepwise
 from .checkpointer import Checkpointer
 from .discrete import DiscreteMethod
@@ -383,13 +383,12 @@ def _solve(
         def run(asked: dict[str, object]) -> TrainResult:
             return bridge.solve(
                 net._core.handle, x.ctypes.data, what, {**options, **asked}, rates, report,
-                lambda handle: read_result(bridge, handle, x.copy(), net, questions.names), step, questions or None,
+                lambda handle: read_result(bridge, handle, what, x.copy(), net, questions.names),
+                step, questions or None,
             )  # fmt: skip
 
         result = questions.with_recordings(run)
-    if "constraint" not in options:
-        result = replace(result, message=result.message + towards_infinity(net, result.x))
-    else:
+    if "constraint" in options:
         result = replace(result, constraint=options["constraint"])
     if "batchsize" in options:
         result = replace(result, batchsize=options["batchsize"], batch_seed=options["seed"])

@@ -141,6 +141,7 @@ struct Solved
     data_loss::Float64      # without the regularisers
     data_gnorm::Float64
     provider::String
+    channels::String        # units that draw together at x: `channels_json`, or nothing at all where there are none
 end
 
 "Loss and gradient norm without the regularisers at a point of that loss and gradient norm."
@@ -190,9 +191,10 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
         providers = optim === nothing ? provider(alg) : join(unique([provider(alg), provider(solver)]), "+")
     end
     return Solved(best.x, best.loss, best.gnorm, ode, optim, time, compile_time,
-                  data_part(net, best.x, C, best.loss, best.gnorm)..., providers)
+                  data_part(net, best.x, C, best.loss, best.gnorm)..., providers,
+                  C === nothing ? passing_channels(net, best.x) : "")
 end
-
+passing_channels(net, x) = (found = seen_in_passing(net, x); isempty(found) ? "" : channels_json(found))
 
 "The options of a phase as the core has them: numbers and flags as they come, functions and methods in place of their names."
 function border_options(::Type{O}, options; others...) where {O}

@@ -14,7 +14,7 @@ function answer(q::OnSubspace, x0, options, monitor)
     o = border_minimize_options(options, border_solver(options))
     m = subspace_minloss(q.net, q.subspace, q.a, x0, o, monitor)
     return Solved(m.x, m.loss, m.gnorm, nothing, m, m.time_run, 0.0, data_part(q.net, m.x, nothing, m.loss, m.gnorm)...,
-                  provider(o.optim_solver))
+                  provider(o.optim_solver), "")
 end
 
 struct OnGrid{T} <: Question{T}
@@ -169,7 +169,6 @@ const TOOLS = Dict{String,Function}(
     "original_metric" => (net, o, a) -> original_metric(net),
     "channels" => (net, o, a) ->
         channels_json(channels(net, a[1]; distance=Float64(o["distance"]), growth=Float64(o["growth"]))),
-    "seen_in_passing" => (net, o, a) -> channels_json(seen_in_passing(net, a[1])),
     "at_infinity" => (net, o, a) -> AtInfinity(net),
     "polishing" => (net, o, a) -> Polishing(net, Float64(o["digits"]), get(o, "constraint", nothing)),
     "proved_different" => (net, o, a) -> begin

@@ -351,7 +351,6 @@ function landscape_workload(::Type{T}) where {T}
     outside_read(outside_tool(chart, "next_coefficients", NamedTuple(), outside_start(chart)), "")
     minimum_to_more_digits(HANDLES[net], best)
     outside_read(outside_tool(wide, "channels", (distance=0.3, growth=3), y), "")
-    outside_read(outside_tool(wide, "seen_in_passing", NamedTuple(), y), "")
     landed = outside_handle(c_solve, outside_tool(wide, "at_infinity", NamedTuple()), y, "minimize",
                             wire((maxtime_optim=5, maxiterations_optim=500)), C_NULL, C_NULL, C_NULL)
     outside_read(landed, "kind", "x", "q", "loss", "gnorm", "channels", "chains", "coefficients", "iterations", "stopped_by",
