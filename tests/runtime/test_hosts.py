@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Child
 
 import pymlpgf as mg
 
@@ -144,6 +145,27 @@ def test_options_of_optim(net: mg.Net, tmp_path: Path) -> None:
     assert krylov.nhvp > 0
     with pytest.raises(mg.InputError, match="nonsense"):
         mg.minimize(net, p, optim_solver="optim.Newton", optim_options={"nonsense": 1})
+
+
+def test_the_first_run_compiles_nothing_again(start_python: Callable[..., Child]) -> None:
+    # Methods that PythonCall and its companions add make compiled code invalid that depends on values of unknown types.
+    _needs_packages()
+    if tuple(int(n) for n in str(mg.runtime_info()["version"]).split(".")[:2]) < (1, 12):
+        pytest.skip("Julia tells what it compiles to a process that runs already from 1.12 on")
+    child = start_python(
+        """
+        mg.init()
+        runtime.evaluate("ccall(:jl_force_trace_compile_timing_enable, Cvoid, ()); 1")
+        net = make_net()
+        p = net.random_params(seed=0)
+        mg.minimize(net, mg.flow(net, p, maxT=1.0), maxiterations_optim=5)
+        runtime.evaluate("f(x) = x; f(1)")
+        """
+    )
+    child.finish(stderr=None)
+    compiled = [line for line in child.err.splitlines() if "precompile(" in line]
+    assert compiled  # f at the least
+    assert [line for line in compiled if "MLPGF." in line] == []
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ function embed!(r::ConstrainedNet{T}, z::Vector{T}) where {T}
     return embed!(r.θ, r.constraint, z)
 end
 
-loss(r::ConstrainedNet, z) = loss(r.net, embed!(r, z))
+loss(r::ConstrainedNet{T}, z) where {T} = loss(r.net, embed!(r, z))::T
 data_loss(r::ConstrainedNet, z) = data_loss(r.net, embed!(r, z))
 predict(r::ConstrainedNet, z) = predict(r.net, embed!(r, z))
 predict(r::ConstrainedNet, z, X::AbstractMatrix) = predict(r.net, embed!(r, z), X)

@@ -80,6 +80,8 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     check_setting("abstol", o.abstol, 0 <= o.abstol < Inf)
     check_setting("reltol", o.reltol, 0 <= o.reltol < Inf)
     allowed_rates(o.tauinv)::Bool || throw(ArgumentError("tauinv must be finite and not negative."))
+    o.tauinv isa Real || length(o.tauinv) == length(x0) ||
+        throw(DimensionMismatch("tauinv has length $(length(o.tauinv)), the net has $(length(x0)) parameters."))
     o.dt === nothing || check_setting("dt", o.dt, 0 < o.dt < Inf)
     start = convert(Vector{T}, x0)
     alg = flow_method(o.alg)::FlowMethod
@@ -87,12 +89,8 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
         f(copy(start)) isa Union{Real,Vector{<:Real}} ||
             throw(ArgumentError("the observable $name must return a real number, or a vector of them."))
     end
-    constraint, rates = motion(o.constraint, o.tauinv, start)
-    constraint === nothing || return within(net, constraint, start, monitor) do inner, z
-        C = inner.constraint
-        flow(inner, z, changed(o; constraint=nothing, tauinv=rates, event=on_coordinates(o.event, C),
-                               observables=[name => z -> f(embed(C, z)) for (name, f) in o.observables]), monitor)
-    end
+    o.constraint === nothing && all_positive(T, o.tauinv)::Bool ||
+        return Base.invokelatest(constrained_flow, net, start, o, monitor)::FlowResult{T}
     alg isa DiscreteMethod || o.batchsize === nothing || (alg = BatchFlow(alg, o))
     if alg isa DiscreteMethod
         o.dense && throw(ArgumentError("a discrete method, or a flow on batches, has no dense output"))
@@ -104,16 +102,23 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     return watching(() -> integrate(problem, state, start, alg, o, monitor), net, monitor)
 end
 
+"The flow of a net some of whose parameters are held."
+function constrained_flow(net::AbstractNet, x::Vector, o::FlowOptions, monitor::Monitor)
+    constraint, rates = motion(o.constraint, o.tauinv, x)
+    return within(net, constraint, x, monitor) do inner, z
+        C = inner.constraint
+        flow(inner, z, changed(o; constraint=nothing, tauinv=rates, event=on_coordinates(o.event, C),
+                               observables=[name => z -> f(embed(C, z)) for (name, f) in o.observables]), monitor)
+    end
+end
+
 """
-    motion(constraint, tauinv, x) -> constraint or nothing, rates
+    motion(constraint, tauinv, x) -> constraint, rates
 
 The constraint of a flow from `x` in which parameters whose inverse time constant is zero keep their values, and the
-inverse time constants of its coordinates; `nothing` where all parameters move freely.
+inverse time constants of its coordinates.
 """
 function motion(constraint, tauinv, x::Vector{T}) where {T}
-    tauinv isa Real || length(tauinv) == length(x) ||
-        throw(DimensionMismatch("tauinv has length $(length(tauinv)), the net has $(length(x)) parameters."))
-    constraint === nothing && all_positive(T, tauinv)::Bool && return nothing, tauinv
     C = constraint === nothing ? unconstrained(T, length(x)) : Constraint{T}(constraint)
     rates = T[tauinv isa Real ? tauinv : rate(C, j, tauinv) for j in 1:n_coordinates(C)]
     free = findall(>(0), rates)
@@ -140,8 +145,8 @@ end
 
 allowed_rates(tauinv::Real) = 0 <= tauinv < Inf
 allowed_rates(tauinv) = all(allowed_rates, tauinv)
-all_positive(::Type{T}, τ::Real) where {T} = T(τ) > 0
-all_positive(::Type{T}, τ) where {T} = all(t -> T(t) > 0, τ)
+all_positive(::Type{T}, τ::Real) where {T} = T(τ)::T > 0
+all_positive(::Type{T}, τ) where {T} = all(T(t)::T > 0 for t in τ)
 
 check_setting(name, @nospecialize(value), good) = good ? nothing : Base.invokelatest(refuse_setting, name, value)
 refuse_setting(name, value) = throw(ArgumentError("$name = $value is not allowed: it must not be negative or NaN."))

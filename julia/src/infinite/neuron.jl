@@ -50,12 +50,12 @@ end
 
 function Neuron{S}(a::Activation, D::Int) where {S}
     kind = a isa Relu ? rectified : a isa Union{NormalCdf,Sigmoid2} ? cumulative : a isa Exp ? exponential : smooth
-    kinks, jumps = find_kinks(a)
+    kinks, jumps = find_kinks(a)::NTuple{2,Vector{Float64}}
     kind == smooth && !isempty(kinks) && (kind = piecewise)
     A, B, C, C1, C2 = (zeros(TERMS + 2) for _ in 1:5)
-    return Neuron{S}(a, kind, kinks, jumps, degree(a), a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a), bandwidth(a), zero(S),
-                     zero(S), zeros(S, D), 0, 0, 0, 0.0, zeros(length(STAGES)), A, B, C, C1, C2, Float64[], Float64[], 0.0, 0,
-                     true)
+    return Neuron{S}(a, kind, kinks, jumps, degree(a)::Int, a isa Sigmoid2 ? 2.0 : 1.0, bandwidth(a)::Float64,
+                     bandwidth(a)::Float64, zero(S), zero(S), zeros(S, D), 0, 0, 0, 0.0, zeros(length(STAGES)), A, B, C,
+                     C1, C2, Float64[], Float64[], 0.0, 0, true)
 end
 
 degree(::Activation) = -1

@@ -38,16 +38,20 @@ end
 `observables`: an array of `{loss: net}`, `{data_loss: net}` with a net's handle, `ask` for the user's function, or
 `{recording: k}`, the k-th of those behind the handle `recordings`.
 """
-border_observables(options, f) =
-    Pair{String,Any}[string(k) => what isa Dict && haskey(what, "recording") ? border_recording(options, what) :
-                                  border_observable(what, k, f)
-                     for (k, what) in enumerate(get(options, "observables", ()))]
-border_recording(options, what) = HANDLES[Int(options["recordings"])][Int(what["recording"])]
-function border_observable(what::String, k, f)
+function border_observables(options, f)
+    observables = Pair{String,Any}[]
+    for what in get(options, "observables", Any[])::Vector{Any}
+        k = length(observables) + 1
+        push!(observables, string(k) => border_observable(what, k, options, f))
+    end
+    return observables
+end
+function border_observable(what::String, k::Int, options, f)
     what == "ask" || throw(ArgumentError("an observable is \"$what\"; \"ask\" is the only text that it can be"))
     return x -> ask(f, ASK_OBSERVABLE + k, 0, 0.0, x)
 end
-function border_observable(what::Dict, k, f)
+function border_observable(what::Dict{String,Any}, k::Int, options, f)
+    haskey(what, "recording") && return HANDLES[Int(options["recordings"])][Int(what["recording"])]
     (of, handle), = what
     net = net_of(handle)
     return of == "data_loss" ? x -> data_loss(net, x) : x -> loss(net, x)
@@ -76,8 +80,11 @@ named_schedule(options, f) =
 
 function border_method(options, f)
     name = get(options, "alg", "auto")::String
-    haskey(options, "rule") && return border_rule(options, f)
+    haskey(options, "rule") && return Base.invokelatest(border_rule, options, f)
     haskey(DISCRETE_METHODS, name) || return named_method(FLOW_METHODS, "alg", name)
+    return Base.invokelatest(border_descent, name, options, f)
+end
+function border_descent(name, options, f)
     schedule = named_schedule(options, f)
     settings = Dict{Symbol,Any}(:schedule => schedule)
     for option in ("learning_rate", "momentum", "alpha", "eps", "weight_decay")
@@ -154,7 +161,7 @@ The constraint of a run from `x`, or `nothing`: `{freeze: […], tie: [[…], �
 `{first: […], rows: […], values: […], c: […]}`, its fields.
 """
 border_constraint(::Nothing, x) = nothing
-function border_constraint(what::Dict, x::Vector{T}) where {T}
+function border_constraint(what::Dict{String,Any}, x::Vector{T}) where {T}
     haskey(what, "c") &&
         return Constraint{T}(Int.(what["first"]), Int.(what["rows"]), T.(what["values"]), T.(what["c"]))
     return Constraint(x; freeze=Int.(what["freeze"]), tie=[Int.(group) for group in what["tie"]])
@@ -167,7 +174,10 @@ border_solve(q::Question, x, what, options, tauinv, report, f) =
 function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     x0 = copy(parameters(net, x))
     τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
-    C = border_constraint(get(options, "constraint", nothing), x0)
+    # What few runs need is called by `invokelatest`, which keeps its code apart: packages that are loaded (PythonCall, say)
+    # make some of it invalid, and every first run would wait until that is compiled again.
+    given = get(options, "constraint", nothing)
+    C = Base.invokelatest(border_constraint, given, x0)::Union{Nothing,Constraint{eltype(x0)}}
     options = merge(options, Dict("constraint" => C))
     flows, minimizes = what != "minimize", what != "flow"
     alg = flows ? border_method(options, f) : nothing
@@ -190,16 +200,23 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
         ode, optim, time = best.ode, best.optim, best.total_time
         providers = optim === nothing ? provider(alg) : join(unique([provider(alg), provider(solver)]), "+")
     end
-    return Solved(best.x, best.loss, best.gnorm, ode, optim, time, compile_time,
-                  data_part(net, best.x, C, best.loss, best.gnorm)..., providers,
-                  C === nothing ? passing_channels(net, best.x) : "")
+    data_loss, data_gnorm = C === nothing ? data_part(net, best.x, C, best.loss, best.gnorm) :
+                            Base.invokelatest(data_part, net, best.x, C, best.loss, best.gnorm)
+    return Solved(best.x, best.loss, best.gnorm, ode, optim, time, compile_time, Float64(data_loss)::Float64,
+                  Float64(data_gnorm)::Float64, providers::String, C === nothing ? passing_channels(net, best.x) : "")
 end
-passing_channels(net, x) = (found = seen_in_passing(net, x); isempty(found) ? "" : channels_json(found))
+passing_channels(net, x) = (found = seen_in_passing(net, x); isempty(found) ? "" : channels_json(found))::String
 
 "The options of a phase as the core has them: numbers and flags as they come, functions and methods in place of their names."
 function border_options(::Type{O}, options; others...) where {O}
-    given = Dict{Symbol,Any}(Symbol(name) => value for (name, value) in options)
-    return phase_options(O, merge!(given, Dict{Symbol,Any}(others...)))
+    given = Dict{Symbol,Any}()
+    for (name, value) in options
+        given[Symbol(name)] = value
+    end
+    for name in keys(others)
+        given[name] = others[name]
+    end
+    return phase_options(O, given)
 end
 
 border_flow_options(options, alg, τ, f) =
@@ -262,12 +279,13 @@ function miniature(net::ConstrainedNet)
 end
 function miniature(net::Net{T}) where {T}
     nll = net.objective isa NegativeLogLikelihood
-    specs = map(net.layers) do l
-        units = Tuple(c.activation for c in l.columns)
-        l === last(net.layers) && nll ? (2, last(units), l.bias) :
-            (length(units), length(units) == 1 ? units[1] : units, l.bias)
+    specs = Any[]
+    for l in net.layers
+        units = Activation[c.activation for c in l.columns]
+        push!(specs, l === last(net.layers) && nll ? (2, last(units), l.bias) :
+                     (length(units), length(units) == 1 ? units[1] : units, l.bias))
     end
     input = T[0.5 -0.5]
-    target = nll ? [1, 2] : T[n / 2 for o in 1:specs[end][1], n in 1:2]
+    target = nll ? [1, 2] : T[n / 2 for o in 1:specs[end][1]::Int, n in 1:2]
     return Net{T}(build_layers(specs, 1), input, target; loss=net.objective)
 end

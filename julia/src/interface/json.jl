@@ -17,21 +17,24 @@ json_fault(source::JSONText, at::Int) = throw(ArgumentError("no JSON at byte $at
 byte(source::JSONText, at::Int) = at <= length(source.bytes) ? source.bytes[at] : 0x00
 
 function skip_space(source::JSONText, at::Int)
-    while byte(source, at) in (0x20, 0x09, 0x0a, 0x0d)
+    while (b = byte(source, at)) == 0x20 || b == 0x09 || b == 0x0a || b == 0x0d
         at += 1
     end
     return at
 end
+
+const JSON_WORDS = Pair{String,Any}["true" => true, "false" => false, "null" => nothing, "NaN" => NaN,
+                                    "Infinity" => Inf, "-Infinity" => -Inf]
+stands_at(word::String, source::JSONText, at::Int) =
+    all(byte(source, at + k - 1) == codeunit(word, k) for k in 1:ncodeunits(word))
 
 function json_value(source::JSONText, at::Int)
     b = byte(source, at)
     b == UInt8('{') && return json_items(source, at, UInt8('}'))
     b == UInt8('[') && return json_items(source, at, UInt8(']'))
     b == UInt8('"') && return json_string(source, at)
-    for (word, value) in ("true" => true, "false" => false, "null" => nothing, "NaN" => NaN, "Infinity" => Inf,
-                          "-Infinity" => -Inf)
-        n = ncodeunits(word)
-        at + n - 1 <= length(source.bytes) && view(source.bytes, at:at+n-1) == codeunits(word) && return value, at + n
+    for (word, value) in JSON_WORDS
+        stands_at(word, source, at) && return value, at + ncodeunits(word)
     end
     return json_number(source, at)
 end
@@ -102,11 +105,11 @@ function json_number(source::JSONText, at::Int)
         last += 1
     end
     text = String(source.bytes[at:last-1])
-    for T in (Int64, UInt64, Float64)
-        value = tryparse(T, text)
-        value === nothing || return value, last
-    end
-    json_fault(source, at)
+    value = tryparse(Int64, text)
+    value === nothing && (value = tryparse(UInt64, text))
+    value === nothing && (value = tryparse(Float64, text))
+    value === nothing && json_fault(source, at)
+    return value, last
 end
 
 "`value` as JSON; a vector of pairs is an object whose order is kept."

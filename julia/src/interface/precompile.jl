@@ -1,7 +1,12 @@
 # What is compiled while the package is precompiled.
 if ccall(:jl_generating_output, Cint, ()) == 1
     if VERSION >= v"1.9"
-        workload()       # the native code of all that runs is kept
+        # The native code of all that runs is kept, unless `[MLPGF] precompile_workload = false` in LocalPreferences.toml
+        # says otherwise, as for packages with PrecompileTools: for those who change this package often.
+        let uuid = Base.PkgId(@__MODULE__).uuid
+            Base.record_compiletime_preference(uuid, "precompile_workload")
+            get(Base.get_preferences(uuid), "precompile_workload", true) && workload()
+        end
     else
         # Inferred only, of what a first process calls before a solver runs. Solvers and infinite nets are left out: on Julia 1.5
         # code that was inferred in another process returns boxed numbers, an allocation a step or call.

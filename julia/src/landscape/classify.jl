@@ -106,19 +106,19 @@ function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=no
     all_finite(H) && all_finite(g) || throw(ArgumentError("the gradient or the Hessian is not finite here"))
     F = eigen(Symmetric(H))
     largest = Float64(maximum(abs, F.values))
-    floor_λ, floor_g = noise(net, θ, largest)
+    floor_λ, floor_g = noise(net, θ, largest)::Tuple{Float64,Float64}
     gradient_tolerance === nothing || (floor_g = Float64(gradient_tolerance))
     step_tolerance = Float64(eps(T))^0.4 * (1 + norm(θ))
     slopes = F.vectors' * g
-    τ, step, settled = resolve(net, θ, H, F, slopes, floor_λ, step_tolerance, largest)
-    settled || (τ = floor_λ)
-    null = abs.(F.values) .<= τ
+    resolved, step, settled = resolve(net, θ, H, F, slopes, floor_λ, step_tolerance, largest)
+    τ = settled ? resolved : floor_λ
+    null = findall(λ -> abs(λ) <= τ, F.values)
     displacement = Float64(norm(step))
     # A gradient in curved directions leaks into null ones by the angle that the step turns them.
     allowed = floor_g + 10 * displacement * Float64(norm(g)) / (1 + norm(θ))
-    fixed = settled && all(abs(slopes[i]) <= allowed for i in findall(null)) && !separates(net, θ)
+    fixed = settled && all(abs(slopes[i]) <= allowed for i in null) && !separates(net, θ)
     index = count(λ -> λ < -τ, F.values)::Int
-    nullity = count(null)::Int
+    nullity = length(null)
     explanations, unexplained, direction = Tuple{String,Int,Vector{Int},Int}[], 0, T[]
     if fixed
         kind = index > 0 ? "saddle" : nullity > 0 ? "degenerate" : "minimum"

@@ -18,9 +18,9 @@ function separates(net::Net{T}, θ::Vector{T}) where {T}
     for block in net.blocks, r in 1:min(block.n, n_samples(net) - i)
         i += 1
         block.w[r] > 0 || continue
-        label = argmax(view(block.Y, r, :))
+        label, p = argmax(view(block.Y, r, :)), view(P, :, i)
         sum(view(block.Y, r, :)) == block.Y[r, label] || return false          # probabilities, which finite weights may meet
-        all(o -> o == label || P[o, i] < P[label, i], 1:n_outputs(net)) || return false
+        all(o == label || p[o] < p[label] for o in eachindex(p)) || return false
     end
     return true
 end

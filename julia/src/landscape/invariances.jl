@@ -165,7 +165,7 @@ f(αh) = αᵏf(h), exp(h + β) = e^β exp(h), and s σ′(h) of a pair at its l
 """
 function scale_direction(θ::Vector, layer::Layer, next::Layer, j::Int)
     f, into, out, e = unit_activation(layer, j), incoming(layer, j), outgoing(next, j), zero(θ)
-    k = f isa Derivative ? Int(scales(layer.chains, j)) : in_chain(layer.chains, j) ? 0 : homogeneity(f)
+    k = f isa Derivative ? Int(scales(layer.chains, j)) : in_chain(layer.chains, j) ? 0 : homogeneity(f)::Int
     if k > 0
         e[into] = θ[into]
         e[out] = -k * θ[out]

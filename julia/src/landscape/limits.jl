@@ -312,7 +312,8 @@ function pair_channel(θ, layer::Layer, next::Layer, l::Int, i::Int, j::Int)
     f == unit_activation(layer, j) || return nothing
     u, v, a, b = θ[incoming(layer, i)], θ[incoming(layer, j)], θ[outgoing(next, i)], θ[outgoing(next, j)]
     cosine = cosine_similarity(transpose(u), transpose(v))[1]
-    parity(f) != 0 && cosine < 0 && ((v, b, cosine) = (-v, parity(f) * b, -cosine))
+    s = parity(f)::Int
+    s != 0 && cosine < 0 && ((v, b, cosine) = (-v, s * b, -cosine))
     size = (norm(u) + norm(v)) / 2
     size > 0 && norm(u - v) > 64 * eps() * size || return nothing
     return Channel(l, [i, j], cosine, norm(u - v) / size, norm(a - b) / max(norm(a + b), floatmin()), norm(u - v) / 2)

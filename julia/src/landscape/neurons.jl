@@ -34,7 +34,7 @@ function likeness(A::Matrix{Float64}, B::Matrix{Float64}, f::Vector, g::Vector)
     L = Likeness(cosine_similarity(A, B), ones(Int, size(A, 1), size(B, 1)), zeros(size(A, 1), size(B, 1)),
                  zeros(size(A, 1), size(B, 1)))
     for i in axes(A, 1), j in axes(B, 1)
-        s = parity(f[i]) != 0 && L.cosine[i, j] < 0 ? -1 : 1
+        s = parity(f[i])::Int != 0 && L.cosine[i, j] < 0 ? -1 : 1
         L.sign[i, j] = s
         L.angle[i, j] = f[i] == g[j] ? angle_between(A[i, :], s * B[j, :]) : Inf
         L.distance[i, j] = f[i] == g[j] ? norm(A[i, :] - s * B[j, :]) : Inf

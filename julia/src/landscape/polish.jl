@@ -89,7 +89,7 @@ function refine(big::AbstractNet{BigFloat}, coarse::AbstractNet{Float64}, x, ε:
     state.iterations += m.iterations
     return finished(state, m.stopped_by, m.stopped_by in (Stop.min_gnorm, Stop.roundoff), monitor)
 end
-finished(s::Refinement, reason, converged, monitor) =
+finished(s::Refinement, reason::Stop.Reason, converged::Bool, monitor::Monitor) =
     Polished(s.x, s.loss, s.gnorm, s.iterations, converged, reason, elapsed(monitor))
 
 function refine!(state::Refinement, big, coarse, ε, maxiterations, maxtime, monitor)

@@ -179,7 +179,7 @@ function zero_between(pairs, a, at_a::Eigenpairs, b, at_b::Eigenpairs, j::Int, Ï
     for attempt in 1:60
         c = (a * fb - b * fa) / (fb - fa)
         (c <= min(a, b) || c >= max(a, b)) && (c = (a + b) / 2)
-        E = pairs(c)
+        E = pairs(c)::typeof(at_a)
         near = abs(c - a) <= abs(c - b) ? va : vb
         overlap = E.V' * near
         k = argmax(abs.(overlap))

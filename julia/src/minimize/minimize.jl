@@ -52,12 +52,15 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
     check_setting("min_gnorm", o.min_gnorm, limits.min_gnorm >= 0)
     check_setting("minloss", o.minloss, limits.minloss >= 0)
     o.patience >= 1 || throw(ArgumentError("patience = $(o.patience): must be at least 1."))
-    o.constraint === nothing || return within(net, o.constraint, x0, monitor) do inner, z
-        minimize(inner, z, changed(o; constraint=nothing), monitor)
-    end
+    o.constraint === nothing || return Base.invokelatest(constrained_minimize, net, x0, o, monitor)::MinimizeResult{T}
     method = with_options(minimize_method(o.optim_solver), o.optim_options)
     return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)
 end
+
+constrained_minimize(net::AbstractNet, x0, o::MinimizeOptions, monitor::Monitor) =
+    within(net, o.constraint, x0, monitor) do inner, z
+        minimize(inner, z, changed(o; constraint=nothing), monitor)
+    end
 
 struct Limits{T<:AbstractFloat}
     maxtime::Float64
@@ -87,7 +90,7 @@ function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeM
     catch interruption
         interruption isa Interrupted || rethrow()
         interruption.reason
-    end
+    end::Stop.Reason
     finish!(search.trace, search.iteration, best.loss, best.gnorm)
     return MinimizeResult{T}(x=best.x, loss=best.loss, gnorm=best.gnorm, stopped_by=stop, iterations=search.iteration,
                              nfev=objective.nfev, njev=objective.njev, nhev=objective.nhev, nhvp=objective.nhvp,

@@ -86,7 +86,7 @@ function find_chains(a::PerUnit)
         orders, ε = Int[a.activations[j].order for j in members], a.activations[members[1]].ε
         orders == 1:length(orders) && length(orders) <= 2 ||
             throw(ArgumentError("unit $i has Derivatives of orders $orders; 1, or 1 and 2, are possible"))
-        0 <= ε < Inf && (ε == 0 || length(orders) == 1) && all(j -> a.activations[j].ε == ε, members) ||
+        0 <= ε < Inf && (ε == 0 || length(orders) == 1) && all(a.activations[j].ε == ε for j in members) ||
             throw(ArgumentError("a Derivative of unit $i has ε = $ε; 0, or for a pair a positive number, is possible"))
         push!(chains, Chain(f, [i; members], ε))
     end

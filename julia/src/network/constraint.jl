@@ -32,7 +32,7 @@ struct Constraint{T<:AbstractFloat}
         P, n = length(c), length(first) - 1
         n >= 0 && first[1] == 1 && issorted(first) && first[end] - 1 == length(rows) == length(values) ||
             throw(ArgumentError("the columns of the constraint are not those of a sparse matrix"))
-        all(r -> 1 <= r <= P, rows) || throw(ArgumentError("the constraint names parameters other than 1 to $P"))
+        all(1 <= r <= P for r in rows) || throw(ArgumentError("the constraint names parameters other than 1 to $P"))
         all(isfinite, values) && all(isfinite, c) || throw(ArgumentError("the constraint holds NaN or Inf"))
         C = new{T}(first, rows, values, c)
         check_rank(C)
@@ -123,7 +123,7 @@ function Base.Matrix(C::Constraint{T}) where {T}
 end
 
 function check_rank(C::Constraint{T}) where {T}
-    full = all(j -> any(k -> C.values[k] != 0, column(C, j)), 1:n_coordinates(C))
+    full = all(any(C.values[k] != 0 for k in column(C, j)) for j in 1:n_coordinates(C))
     if full && !disjoint(C)
         full = n_coordinates(C) <= n_params(C)
         sizes = full ? abs.(diag(qr(Matrix{Float64}(Matrix(C)), Val(true)).R)) : Float64[]
