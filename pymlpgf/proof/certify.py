@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import InputError
 from ..network.net import Net
-from ..network.params import Params
+from ..network.params import ParametersLike, Params
 from ..validate.data import contiguous, numeric
 from ..validate.suggest import suggest_keywords
 from .certificate import Certificate, prove
@@ -19,7 +17,7 @@ __all__ = ["certify"]
 @suggest_keywords
 def certify(
     net: Net,
-    p: Any,
+    p: ParametersLike,
     *,
     precision: int = 128,
     within: float | None = None,
@@ -72,7 +70,7 @@ def certify(
     return prove(net, _point(net, p), precision, True, within, maxtime)
 
 
-def _point(net: Net, p: Any) -> np.ndarray:
+def _point(net: Net, p: ParametersLike) -> np.ndarray:
     """``p`` in float64, which holds more of a critical point than float32 may."""
     if not isinstance(net, Net):
         raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net is needed")
