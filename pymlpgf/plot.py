@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from numpy.typing import ArrayLike
 
 from .errors import InputError
 from .network.net import Net
@@ -29,6 +30,9 @@ __all__ = [
     "spectrum", "trajectories", "work_precision",
 ]  # fmt: skip
 
+#: What has a trajectory.
+Flow: TypeAlias = TrainResult | Trajectory
+
 KINDS = ("minimum", "saddle", "degenerate", "escaping", "not a fixed point")  # as ``classify`` calls them
 CLOCK = 1e100  # at a minimum a flow's time runs on towards the largest number, which no axis can show
 
@@ -44,7 +48,7 @@ def _trajectory(result: Any) -> Trajectory:
     return found
 
 
-def run(result: TrainResult | Trajectory, ax: Axes | None = None, *, gradient: bool = True) -> list[Any]:
+def run(result: Flow, ax: Axes | None = None, *, gradient: bool = True) -> list[Any]:
     """Loss and largest gradient component along a flow, over t + 1, both axes logarithmic.
 
     Parameters
@@ -74,7 +78,12 @@ def run(result: TrainResult | Trajectory, ax: Axes | None = None, *, gradient: b
 
 
 def trajectories(
-    results: Any, i: int = 0, j: int = 1, ax: Axes | None = None, *, labels: tuple[str, str] | None = None
+    results: Flow | Sequence[Flow],
+    i: int = 0,
+    j: int = 1,
+    ax: Axes | None = None,
+    *,
+    labels: tuple[str, str] | None = None,
 ) -> list[Any]:
     """Parameters ``i`` and ``j`` along one or several flows: a circle where each begins, a square where it ends."""
     ax = _axes(ax)
@@ -205,7 +214,7 @@ def catalogue(found: Catalogue, ax: Axes | None = None) -> list[Any]:
     return drawn
 
 
-def spectrum(eigenvalues: Any, ax: Axes | None = None) -> list[Any]:
+def spectrum(eigenvalues: ArrayLike, ax: Axes | None = None) -> list[Any]:
     """Eigenvalues of a Hessian in descending order of size; negative ones in red.
 
     ``eigenvalues`` is an array, or the pair that ``Net.hessian_spectrum`` returns.
@@ -308,7 +317,7 @@ def branches(
 def plane(
     net: Net,
     subspace: LinearSubspace,
-    results: Any = (),
+    results: Flow | Sequence[Flow] = (),
     ax: Axes | None = None,
     *,
     resolution: int = 60,
@@ -363,7 +372,7 @@ def plane(
     return drawn
 
 
-def work_precision(points: dict[str, Any], ax: Axes | None = None) -> list[Any]:
+def work_precision(points: dict[str, ArrayLike], ax: Axes | None = None) -> list[Any]:
     """Errors against times of several methods.
 
     Parameters
@@ -387,7 +396,7 @@ def work_precision(points: dict[str, Any], ax: Axes | None = None) -> list[Any]:
 
 
 def channel(
-    net: Net, found: MinimumAtInfinity, ax: Axes | None = None, *, eps: Any = None, run: Any = None
+    net: Net, found: MinimumAtInfinity, ax: Axes | None = None, *, eps: ArrayLike | None = None, run: Flow | None = None
 ) -> list[Any]:
     """How far the loss is above that of the limit in a channel, over 1/ε, both axes logarithmic, and Σ h ε².
 

@@ -11,6 +11,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score
@@ -358,13 +359,13 @@ class GradientFlowRegressor(MultiOutputMixin, RegressorMixin, _GradientFlow):
 
     _loss, _last = "mse", "identity"
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> GradientFlowRegressor:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> GradientFlowRegressor:
         """Train on X (n_samples, n_features) and y (n_samples,) or (n_samples, n_outputs)."""
         X, Y = self._valid(X, y, reset=True)
         self._fit(X, Y, sample_weight, Y.shape[1])
         return self
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> GradientFlowRegressor:
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> GradientFlowRegressor:
         """Continue by the flow on these samples, from the present parameters or, at first, from random ones.
 
         The flow lasts for ``maxT`` ("auto": 1); ``early_stopping`` has no part in it. Data are standardised as in the
@@ -380,7 +381,7 @@ class GradientFlowRegressor(MultiOutputMixin, RegressorMixin, _GradientFlow):
         self._flat_target = y.ndim == 1
         return X, y.reshape(len(y), -1)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Outputs (n_samples,), or (n_samples, n_outputs) after a fit to several."""
         outputs = self._outputs(X)
         outputs = self.target_scaler_.inverse_transform(outputs)
@@ -404,14 +405,16 @@ class GradientFlowClassifier(ClassifierMixin, _GradientFlow):
 
     _loss, _last = "nll", "softmax"
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> GradientFlowClassifier:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> GradientFlowClassifier:
         """Train on X (n_samples, n_features) and labels y (n_samples,)."""
         X, y = self._valid(X, y, reset=True)
         self.classes_, labels = np.unique(y, return_inverse=True)
         self._fit(X, labels, sample_weight, len(self.classes_))
         return self
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> GradientFlowClassifier:
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> GradientFlowClassifier:
         """Continue by the flow on these samples, from the present parameters or, at first, from random ones.
 
         The first call, if no ``fit`` came before, needs all ``classes``. The flow lasts for ``maxT`` ("auto": 1);
@@ -430,16 +433,16 @@ class GradientFlowClassifier(ClassifierMixin, _GradientFlow):
         check_classification_targets(y)
         return X, column_or_1d(y, warn=True)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probabilities (n_samples, n_classes), in the order of ``classes_``."""
         return self._outputs(X)
 
-    def predict_log_proba(self, X: Any) -> np.ndarray:
+    def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
         """Logarithms of ``predict_proba``."""
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The likeliest class of each sample."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(1)]

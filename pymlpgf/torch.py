@@ -12,7 +12,7 @@ from .errors import InputError
 from .network.activations import Activation, check_layers
 from .network.constraints import ConstrainedNet, parameters_of
 from .network.net import Net
-from .network.params import Params
+from .network.params import ParametersLike, Params
 
 __all__ = ["from_module", "to_module"]
 
@@ -184,7 +184,7 @@ def _name(part: nn.Module) -> str | None:
     )
 
 
-def to_module(net: Net, p: Any) -> nn.Sequential:
+def to_module(net: Net, p: ParametersLike) -> nn.Sequential:
     """An ``nn.Sequential`` like ``net`` with the values ``p``, in the net's dtype.
 
     A softmax output becomes LogSoftmax; a net's ``output_factor`` a module that multiplies, without parameters. What is

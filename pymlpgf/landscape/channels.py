@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from ..errors import InputError
 from ..network.net import Net
+from ..network.params import ParametersLike
 from ..results.at_infinity import Channel
 from ..solve.at_infinity import find_channels
 from ..validate.data import real_number
@@ -16,7 +16,7 @@ from .classify import start
 __all__ = ["channels"]
 
 
-def channels(net: Net, p: Any, *, distance: float = 0.3, growth: float = 3.0) -> list[Channel]:
+def channels(net: Net, p: ParametersLike, *, distance: float = 0.3, growth: float = 3.0) -> list[Channel]:
     """Hidden units that are on their way to infinity at ``p``: pairs and triples that merge, and exponential tails.
 
     Two units merge while their outgoing weights diverge with opposite signs: a *channel* (Martinelli, van Meegen,

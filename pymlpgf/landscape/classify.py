@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.constraints import constraint_of, parameters_of
 from ..network.net import Net
+from ..network.params import ParametersLike
 from ..validate.data import real_number
 from ..validate.memory import refuse_square
 from ..validate.suggest import suggest_keywords
@@ -136,10 +138,10 @@ class Classification:
 @suggest_keywords
 def classify(
     net: Net,
-    p: Any,
+    p: ParametersLike,
     *,
     gradient_tolerance: float | None = None,
-    freeze: Any = None,
+    freeze: ArrayLike | None = None,
     tie: Any = None,
     constraint: Any = None,
 ) -> Classification:

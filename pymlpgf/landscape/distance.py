@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import runtime
 from ..errors import InputError
@@ -26,7 +26,9 @@ class TrajectoryDistance:
         return f"TrajectoryDistance({len(self.t)} points, at most {self.distance.max():.4g})"
 
 
-def trajectory_distance(a: Any, b: Any) -> TrajectoryDistance:
+def trajectory_distance(
+    a: TrainResult | Trajectory | ArrayLike, b: TrainResult | DenseSolution | Trajectory
+) -> TrajectoryDistance:
     """How far trajectory ``a`` strays from the path ``b``, and at which of its times.
 
     For each point x_m of ``a`` the distance ‖x_m − b(t_m)‖, with times t_1 ≤ t_2 ≤ … that make the sum of the squared

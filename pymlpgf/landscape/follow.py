@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..network.infinite import InfiniteNet
 from ..network.net import Net
+from ..network.params import ParametersLike
 from ..solve.progress import ProgressLine
 from ..validate.data import is_whole, real_number
 from ..validate.memory import refuse_square
@@ -153,7 +154,7 @@ class Followed:
 @suggest_keywords
 def follow(
     net: Net,
-    p: Any,
+    p: ParametersLike,
     to: Net | str,
     *,
     bounds: tuple[float, float] | None = None,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.activations import json_layers
 from ..network.net import Net
-from ..network.params import Params
+from ..network.params import ParametersLike, Params
 from ..network.teacher import TeacherNet
-from ..results.result import Trajectory
+from ..results.result import TrainResult, Trajectory
 from ..validate.data import real_number
 from ..validate.suggest import nearest
 from .ask import ask, finite, hidden_layer, one_based
@@ -44,7 +45,11 @@ class Likeness:
 
 
 def compare_neurons(
-    net: Net, p: Any, teacher: Net | TeacherNet | None = None, q: Any = None, layer: int = 0
+    net: Net,
+    p: ParametersLike,
+    teacher: Net | TeacherNet | None = None,
+    q: ParametersLike | None = None,
+    layer: int = 0,
 ) -> Likeness:
     """Angles and distances between the units of a layer, or between a student's (rows) and a teacher's (columns).
 
@@ -69,7 +74,7 @@ def compare_neurons(
     options: dict[str, object] = {"layer": one_based("layer", layer, len(net.layers))}
     if teacher is not None:
         if isinstance(teacher, TeacherNet):
-            teacher, q = teacher.net, teacher.params
+            q, teacher = teacher.params, teacher.net
         one_based("layer", layer, len(teacher.layers))
         arrays.append(start(teacher, q))
         options.update(teacher=json_layers(teacher.layers), teacher_features=teacher.n_features)
@@ -92,7 +97,7 @@ class NeuronPair:
     cosine: float
 
 
-def neuron_pairs(net: Net, p: Any, by: str = "angle", layer: int = 0) -> list[NeuronPair]:
+def neuron_pairs(net: Net, p: ParametersLike, by: str = "angle", layer: int = 0) -> list[NeuronPair]:
     """All pairs of units of a layer with the same activation, the closest first.
 
     Parameters
@@ -115,7 +120,9 @@ def neuron_pairs(net: Net, p: Any, by: str = "angle", layer: int = 0) -> list[Ne
     ]
 
 
-def neuron_groups(net: Net, p: Any, tolerance: float = 0.1, by: str = "angle", layer: int = 0) -> list[list[int]]:
+def neuron_groups(
+    net: Net, p: ParametersLike, tolerance: float = 0.1, by: str = "angle", layer: int = 0
+) -> list[list[int]]:
     """Groups of two units or more that a chain of steps of at most ``tolerance`` connects, for ``merge_neurons``.
 
     Parameters
@@ -141,7 +148,7 @@ def neuron_groups(net: Net, p: Any, tolerance: float = 0.1, by: str = "angle", l
     return [group for group in groups if len(group) > 1]
 
 
-def merge_neurons(net: Net, p: Any, groups: Sequence[Sequence[int]], layer: int = 0) -> tuple[Net, Params]:
+def merge_neurons(net: Net, p: ParametersLike, groups: Sequence[Sequence[int]], layer: int = 0) -> tuple[Net, Params]:
     """One unit in place of each group: outgoing weights are added, incoming ones averaged.
 
     The average is weighted by the norms of the outgoing weights, and modulo sign for odd and even units and scale for
@@ -204,14 +211,16 @@ class NeuronClusters:
         """The numbers of the clusters with a unit in at least this part of the runs."""
         return np.flatnonzero(self.runs >= fraction * len(self.labels))
 
-    def groups(self, run: int, clusters: Any = None) -> list[list[int]]:
+    def groups(self, run: int, clusters: Iterable[int] | None = None) -> list[list[int]]:
         """The units of a run in each of the ``clusters`` (default all) that it has, for ``merge_neurons``."""
         wanted = range(len(self)) if clusters is None else clusters
         found = [np.flatnonzero(self.labels[run] == number).tolist() for number in wanted]
         return [units for units in found if units]
 
 
-def cluster_neurons(net: Net, points: Any, tolerance: float = 0.2, by: str = "angle", layer: int = 0) -> NeuronClusters:
+def cluster_neurons(
+    net: Net, points: Sequence[ParametersLike], tolerance: float = 0.2, by: str = "angle", layer: int = 0
+) -> NeuronClusters:
     """The units that many runs have in common, modulo order, sign and, by angle, scale.
 
     Average linkage of all units of all runs, as in Expand-and-Cluster (Martinelli, Şimşek, Gerstner and Brea, arXiv
@@ -264,7 +273,7 @@ class NeuronsAlong:
     angle: np.ndarray
 
 
-def neurons_along(net: Net, points: Any, layer: int = 0) -> NeuronsAlong:
+def neurons_along(net: Net, points: Trajectory | TrainResult | ArrayLike, layer: int = 0) -> NeuronsAlong:
     """Norms of the units of a hidden layer, and angles between them, along a trajectory.
 
     Parameters

@@ -8,10 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.constraints import constraint_of, nearest_point
 from ..network.net import Net
+from ..network.params import ParametersLike
 from ..solve.progress import ProgressLine
 from ..validate.data import real_number
 from ..validate.memory import refuse_square
@@ -58,12 +60,12 @@ class Polished:
 @suggest_keywords
 def polish(
     net: Net,
-    p: Any,
+    p: ParametersLike,
     *,
     digits: int = 50,
     maxtime: float = 120,
     maxiterations: int = 200,
-    freeze: Any = None,
+    freeze: ArrayLike | None = None,
     tie: Any = None,
     constraint: Any = None,
     verbosity: int = 1,

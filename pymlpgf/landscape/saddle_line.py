@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.net import Net
-from ..network.params import Params
+from ..network.params import ParametersLike, Params
 from ..results.result import TrainResult
 from ..solve.train import train
 from ..validate.data import real_number
@@ -179,7 +180,7 @@ def _finite_number(name: str, value: Any) -> float:
 
 
 @suggest_keywords
-def saddle_line(net: Net, p: Any, i: int, *, layer: int = 0, gamma: Any = None) -> SaddleLine:
+def saddle_line(net: Net, p: ParametersLike, i: int, *, layer: int = 0, gamma: ArrayLike | None = None) -> SaddleLine:
     """The line of fixed points on which unit ``i`` is split in two, and where it is stable.
 
     If ``p`` is a fixed point, then so is every split of a unit in two with the same incoming weights and the parts γ

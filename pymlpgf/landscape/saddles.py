@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.net import Net
-from ..network.params import Params
-from ..results.result import Trajectory
+from ..network.params import ParametersLike, Params
+from ..results.result import TrainResult, Trajectory
 from ..validate.data import real_number
 from ..validate.memory import refuse_square
 from .ask import ask, finite, one_based
@@ -23,7 +24,7 @@ __all__ = ["escape_saddle", "saddle_passages", "SaddlePassage", "spectrum_along"
 # ---- saddles and trajectories --------------------------------------------------------------------------------
 
 
-def spectrum_along(net: Net, points: Any, k: int | None = None) -> np.ndarray:
+def spectrum_along(net: Net, points: Trajectory | TrainResult | ArrayLike, k: int | None = None) -> np.ndarray:
     """Eigenvalues of the Hessian, ascending, at every point: (M, n_params), or (M, 2k), the k lowest and k highest.
 
     ``points`` is a Trajectory, a TrainResult with one, or an array (M, n_params).
@@ -36,7 +37,7 @@ def spectrum_along(net: Net, points: Any, k: int | None = None) -> np.ndarray:
     return ask(net, "spectrum", {} if k is None else {"k": one_based("k", k, net.n_params + 1) - 1}, [X])
 
 
-def escape_saddle(net: Net, p: Any, sign: int = 1) -> Params:
+def escape_saddle(net: Net, p: ParametersLike, sign: int = 1) -> Params:
     """The lowest point along the lowest eigenvector of the Hessian, on the side that ``sign`` (1 or −1) names.
 
     Raises
@@ -74,7 +75,7 @@ class SaddlePassage:
 
 
 def saddle_passages(
-    net: Net, trajectory: Any, *, contrast: float = 3.0, plateau: float = 0.05
+    net: Net, trajectory: Trajectory | TrainResult, *, contrast: float = 3.0, plateau: float = 0.05
 ) -> Sequence[SaddlePassage]:
     """The saddles that a flow passed, in order of time.
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..facts import MINIMIZE_DEFAULTS
 from ..network.net import Net
+from ..network.params import ParametersLike
 from ..results.read import read_result
 from ..results.result import TrainResult
 from ..solve.options import goals, minimize_options
@@ -46,7 +48,7 @@ class LinearSubspace:
     array([5.  , 1.25, 0.  ])
     """
 
-    def __init__(self, net: Net, origin: Any, *directions: Any) -> None:
+    def __init__(self, net: Net, origin: ParametersLike, *directions: ParametersLike) -> None:
         self.net = net
         self.origin = parameters(net, origin).copy()
         if not 0 < len(directions) < net.n_params:
@@ -55,16 +57,16 @@ class LinearSubspace:
         self.coordinates(self.origin)  # Julia refuses dependent directions
 
     @classmethod
-    def through(cls, net: Net, *anchors: Any) -> LinearSubspace:
+    def through(cls, net: Net, *anchors: ParametersLike) -> LinearSubspace:
         """The line, plane, … whose points (0, 0, …), (1, 0, …), (0, 1, …), … are the ``anchors``."""
         first, *others = (parameters(net, anchor) for anchor in anchors)
         return cls(net, first, *(other - first for other in others))
 
-    def point(self, a: Any) -> np.ndarray:
+    def point(self, a: ArrayLike) -> np.ndarray:
         """The point (n_params,) with coordinates ``a`` (one for each direction)."""
         return ask(self.net, "point", {}, [*self._arrays, self._coordinates(a)])
 
-    def coordinates(self, p: Any) -> np.ndarray:
+    def coordinates(self, p: ParametersLike) -> np.ndarray:
         """Coordinates of the projection of ``p``."""
         return ask(self.net, "coordinates", {}, [*self._arrays, parameters(self.net, p)])
 
@@ -90,7 +92,7 @@ def _belongs(net: Net, subspace: LinearSubspace) -> None:
         raise InputError("subspace must be a LinearSubspace of this net's parameters")
 
 
-def loss_grid(net: Net, subspace: LinearSubspace, *axes: Any) -> np.ndarray:
+def loss_grid(net: Net, subspace: LinearSubspace, *axes: ArrayLike) -> np.ndarray:
     """The loss along a line or on a plane: an array with one dimension for each axis of coordinates."""
     _belongs(net, subspace)
     return ask(net, "loss_grid", {}, [*subspace._arrays, *subspace._axes(axes)]).T
@@ -120,8 +122,8 @@ def _search(
 def subspace_minloss(
     net: Net,
     subspace: LinearSubspace,
-    a: Any,
-    start: Any = None,
+    a: ArrayLike,
+    start: ParametersLike | None = None,
     *,
     optim_solver: str = MINIMIZE_DEFAULTS["optim_solver"],
     maxtime_optim: float = 10,
@@ -176,8 +178,8 @@ class SubspaceGrid:
 def subspace_grid(
     net: Net,
     subspace: LinearSubspace,
-    *axes: Any,
-    start: Any = None,
+    *axes: ArrayLike,
+    start: ParametersLike | None = None,
     optim_solver: str = MINIMIZE_DEFAULTS["optim_solver"],
     maxtime_optim: float = 10,
     maxiterations_optim: float = np.inf,
@@ -226,9 +228,9 @@ class SubspacePoints:
 def subspace_points(
     net: Net,
     subspace: LinearSubspace,
-    points: Any,
+    points: ArrayLike,
     *,
-    start: Any = None,
+    start: ParametersLike | None = None,
     neighbours: int = 3,
     restarts: int = 0,
     scale: float = 1e-2,

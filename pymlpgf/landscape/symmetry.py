@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.activations import json_layers
 from ..network.net import Net
-from ..network.params import Params
+from ..network.params import ParametersLike, Params
 from ..network.teacher import TeacherNet
 from ..validate.data import real_number
 from .ask import ask, finite, one_based
@@ -23,7 +24,7 @@ __all__ = ["align", "cosine_similarity", "distinct_minima", "DistinctMinima", "m
 # ---- symmetries ------------------------------------------------------------------------------------------------
 
 
-def cosine_similarity(A: Any, B: Any) -> np.ndarray:
+def cosine_similarity(A: ArrayLike, B: ArrayLike) -> np.ndarray:
     """Cosines (m, n) between the rows of ``A`` (m, D) and of ``B`` (n, D); 0 where a row is zero.
 
     >>> import pymlpgf as mg
@@ -49,7 +50,9 @@ class NeuronMatching:
     cosines: np.ndarray
 
 
-def match_neurons(net: Net, p: Any, teacher: Net | TeacherNet, q: Any = None, layer: int = 0) -> NeuronMatching:
+def match_neurons(
+    net: Net, p: ParametersLike, teacher: Net | TeacherNet, q: ParametersLike | None = None, layer: int = 0
+) -> NeuronMatching:
     """A different unit of the student for each of the teacher, with the largest sum of cosine similarities.
 
     Compared are incoming weights with the bias, modulo sign where the student's activation is odd or even.
@@ -63,7 +66,7 @@ def match_neurons(net: Net, p: Any, teacher: Net | TeacherNet, q: Any = None, la
         Counted from 0.
     """
     if isinstance(teacher, TeacherNet):
-        teacher, q = teacher.net, teacher.params
+        q, teacher = teacher.params, teacher.net
     x, y = start(net, p), start(teacher, q)
     number = one_based("layer", layer, min(len(net.layers), len(teacher.layers)))
     lines = json_layers(teacher.layers)
@@ -75,7 +78,7 @@ def match_neurons(net: Net, p: Any, teacher: Net | TeacherNet, q: Any = None, la
     return ask(net, "match", options, [x, y], read)
 
 
-def align(net: Net, p: Any, reference: Any) -> Params:
+def align(net: Net, p: ParametersLike, reference: ParametersLike) -> Params:
     """``p`` with hidden units permuted, flipped and scaled, without a change of outputs, to be near ``reference``.
 
     Signs of odd and even units are flipped, homogeneous ones scaled to equal norms of incoming and outgoing weights.
@@ -104,7 +107,7 @@ class DistinctMinima:
         return len(self.representatives)
 
 
-def distinct_minima(net: Net, points: Any, tolerance: float = 1e-4) -> DistinctMinima:
+def distinct_minima(net: Net, points: Sequence[ParametersLike], tolerance: float = 1e-4) -> DistinctMinima:
     """Which ``points`` are the same modulo permutation, sign and scale of hidden units (see ``align``).
 
     Parameters

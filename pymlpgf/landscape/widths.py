@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.activations import json_layers
 from ..network.net import Net
-from ..network.params import Params
+from ..network.params import ParametersLike, Params
 from ..validate.data import real_number
 from .ask import ask, finite, hidden_layer, one_based
 from .classify import start
@@ -21,7 +22,7 @@ __all__ = ["grow_net", "shrink_net", "split_neuron"]
 # ---- other widths ----------------------------------------------------------------------------------------------
 
 
-def grow_net(net: Net, p: Any, layer: int = 0, incoming: Any = None) -> tuple[Net, Params]:
+def grow_net(net: Net, p: ParametersLike, layer: int = 0, incoming: ArrayLike | None = None) -> tuple[Net, Params]:
     """One unit more at the end of a hidden layer, with outgoing weights zero: the outputs stay what they are.
 
     Parameters
@@ -59,7 +60,7 @@ def grow_net(net: Net, p: Any, layer: int = 0, incoming: Any = None) -> tuple[Ne
     return wide, wide.params(y.astype(net.dtype))
 
 
-def shrink_net(net: Net, p: Any, i: int, layer: int = 0, into: int | None = None) -> tuple[Net, Params]:
+def shrink_net(net: Net, p: ParametersLike, i: int, layer: int = 0, into: int | None = None) -> tuple[Net, Params]:
     """Without unit ``i`` of a hidden layer; undoes ``grow_net``, and with ``into`` also ``split_neuron``.
 
     Parameters

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..validate.data import is_whole, numeric
 from ..validate.suggest import suggest_keywords
 from .net import Net
-from .params import Params
+from .params import ParametersLike, Params
 
 __all__ = ["ConstrainedNet", "constrained", "constraint_of", "nearest_point", "parameters_of"]
 
@@ -73,7 +74,15 @@ class ConstrainedNet(Net):
     """
 
     @suggest_keywords
-    def __init__(self, net: Net, p: Any = None, *, freeze: Any = None, tie: Any = None, constraint: Any = None) -> None:
+    def __init__(
+        self,
+        net: Net,
+        p: ParametersLike | None = None,
+        *,
+        freeze: ArrayLike | None = None,
+        tie: Any = None,
+        constraint: Any = None,
+    ) -> None:
         if not isinstance(net, Net) or isinstance(net, ConstrainedNet):
             raise InputError(f"net is {type(net).__name__}; a net without constraints is needed")
         rule = _rule(net, freeze, tie, constraint)
@@ -130,21 +139,21 @@ class ConstrainedNet(Net):
         names = ("first", "rows", "values", "c")
         return self._bridge.tool(self._handle, "constraint", {}, [], lambda answer: self._bridge.fields(answer, names))
 
-    def embed(self, z: Any) -> Params:
+    def embed(self, z: ParametersLike) -> Params:
         """The parameters θ = B z + c at the coordinates ``z`` (n_params,)."""
         return self._net.params(self._ask("embed", self, z))
 
-    def coordinates(self, p: Any) -> np.ndarray:
+    def coordinates(self, p: ParametersLike) -> np.ndarray:
         """The coordinates (n_params,) of the nearest point to the parameters ``p`` that obeys the constraint.
 
         ``p`` may be an array of points (M, parameters), which gives (M, n_params).
         """
-        rows = np.ndim(getattr(p, "x", p)) == 2
-        if rows:
-            return np.array([self._ask("coordinates_of", self._net, row) for row in p])
+        points: Any = getattr(p, "x", p)
+        if np.ndim(points) == 2:
+            return np.array([self._ask("coordinates_of", self._net, row) for row in points])
         return self._ask("coordinates_of", self._net, p)
 
-    def params(self, flat: Any) -> Params:
+    def params(self, flat: ParametersLike) -> Params:
         """The same as ``embed``."""
         return self.embed(flat)
 
@@ -175,7 +184,7 @@ class ConstrainedNet(Net):
 
     # ---- other nets ----------------------------------------------------------------------------------------
 
-    def on(self, input: Any, target: Any = None, weights: Any = None) -> ConstrainedNet:
+    def on(self, input: ArrayLike, target: ArrayLike | None = None, weights: ArrayLike | None = None) -> ConstrainedNet:
         """The same on other data."""
         return self._other(self._net.on(input, target, weights))
 
@@ -186,7 +195,7 @@ class ConstrainedNet(Net):
     def _fingerprint(self) -> str:
         return f"{self._net._fingerprint()} {self._rule} {self._point.tobytes().hex()}"
 
-    def hessian_blocks(self, p: Any) -> NoReturn:
+    def hessian_blocks(self, p: ParametersLike) -> NoReturn:
         """Coordinates may belong to several layers: take blocks of ``hessian(p)``."""
         raise InputError("coordinates of a constraint may belong to several layers: take blocks of hessian(p)")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import runtime
 from ..errors import InputError
@@ -15,6 +16,7 @@ from ..validate.data import is_whole
 from ..validate.suggest import suggest_keywords
 from .activations import Activation
 from .net import Net, _address
+from .params import ParametersLike
 from .teacher import TeacherNet
 
 __all__ = ["InfiniteNet", "gauss_hermite_net"]
@@ -103,7 +105,7 @@ class InfiniteNet(Net):
         """The student, which has no data, or its own."""
         return self._student
 
-    def on(self, input: Any, target: Any = None, weights: Any = None) -> Net:
+    def on(self, input: ArrayLike, target: ArrayLike | None = None, weights: ArrayLike | None = None) -> Net:
         """The student on finite data, with its regularisers; the teacher makes the target unless it is given."""
         return self._student.on(input, self._teacher(input) if target is None else target, weights)
 
@@ -111,15 +113,15 @@ class InfiniteNet(Net):
         """The same teacher, and a student with other settings, as ``Net.replace``."""
         return InfiniteNet(self._teacher, self._student.replace(**settings))
 
-    def jacobian(self, p: Any) -> NoReturn:
+    def jacobian(self, p: ParametersLike) -> NoReturn:
         """Needs samples: ``net.on(input).jacobian(p)``."""
         raise InputError("infinite data have no Jacobian of outputs: use net.on(input).jacobian(p)")
 
-    def gauss_newton(self, p: Any) -> NoReturn:
+    def gauss_newton(self, p: ParametersLike) -> NoReturn:
         """Needs samples: ``net.on(input).gauss_newton(p)``."""
         raise InputError("infinite data have no Gauss-Newton matrix here: use net.on(input).gauss_newton(p)")
 
-    def tangent_kernel(self, p: Any) -> NoReturn:
+    def tangent_kernel(self, p: ParametersLike) -> NoReturn:
         """Needs samples: ``net.on(input).tangent_kernel(p)``."""
         raise InputError("infinite data have no tangent kernel: use net.on(input).tangent_kernel(p)")
 
@@ -128,7 +130,7 @@ class InfiniteNet(Net):
 
 
 @suggest_keywords
-def gauss_hermite_net(target: Callable[[np.ndarray], Any] | TeacherNet, net: Net, order: int = 30) -> Net:
+def gauss_hermite_net(target: Callable[[np.ndarray], ArrayLike] | TeacherNet, net: Net, order: int = 30) -> Net:
     """``net`` on Gauss–Hermite nodes as weighted samples: its loss is an expectation over standard normal inputs.
 
     Parameters

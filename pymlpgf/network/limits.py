@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..validate.data import is_whole, numeric
 from .activations import WITH_KINK, WITH_TAIL, Activation, Derivative, Tail
-from .params import Params
+from .params import ParametersLike, Params
 
 __all__ = ["Limits"]
 
@@ -108,7 +109,7 @@ class Limits:
             layers.append((width, units[0] if len(set(units)) == 1 else tuple(units), bias))
         return self._like(layers)  # type: ignore[attr-defined]
 
-    def to_limit(self, p: Any) -> tuple[Params, np.ndarray]:
+    def to_limit(self, p: ParametersLike) -> tuple[Params, np.ndarray]:
         """Parameters of this limit that are nearest to ``p`` of the ordinary net, and how far ``p`` is from the limit.
 
         The inverse of ``from_limit``: of a pair with incoming weights w ± εΔ and outgoing weights (c ± a/ε)/2 they are
@@ -134,7 +135,7 @@ class Limits:
         q, eps = self._bridge.tool(self._handle, "to_limit", {}, [x], read)
         return self.params(q.astype(x.dtype)), np.asarray(eps, float)  # type: ignore[attr-defined]
 
-    def from_limit(self, q: Any, eps: Any = None) -> Params:
+    def from_limit(self, q: ParametersLike, eps: ArrayLike | None = None) -> Params:
         """Parameters of the ordinary net (see ``ordinary``) at the distance ``eps`` from ``q`` of this limit.
 
         Parameters

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from .. import runtime
 from ..errors import InputError, KeywordError
@@ -21,7 +22,7 @@ from ..validate.memory import refuse_matrices, refuse_square
 from ..validate.suggest import nearest, suggest_keywords
 from .activations import Activation, check_layers, json_layers
 from .limits import Limits
-from .params import Params
+from .params import ParametersLike, Params
 
 __all__ = ["Net"]
 
@@ -93,17 +94,17 @@ class Net(Limits):
     def __init__(
         self,
         layers: Sequence[tuple[int, Activation, bool]],
-        input: Any = None,
-        target: Any = None,
+        input: ArrayLike | None = None,
+        target: ArrayLike | None = None,
         *,
         n_features: int | None = None,
-        weights: Any = None,
+        weights: ArrayLike | None = None,
         loss: str = "mse",
         l2: float = 0,
         maxnorm: float = math.inf,
         merge: Any = None,
         output_factor: float = 1,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         threads: int | None = None,
     ) -> None:
         self._layers = check_layers(layers)
@@ -261,10 +262,10 @@ class Net(Limits):
     def random_params(
         self,
         seed: int | np.random.Generator = 0,
-        init: str | Callable[..., Any] = "glorot_normal",
-        scales: Any = 1,
+        init: str | Callable[..., ArrayLike] = "glorot_normal",
+        scales: ArrayLike = 1,
         *,
-        biases: float | Callable[..., Any] = 0,
+        biases: float | Callable[..., ArrayLike] = 0,
     ) -> Params:
         """Initial parameters: Glorot weights, zero biases. The same seed gives the same numbers everywhere.
 
@@ -308,14 +309,15 @@ class Net(Limits):
                 b[:] = deviation * rng.standard_normal(b.shape)
         return p
 
-    def params(self, flat: Any) -> Params:
+    def params(self, flat: ParametersLike) -> Params:
         """``flat`` (n_params,) with views on this net's weights and biases."""
-        result = type(getattr(flat, "x", None)) is np.ndarray
-        return Params(flat.x if result else flat, self._shapes)
+        given: Any = flat
+        point = getattr(given, "x", None)  # of a result
+        return Params(point if type(point) is np.ndarray else given, self._shapes)
 
     # ---- loss and derivatives ------------------------------------------------------------------------------
 
-    def __call__(self, p: Any, input: Any = None) -> np.ndarray:
+    def __call__(self, p: ParametersLike, input: ArrayLike | None = None) -> np.ndarray:
         """Outputs (n_samples, n_outputs) on the net's own data, or on ``input`` (M, n_features)."""
         p = self._flat(p)
         if input is None:
@@ -331,7 +333,7 @@ class Net(Limits):
         self._bridge.predict(self._handle, _address(p), _address(X), len(X), _address(out))
         return out
 
-    def on(self, input: Any, target: Any, weights: Any = None) -> Net:
+    def on(self, input: ArrayLike, target: ArrayLike | None, weights: ArrayLike | None = None) -> Net:
         """The same network, loss and regularisers on other data; evaluated in this net's dtype."""
         if target is None:
             raise InputError("target is missing: other data are input and target")
@@ -382,7 +384,13 @@ class Net(Limits):
             target, weights = Y if target is None else target, w if weights is None else weights
         return self.on(input, target, weights)
 
-    def loss(self, p: Any, input: Any = None, target: Any = None, weights: Any = None) -> float:
+    def loss(
+        self,
+        p: ParametersLike,
+        input: ArrayLike | None = None,
+        target: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+    ) -> float:
         """L at the parameters ``p``, on the net's own data or on others.
 
         Others are given as for ``on``; what is not given is the net's own, where ``input`` is. They are copied in each
@@ -393,13 +401,23 @@ class Net(Limits):
         return net._bridge.loss(net._handle, _address(p))
 
     def gradient(
-        self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None, weights: Any = None
+        self,
+        p: ParametersLike,
+        out: np.ndarray | None = None,
+        input: ArrayLike | None = None,
+        target: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
     ) -> np.ndarray:
         """∇L (n_params,), on the net's own data or on others; written into ``out`` if that is given."""
         return self.value_and_gradient(p, out, input, target, weights)[1]
 
     def value_and_gradient(
-        self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None, weights: Any = None
+        self,
+        p: ParametersLike,
+        out: np.ndarray | None = None,
+        input: ArrayLike | None = None,
+        target: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
     ) -> tuple[float, np.ndarray]:
         """Loss and gradient in one pass, on the net's own data or on others."""
         net = self._on(input, target, weights)
@@ -408,7 +426,12 @@ class Net(Limits):
         return net._bridge.gradient(net._handle, _address(p), _address(out)), out
 
     def hessian(
-        self, p: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None, weights: Any = None
+        self,
+        p: ParametersLike,
+        out: np.ndarray | None = None,
+        input: ArrayLike | None = None,
+        target: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
     ) -> np.ndarray:
         """∇²L (n_params, n_params), on the net's own data or on others: exact, dense, symmetric to the last bit."""
         net = self._on(input, target, weights)
@@ -420,7 +443,13 @@ class Net(Limits):
         return out
 
     def hvp(
-        self, p: Any, v: Any, out: np.ndarray | None = None, input: Any = None, target: Any = None, weights: Any = None
+        self,
+        p: ParametersLike,
+        v: ParametersLike,
+        out: np.ndarray | None = None,
+        input: ArrayLike | None = None,
+        target: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
     ) -> np.ndarray:
         """∇²L v without the Hessian, at the cost of one to three gradients; on the net's own data or on others."""
         net = self._on(input, target, weights)
@@ -429,12 +458,12 @@ class Net(Limits):
         net._bridge.hvp(net._handle, _address(p), _address(v), _address(out))
         return out
 
-    def hessian_spectrum(self, p: Any) -> tuple[np.ndarray, np.ndarray]:
+    def hessian_spectrum(self, p: ParametersLike) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues (ascending) and eigenvectors (in columns) of the Hessian."""
         values, vectors = np.linalg.eigh(self.hessian(p))
         return values, vectors
 
-    def hessian_blocks(self, p: Any) -> list[np.ndarray]:
+    def hessian_blocks(self, p: ParametersLike) -> list[np.ndarray]:
         """The diagonal blocks of the Hessian that belong to one layer each, without the rest of it."""
         fan_in = self.n_features
         for number, (width, _, bias) in enumerate(self._layers, 1):
@@ -447,7 +476,7 @@ class Net(Limits):
 
         return self._compute("hessian_blocks", p, read)
 
-    def extreme_eigenvalues(self, p: Any, k: int = 6, which: str = "both") -> np.ndarray:
+    def extreme_eigenvalues(self, p: ParametersLike, k: int = 6, which: str = "both") -> np.ndarray:
         """``k`` eigenvalues at the "smallest" or "largest" end of the Hessian's spectrum, or at "both", ascending.
 
         By Lanczos on Hessian-vector products (ARPACK through SciPy), so the Hessian is never formed.
@@ -463,7 +492,7 @@ class Net(Limits):
         values = eigsh(self.linear_operator(p), k=k, which=ends[which], return_eigenvectors=False, v0=start)
         return np.sort(values)
 
-    def linear_operator(self, p: Any) -> Any:
+    def linear_operator(self, p: ParametersLike) -> Any:
         """The Hessian at ``p`` as a ``scipy.sparse.linalg.LinearOperator``."""
         from scipy.sparse.linalg import LinearOperator
 
@@ -475,24 +504,24 @@ class Net(Limits):
             dtype=self._dtype,
         )
 
-    def jacobian(self, p: Any) -> np.ndarray:
+    def jacobian(self, p: ParametersLike) -> np.ndarray:
         """Derivatives of the outputs (n_samples, n_outputs, n_params) on the net's data; before a softmax."""
         size = (self._n_samples or 0, self.n_outputs, self._n_params)
         refuse_matrices("the Jacobian", size, self._dtype, "take fewer samples, with net.on(input, target)")
         return self._compute("jacobian", p).transpose(1, 2, 0)
 
-    def gauss_newton(self, p: Any) -> np.ndarray:
+    def gauss_newton(self, p: ParametersLike) -> np.ndarray:
         """Gauss–Newton matrix (n_params, n_params) of the data term: the Hessian without the network's curvature."""
         refuse_square(self, "the Gauss–Newton matrix", "use hvp")
         return self._compute("gauss_newton", p)
 
-    def tangent_kernel(self, p: Any) -> np.ndarray:
+    def tangent_kernel(self, p: ParametersLike) -> np.ndarray:
         """Neural tangent kernel J Jᵀ, of shape (n_samples·n_outputs, n_samples·n_outputs), samples first."""
         size = ((self._n_samples or 0) * self.n_outputs,) * 2
         refuse_matrices("the tangent kernel", size, self._dtype, "take fewer samples, with net.on(input, target)")
         return self._compute("tangent_kernel", p)
 
-    def data_terms(self, p: Any) -> tuple[float, float]:
+    def data_terms(self, p: ParametersLike) -> tuple[float, float]:
         """Loss and ‖∇L‖_∞ without the regularisers."""
         loss, gnorm = self._compute("data_terms", p)
         return float(loss), float(gnorm)

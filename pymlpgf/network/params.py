@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..errors import InputError
 from ..validate.data import numeric
 
-__all__ = ["Layer", "Params"]
+__all__ = ["Layer", "ParametersLike", "Params"]
 
 Layer = tuple[int, int, bool]  # fan_in, width, bias
+
+
+class Found(Protocol):
+    """A result, which is taken wherever parameters are: its best point counts."""
+
+    @property
+    def x(self) -> np.ndarray:
+        """The point."""
+
+
+#: What stands for parameters: an array, ``Params``, or a result.
+ParametersLike: TypeAlias = ArrayLike | Found
 
 
 class Params(NDArrayOperatorsMixin):
@@ -45,7 +58,7 @@ class Params(NDArrayOperatorsMixin):
 
     __slots__ = ("flat", "layers")
 
-    def __init__(self, flat: Any, layers: Sequence[Layer]) -> None:
+    def __init__(self, flat: ArrayLike, layers: Sequence[Layer]) -> None:
         flat = np.ascontiguousarray(numeric("flat", flat))
         if flat.dtype not in (np.float32, np.float64):
             flat = flat.astype(np.float64)
@@ -56,7 +69,7 @@ class Params(NDArrayOperatorsMixin):
         self.layers = tuple((int(i), int(w), bool(b)) for i, w, b in layers)
 
     @classmethod
-    def from_layers(cls, layers: Iterable[tuple[Any, Any]]) -> Params:
+    def from_layers(cls, layers: Iterable[tuple[ArrayLike, ArrayLike | None]]) -> Params:
         """Copy of weights and biases: (W of shape (width, fan_in), b of shape (width,) or None) per layer."""
         parts: list[np.ndarray] = []
         shapes: list[Layer] = []
@@ -80,7 +93,7 @@ class Params(NDArrayOperatorsMixin):
         return cls(np.concatenate(parts), shapes)
 
     @classmethod
-    def from_dict(cls, parts: Mapping[str, Any]) -> Params:
+    def from_dict(cls, parts: Mapping[str, ArrayLike]) -> Params:
         """The inverse of ``to_dict``: ``w1`` (width, fan_in), ``b1`` (width,) where there is a bias, and so on.
 
         >>> Params.from_dict({"w1": [[1.0, 2.0]], "b1": [3.0], "w2": [[4.0]]}).flat
@@ -93,7 +106,7 @@ class Params(NDArrayOperatorsMixin):
         return cls.from_layers((parts[f"w{number}"], parts.get(f"b{number}")) for number in range(1, count + 1))
 
     @classmethod
-    def from_peer(cls, x: Any, layers: Sequence[Layer]) -> Params:
+    def from_peer(cls, x: ArrayLike | Mapping[str, ArrayLike], layers: Sequence[Layer]) -> Params:
         """From MLPGradientFlow.jl's layout, in which a layer is one matrix ``[W b]`` with the bias as last column.
 
         Parameters
@@ -179,7 +192,7 @@ class Params(NDArrayOperatorsMixin):
         """Number type."""
         return self.flat.dtype
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if dtype is None or np.dtype(dtype) == self.flat.dtype:
             return self.flat.copy() if copy else self.flat
         return self.flat.astype(dtype)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..validate.suggest import suggest_keywords
 from .activations import Activation
 from .net import Net
+from .params import ParametersLike
 
 __all__ = ["TeacherNet"]
 
@@ -39,9 +40,9 @@ class TeacherNet:
     def __init__(
         self,
         layers: Sequence[tuple[int, Activation, bool]],
-        params: Any = None,
+        params: ParametersLike | None = None,
         n_features: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         *,
         seed: int | np.random.Generator = 0,
     ) -> None:
@@ -50,7 +51,7 @@ class TeacherNet:
         given = self.net.random_params(seed) if params is None else params
         self.params = self.net.params(self.net._flat(given).copy())
 
-    def __call__(self, input: Any) -> np.ndarray:
+    def __call__(self, input: ArrayLike) -> np.ndarray:
         """Outputs (n_samples, n_outputs) on ``input`` (n_samples, n_features)."""
         return self.net(self.params, input)
 

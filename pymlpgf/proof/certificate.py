@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..files import npz_path, write_atomically
@@ -105,7 +106,14 @@ class Certificate:
             f"loss in [{low!r}, {high!r}])"
         )
 
-    def net(self, input: Any = None, target: Any = None, weights: Any = None, *, allow_code: bool = False) -> Net:
+    def net(
+        self,
+        input: ArrayLike | None = None,
+        target: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        *,
+        allow_code: bool = False,
+    ) -> Net:
         """The net that this is about, without its constraint; arguments and errors as of ``TrainResult.net``."""
         given = {"input": input, "target": target, "weights": weights}
         values = dict(self.problem)

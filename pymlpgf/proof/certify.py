@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import InputError
 from ..network.constraints import ConstrainedNet, constrained, constraint_of
 from ..network.net import Net
-from ..network.params import Params
+from ..network.params import ParametersLike, Params
 from ..validate.data import contiguous, numeric
 from ..validate.suggest import suggest_keywords
 from .certificate import Certificate, prove
@@ -20,7 +18,7 @@ __all__ = ["certify"]
 @suggest_keywords
 def certify(
     net: Net,
-    p: Any,
+    p: ParametersLike,
     *,
     precision: int = 128,
     within: float | None = None,
@@ -85,7 +83,7 @@ def certify(
     return prove(net, start, precision, True, within, maxtime)
 
 
-def _point(net: Net, p: Any) -> np.ndarray:
+def _point(net: Net, p: ParametersLike) -> np.ndarray:
     """``p`` in float64, which holds more of a critical point than float32 may."""
     x = getattr(p, "x", p)
     array = numeric("p", x.flat if isinstance(x, Params) else x)

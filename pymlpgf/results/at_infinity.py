@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.net import Net
@@ -111,7 +111,7 @@ class MinimumAtInfinity:
         """Whether the loss falls towards the limit: h > 0 in every channel, or classes that are separable."""
         return self.kind == "minimum at infinity" and bool((self.coefficients > 0).all())
 
-    def point(self, eps: Any) -> Params:
+    def point(self, eps: ArrayLike) -> Params:
         """Parameters of the ordinary net in the channel, at the distance ``eps`` or at one for each channel."""
         if self.limit is None:
             raise InputError(f"this is {self.kind}: there is no channel")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..files import npz_path, write_atomically
@@ -77,7 +78,7 @@ class DenseSolution:
     t: np.ndarray
     coefficients: np.ndarray
 
-    def __call__(self, t: Any) -> np.ndarray:
+    def __call__(self, t: ArrayLike) -> np.ndarray:
         times = np.asarray(t, float)
         if not ((times >= self.t[0]) & (times <= self.t[-1])).all():
             raise InputError(f"t must lie in [{self.t[0]:.6g}, {self.t[-1]:.6g}], the times that the flow covers")
@@ -212,7 +213,14 @@ class TrainResult:
         n_features = (len(self.x) - sum(w * (fan_in + b) for fan_in, w, b in later)) // width - bias
         return Params(self.x, [(n_features, width, bias), *later])
 
-    def net(self, input: Any = None, target: Any = None, weights: Any = None, *, allow_code: bool = False) -> Net:
+    def net(
+        self,
+        input: ArrayLike | None = None,
+        target: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        *,
+        allow_code: bool = False,
+    ) -> Net:
         """The net that this is a result of, with its data, loss, weights and regularisers.
 
         Parameters

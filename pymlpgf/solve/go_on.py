@@ -53,6 +53,7 @@ def go_on(net: Net, before: TrainResult, **keywords: Any) -> TrainResult:
     if later.get("event") is not None:
         event = later["event"]
         later["event"] = lambda t, x: event(shift + t, x)
+    assert before.ode_x is not None  # a flow that has something left
     alg = later.get("alg")
     if isinstance(alg, DiscreteMethod):
         later["alg"] = dataclasses.replace(alg, schedule=Later(alg.schedule, step))

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..facts import FLOW_DEFAULTS, MINIMIZE_DEFAULTS, matrices, tell
 from ..network.constraints import constraint_of, nearest_point, parameters_of
 from ..network.net import Net
+from ..network.params import ParametersLike
 from ..results.read import read_result
 from ..results.result import TrainResult
 from ..validate.memory import refuse_matrices
@@ -41,7 +43,7 @@ _F, _M = FLOW_DEFAULTS, MINIMIZE_DEFAULTS
 @suggest_keywords
 def flow(
     net: Net,
-    p: Any,
+    p: ParametersLike,
     *,
     alg: str | DiscreteMethod = _F["alg"],
     maxT: float = _F["maxT"],
@@ -51,8 +53,8 @@ def flow(
     maxiterations_ode: float = _F["maxiterations_ode"],
     min_gnorm: float = _F["min_gnorm"],
     minloss: float = _F["minloss"],
-    tauinv: Any = 1,
-    freeze: Any = None,
+    tauinv: ArrayLike | Mapping[str, ArrayLike] = 1,
+    freeze: ArrayLike | None = None,
     tie: Any = None,
     constraint: Any = None,
     dt: float | None = None,
@@ -186,7 +188,7 @@ def flow(
 @suggest_keywords
 def minimize(
     net: Net,
-    p: Any,
+    p: ParametersLike,
     *,
     optim_solver: str = _M["optim_solver"],
     optim_options: Mapping[str, Any] | None = None,
@@ -195,7 +197,7 @@ def minimize(
     min_gnorm: float = _F["min_gnorm"],
     minloss: float = _F["minloss"],
     patience: float = _M["patience"],
-    freeze: Any = None,
+    freeze: ArrayLike | None = None,
     tie: Any = None,
     constraint: Any = None,
     at_infinity: bool = False,
@@ -280,7 +282,7 @@ def minimize(
 @suggest_keywords
 def train(
     net: Net,
-    p: Any,
+    p: ParametersLike,
     *,
     alg: str | DiscreteMethod = _F["alg"],
     maxT: float = _F["maxT"],
@@ -288,8 +290,8 @@ def train(
     reltol: float = _F["reltol"],
     maxtime_ode: float = _F["maxtime_ode"],
     maxiterations_ode: float = _F["maxiterations_ode"],
-    tauinv: Any = 1,
-    freeze: Any = None,
+    tauinv: ArrayLike | Mapping[str, ArrayLike] = 1,
+    freeze: ArrayLike | None = None,
     tie: Any = None,
     constraint: Any = None,
     dt: float | None = None,
@@ -345,7 +347,7 @@ def _solve(
     net: Net,
     p: Any,
     options: dict[str, Any],
-    tauinv: Any,
+    tauinv: Any | Mapping[str, ArrayLike],
     verbosity: int,
     progress_interval: float,
     checkpoint: Any = None,
