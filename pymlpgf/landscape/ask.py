@@ -1,4 +1,4 @@
-"""What the tools of this folder share: questions to the core, checks of what they are about."""
+"""What the tools of this folder share: calls of the core, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def ask(
     arrays: list[np.ndarray],
     read: Callable[[Callable[[str], Any]], Any] = lambda get: get(""),
 ) -> Any:
-    """What the tool ``what`` of the core (julia/src/interface/tools.jl) answers about ``net``, or about none."""
+    """The answer of the tool ``what`` of the core (julia/src/interface/tools.jl) for ``net``, which may be None."""
     bridge, handle = (runtime.start(), 0) if net is None else (net._core.bridge, net._core.handle)
     return bridge.tool(handle, what, options, arrays, lambda answer: read(lambda name: bridge.field(answer, name)))
 
 
 def one_based(name: str, value: Any, count: int) -> int:
-    """A whole number below ``count`` as Julia counts."""
+    """A whole number below ``count``, counted from 1 as in Julia."""
     if not is_whole(value) or not 0 <= value < count:
         raise InputError(f"{name} is {value!r}; a whole number from 0 to {count - 1} is needed")
     return int(value) + 1
 
 
 def hidden_layer(net: Net, layer: Any) -> int:
-    """The number of a hidden layer as Julia counts."""
+    """The number of a hidden layer, counted from 1 as in Julia."""
     if len(net.layers) == 1:
         raise InputError("this net has no hidden layer")
     return one_based("layer", layer, len(net.layers) - 1)
 
 
 def finite(name: str, value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """``value`` as finite float64 numbers, of that shape."""
+    """``value`` as an array of finite float64 numbers, which has that ``shape`` if one is given."""
     array = numeric(name, value).astype(np.float64)
     if shape is not None and array.shape != shape:
         raise InputError(f"{name} has shape {array.shape}; {shape} is needed")

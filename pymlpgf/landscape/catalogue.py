@@ -1,4 +1,4 @@
-"""The minima that many runs found: which they are, and how often each was reached."""
+"""The distinct minima that many runs found, and how often each was reached."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Catalogue", "minima_catalogue"]
 
 @dataclass(frozen=True, repr=False)
 class Catalogue:
-    """K distinct points that ``n_runs`` runs ended at, from the lowest loss on.
+    """The K distinct points at which ``n_runs`` runs ended, in the order of their losses, the lowest first.
 
     Attributes
     ----------
@@ -33,11 +33,11 @@ class Catalogue:
     count : array (K,)
         How many runs ended there.
     low, high : arrays (K,)
-        The interval of the probability to end there (Clopper and Pearson 1934) at ``confidence``.
+        Confidence interval of the probability that a run ends there (Clopper and Pearson 1934).
     representatives : list of TrainResult
-        Of each the run with the lowest loss.
+        For each point the run with the lowest loss.
     labels : array (n_runs,)
-        Where each run ended, a number from 0 to K − 1.
+        The point at which each run ended, a number from 0 to K − 1.
     n_runs : int
     confidence : float
     """
@@ -71,7 +71,7 @@ class Catalogue:
 def minima_catalogue(
     net: Net, results: Sequence[TrainResult], *, tolerance: float = 1e-4, confidence: float = 0.95
 ) -> Catalogue:
-    """The distinct points that ``results`` ended at, modulo symmetry, and how often each was reached.
+    """The distinct points at which ``results`` ended, modulo symmetry, and how often each was reached.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def minima_catalogue(
     Raises
     ------
     InputError
-        If there is no result, or ``confidence`` is no probability.
+        If there is no result, or ``confidence`` is not between 0 and 1.
 
     Examples
     --------

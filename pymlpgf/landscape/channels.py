@@ -20,8 +20,8 @@ def channels(net: Net, p: ParametersLike, *, distance: float = 0.3, growth: floa
     """Hidden units that are on their way to infinity at ``p``: pairs and triples that merge, and exponential tails.
 
     Two units merge while their outgoing weights diverge with opposite signs: a *channel* (Martinelli, van Meegen,
-    Şimşek, Gerstner and Brea, arXiv 2506.14951). Each unit is in one channel at most, the nearest come first. A channel
-    need not lead to infinity: ``minimize(..., at_infinity=True)`` finds out.
+    Şimşek, Gerstner and Brea, arXiv 2506.14951). Each unit is in one channel at most; the channels of the nearest units
+    come first. A channel need not lead to infinity; ``minimize(..., at_infinity=True)`` finds out whether it does.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def channels(net: Net, p: ParametersLike, *, distance: float = 0.3, growth: floa
     Raises
     ------
     InputError
-        For a net without data, or bounds that are no positive numbers.
+        For a net without data, or if ``distance`` or ``growth`` is not a positive number.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def channels(net: Net, p: ParametersLike, *, distance: float = 0.3, growth: floa
             raise InputError(f"{name} is {value!r}; a positive number is needed")
     x = start(net, p)
     if type(net) is not Net or not net.n_samples:
-        raise InputError("channels are those of a Net with data")
+        raise InputError("channels needs a pymlpgf.Net with data")
     options: dict[str, object] = {"distance": float(distance), "growth": float(growth)}
     found = ask(net, "channels", options, [x], lambda get: json.loads(get("")))
     return find_channels(net, found, x)

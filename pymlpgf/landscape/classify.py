@@ -25,14 +25,14 @@ __all__ = ["Classification", "classify", "Explanation"]
 REASONS = {
     "dead unit": "unit {0} of layer {layer} has slope zero on every sample",
     "silent unit": "unit {0} of layer {layer} has no outgoing weights",
-    "duplicate units": "units {0} and {1} of layer {layer} give the same on every sample, up to a factor: outgoing "
-    "weights can be traded, and a permutation maps the line of such points to itself",
+    "duplicate units": "units {0} and {1} of layer {layer} have equal outputs on every sample, up to a factor: "
+    "outgoing weights can be traded, and a permutation maps the line of such points to itself",
     "scale of a unit": "incoming and outgoing weights of unit {0} of layer {layer} can trade a factor",
     "linear units": "linear units {units} of layer {layer} can be mixed",
     "dependent units": "units {units} of layer {layer} are linearly dependent on the samples",
     "dependent inputs": "inputs {units} are linearly dependent on the samples",
-    "softmax shift": "equal changes of all logits",
-    "scale and offset of an output": "the correlation does not see scale and offset of output {0}",
+    "softmax shift": "the softmax does not change if all logits change equally",
+    "scale and offset of an output": "the correlation does not depend on scale and offset of output {0}",
     "interpolation": "the net fits all targets, with more parameters than equations",
     "diverging pair": "units {0} and {1} of layer {layer} merge into the derivative of one, and their outgoing weights "
     "diverge",
@@ -52,9 +52,9 @@ LANDS = ("diverging pair", "diverging triple", "tail unit", "separable classes")
 
 @dataclass(frozen=True)
 class Explanation:
-    """A reason for ``count`` null directions: ``label`` (see ``REASONS``), ``layer`` and ``units``, counted from 0.
+    """A reason for ``count`` null directions: its ``label``, and its ``layer`` and ``units``, counted from 0.
 
-    ``layer`` is None and ``units`` are features where a reason is about the inputs.
+    If a reason is about the inputs, ``layer`` is None and ``units`` are features.
     """
 
     label: str
@@ -78,16 +78,17 @@ class Classification:
         Number of eigenvalues below −``tolerance``, and within ±``tolerance``.
     loss, gnorm : float
     eigenvalues : array (n_params,)
-        Of the Hessian, ascending; with a constraint those of its coordinates.
+        Eigenvalues of the Hessian, ascending; with a constraint, of the Hessian in its coordinates.
     tolerance : float
-        Of eigenvalues.
+        Eigenvalues of at most this size count as zero.
     gradient_tolerance : float
-        Of the gradient's components in null directions.
+        The gradient's components in null directions may be this large at a fixed point.
     displacement, displacement_tolerance : float
-        Length of the Newton step in the other directions, and how long it may be.
+        Length of the Newton step in the other directions, and how long it may be at a fixed point.
     explanations : list of Explanation
-        Where null directions of a fixed point come from, or by which units an escaping one goes to infinity;
-        ``unexplained`` is the number of null directions with no known reason.
+        The reasons for the null directions of a fixed point, or the units by which an escaping point goes to infinity.
+    unexplained : int
+        The number of null directions without a known reason.
     direction : array (n_params,) or None
         The lowest eigenvector of a saddle; the direction in which an escaping point descends.
     """
@@ -123,7 +124,9 @@ class Classification:
         if self.unexplained:
             lines.append(f"  null: no known reason ({self.unexplained}); float64 or polish may tell more")
         if self.kind == "escaping":
-            lines.append("  no parameters are the lowest: a run only gets further; a small l2 or maxnorm bounds them")
+            lines.append(
+                "  the loss has no minimum there: parameters grow without end; a small l2 or maxnorm bounds them"
+            )
             if any(reason.label in LANDS for reason in self.explanations):
                 lines.append("  minimize(net, p, at_infinity=True) lands on the minimum of the limit")
         if self.kind == "not a fixed point":
@@ -155,13 +158,13 @@ def classify(
         How large the gradient's components in null directions may be at a fixed point. By default a bound on what
         rounding does to them, which grows with N, the outputs and targets, and the largest eigenvalue.
     freeze, tie, constraint
-        As for ``flow``: what kind of point it is among those that obey the constraint, of the Hessian BᵀHB. ``p`` must
-        be one of them.
+        As for ``flow``: the kind of point among those that obey the constraint, from the Hessian BᵀHB. ``p`` must obey
+        it.
 
     Returns
     -------
     Classification
-        "minimum" (isolated), "saddle" (an eigenvalue is negative; its ``index`` is the number of these), "degenerate"
+        "minimum" (isolated), "saddle" (``index`` eigenvalues are negative), "degenerate"
         (none is negative, some are zero to the ``tolerance``), "escaping" (the loss falls without end from here), or
         "not a fixed point".
 
@@ -177,9 +180,9 @@ def classify(
     nearby. That step must be shorter than eps^(2/5)·(1 + ‖p‖). Null directions are explained where they come from
     duplicate, dead, silent or linearly dependent units or inputs, the scale of homogeneous units, linear layers, the
     shift of a softmax, or interpolation. If all are explained, and none by a silent unit, a degenerate point is a
-    minimum up to these symmetries. A run on its way to infinity can end where no digits are left to tell that the loss
-    still falls: such a point is "escaping" if its units show where they go (a pair that becomes a derivative, a unit
-    that becomes a step or an exponential), and else "degenerate"; ``polish`` does not converge then.
+    minimum up to these symmetries. A run on its way to infinity can end where rounding hides that the loss still falls:
+    such a point is "escaping" if its units show the way (a pair that becomes a derivative, a unit that becomes a step
+    or an exponential), else "degenerate"; ``polish`` does not converge from it.
 
     Examples
     --------
@@ -227,12 +230,12 @@ def _explanation(label: str, layer: int, units: list[int], count: int) -> Explan
 
 
 def start(net: Net, p: Any) -> np.ndarray:
-    """The finite parameters that ``p`` stands for, of a constrained net its coordinates."""
+    """The finite parameters that ``p`` stands for; for a constrained net the coordinates."""
     return _finite(net, p, lambda: net._core.flat(p))
 
 
 def finite_parameters(net: Net, p: Any) -> np.ndarray:
-    """The finite parameters θ that ``p`` stands for, also of a constrained net."""
+    """The finite parameters θ that ``p`` stands for, for a constrained net too."""
     return _finite(net, p, lambda: parameters_of(net, p))
 
 

@@ -17,7 +17,7 @@ __all__ = ["TrajectoryDistance", "trajectory_distance"]
 
 @dataclass(frozen=True)
 class TrajectoryDistance:
-    """For each of M points its ``distance`` (M,) to the reference, and the time ``t`` (M,) where that is nearest."""
+    """The ``distance`` (M,) of M points to the reference, and the times ``t`` (M,) at which it is nearest."""
 
     distance: np.ndarray
     t: np.ndarray
@@ -31,8 +31,9 @@ def trajectory_distance(
 ) -> TrajectoryDistance:
     """How far trajectory ``a`` strays from the path ``b``, and at which of its times.
 
-    For each point x_m of ``a`` the distance ‖x_m − b(t_m)‖, with times t_1 ≤ t_2 ≤ … that make the sum of the squared
-    distances smallest: so no point is compared with a part of the path that only passes by.
+    The distance of each point x_m of ``a`` is ‖x_m − b(t_m)‖, where the times t_1 ≤ t_2 ≤ … minimise the sum of the
+    squared distances. Since the times ascend, no point is compared with an earlier or later part of the path that
+    happens to pass nearby.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def trajectory_distance(
     Raises
     ------
     InputError
-        If one of them is of another kind, or the numbers of parameters differ.
+        If ``a`` or ``b`` is of another type, or their numbers of parameters differ.
 
     Examples
     --------

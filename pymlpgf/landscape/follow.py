@@ -31,11 +31,11 @@ class SpecialPoint:
     x : array (n_params,)
     loss : float
     eigenvalue : float
-        The eigenvalue of the Hessian that changes sign here, as computed; NaN where the point was only enclosed.
+        The eigenvalue of the Hessian that changes sign here, as computed; NaN if the point was only enclosed.
     kernel : array (n_params,)
         Its eigenvector.
     multiplicity : int
-        How many eigenvalues change sign together. Branches are followed from simple points only.
+        How many eigenvalues change sign together. Branches are followed only from points with multiplicity 1.
     branch : int
         The branch, counted from 0, on which it was found first.
     converged : bool
@@ -64,20 +64,21 @@ class Branch:
     Attributes
     ----------
     parameter : array (M,)
-        Not monotonous if there are folds.
+        Not monotonic if there are folds.
     x : array (M, n_params)
     loss, gnorm : arrays (M,)
     eigenvalues : array (M, n_params)
-        Of the Hessian, ascending.
+        Eigenvalues of the Hessian, ascending.
     index : array (M,) of int
         Number of negative eigenvalues: 0 for minima.
     arclength : array (M,)
-        Length of the polygon in parameter space, the parameter scaled so that its bounds are 1 + ‖p‖ apart.
+        Length along the branch, in the space of p and the parameter scaled so that its bounds are 1 + ‖p‖ apart.
     began, ended : str
-        Why there are no more points at either end: "bounds", "branch point" (it starts there), "known branch" (it goes
-        on along a branch that has been followed), "closed", "max_points", "diverging", "stuck" or "interrupted".
+        Why the branch has no more points at either end: "bounds", "branch point" (it starts there), "known branch" (it
+        continues along a branch that was followed already), "closed", "max_points", "diverging", "stuck" or
+        "interrupted".
     parent : int or None
-        The branch point, of ``Followed.points``, that it starts from.
+        The place in ``Followed.points`` of the branch point from which it starts.
     """
 
     parameter: np.ndarray
@@ -114,7 +115,7 @@ class Followed:
     parameter : str
         "l2", or "homotopy" for the way from one net to another.
     finished : bool
-        False if time ran out, or Ctrl-C came, before everything was followed.
+        False if the time limit or Ctrl-C ended the search before everything was followed.
     """
 
     branches: list[Branch]
@@ -166,8 +167,8 @@ def follow(
 ) -> Followed:
     """The branches of critical points through ``p`` as a parameter μ of the loss changes, and those that leave them.
 
-    Pseudo-arclength continuation with the exact Hessian, which goes around folds. Where an eigenvalue changes sign lies
-    a fold or a branch point; both are located by Newton's method, and the branches that leave a simple branch point are
+    Pseudo-arclength continuation with the exact Hessian, which goes around folds. An eigenvalue changes sign at a fold
+    or a branch point; both are located by Newton's method, and the branches that leave a simple branch point are
     followed too.
 
     Parameters
@@ -177,15 +178,15 @@ def follow(
     p : array of shape (n_params,), Params or TrainResult
         A minimum or saddle of ``net``.
     to : "l2" or a Net with the same parameters
-        "l2": μ is the net's ``l2``, beginning with the one that it has. A net: the way from ``net`` at μ = 0 to ``to``
-        at μ = 1. If they differ in activations only, those between are (1 − μ) f + μ F; if they differ in anything else
-        (data, targets of another teacher, weights, regularisers), losses between are (1 − μ) L + μ L′.
+        "l2": μ is the net's ``l2`` and begins at its present value. A net: μ leads from ``net`` at μ = 0 to ``to`` at
+        μ = 1. If the nets differ in activations only, the activations between are (1 − μ) f + μ F; if they differ in
+        anything else (data, targets, weights, regularisers), the losses between are (1 − μ) L + μ L′.
     bounds : (float, float), optional
-        Lowest and highest μ; required for "l2", else default (0, 1).
+        Lowest and highest μ; required for "l2", otherwise (0, 1) by default.
     max_step : float
-        Longest step, relative to 1 + the norm of the parameters; steps are shorter where the branch bends.
+        The longest step, relative to 1 + the norm of the parameters; steps are shorter where the branch bends.
     max_points : int
-        On a branch, in each direction.
+        The largest number of points on a branch, in each direction.
     max_branches : int
     maxtime : float
         Seconds.
@@ -201,13 +202,11 @@ def follow(
     InputError
         If ``p`` is not a fixed point of ``net``, or the two nets do not fit together.
 
-    Notes
-    -----
-    H. B. Keller, in *Applications of Bifurcation Theory* (1977); E. L. Allgower and K. Georg, *Introduction to
-    Numerical Continuation Methods* (2003). The tangents at a branch point are the roots of Keller's algebraic
-    bifurcation equation. Eigenvalues that vanish at ``p`` by a symmetry are taken to vanish all along, and steps are
-    orthogonal to their directions. Where several eigenvalues change sign at one point, as at p = 0 of a net with
-    several equal units, that point is reported, but branches are not followed from it.
+    Notes ----- H. B. Keller, in *Applications of Bifurcation Theory* (1977); E. L. Allgower and K. Georg, *Introduction
+    to Numerical Continuation Methods* (2003). The tangents at a branch point are the roots of Keller's algebraic
+    bifurcation equation. Eigenvalues that vanish at ``p`` by a symmetry are assumed to vanish on all branches, and
+    steps are orthogonal to their eigenvectors. A point at which several eigenvalues change sign, such as p = 0 of a net
+    with several equal units, is reported, but no branches are followed from it.
 
     Examples
     --------

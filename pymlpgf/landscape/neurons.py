@@ -1,4 +1,4 @@
-"""Units of a layer beside each other: pairs and groups that are alike, common units of many runs, one for several."""
+"""Units of a layer compared: similar pairs and groups, units that many runs have in common, and merging."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ MEASURES = ("angle", "distance")
 class Likeness:
     """Units compared in pairs, by their incoming weights with the bias: arrays (units, others).
 
-    ``angle`` in radians and ``distance`` are those of the nearer of a unit and its mirror image where the activation is
-    odd or even, and infinite where activations differ; ``sign`` is −1 where that is the mirror image. ``cosine`` knows
-    no signs.
+    If the activation is odd or even, ``angle`` (radians) and ``distance`` are those of a unit or of its mirror image,
+    whichever is nearer; ``sign`` is −1 if the mirror image is. Between units with different activations both are
+    infinite. ``cosine`` is that of the weights as they are.
     """
 
     angle: np.ndarray
@@ -58,7 +58,7 @@ def compare_neurons(
     net : Net
         With parameters ``p``.
     teacher : TeacherNet, or Net with parameters ``q``, optional
-        The symmetry that counts is that of the student's activation.
+        Whether mirror images are compared depends on the student's activation.
     layer : int
         Counted from 0.
 
@@ -123,14 +123,14 @@ def neuron_pairs(net: Net, p: ParametersLike, by: str = "angle", layer: int = 0)
 def neuron_groups(
     net: Net, p: ParametersLike, tolerance: float = 0.1, by: str = "angle", layer: int = 0
 ) -> list[list[int]]:
-    """Groups of two units or more that a chain of steps of at most ``tolerance`` connects, for ``merge_neurons``.
+    """Groups of two or more units that are connected by steps of at most ``tolerance``, for ``merge_neurons``.
 
     Parameters
     ----------
     net : Net
     p : array of shape (n_params,), Params or TrainResult
     tolerance : float
-        Of angles in radians, or of distances.
+        The longest step: an angle in radians, or a distance.
     by : "angle" or "distance"
     layer : int
         Counted from 0.
@@ -149,18 +149,19 @@ def neuron_groups(
 
 
 def merge_neurons(net: Net, p: ParametersLike, groups: Sequence[Sequence[int]], layer: int = 0) -> tuple[Net, Params]:
-    """One unit in place of each group: outgoing weights are added, incoming ones averaged.
+    """Replace each group of units by one unit: outgoing weights are added, incoming weights averaged.
 
-    The average is weighted by the norms of the outgoing weights, and modulo sign for odd and even units and scale for
-    homogeneous ones. Where the units of a group compute the same up to these, the outputs stay what they are.
+    The average is weighted by the norms of the outgoing weights; signs of odd and even units and scales of homogeneous
+    units are matched first. If the units of a group compute the same up to sign and scale, the net's outputs do not
+    change.
 
     Parameters
     ----------
     net : Net
     p : array of shape (n_params,), Params or TrainResult
     groups : sequence of sequences of ints
-        Units, counted from 0; those of ``neuron_groups``, or ``NeuronClusters.groups(run)``. The new unit is in the
-        place of the first of its group. A ``merge`` penalty that names another one goes with it.
+        Units, counted from 0, as from ``neuron_groups`` or ``NeuronClusters.groups(run)``. The new unit takes the place
+        of the first of its group. A ``merge`` penalty that names one of the others is removed.
     layer : int
         Hidden layer, counted from 0.
 
@@ -182,16 +183,16 @@ def merge_neurons(net: Net, p: ParametersLike, groups: Sequence[Sequence[int]], 
 
 @dataclass(frozen=True)
 class NeuronClusters:
-    """Units of S runs of a net of ``width`` units in C clusters, those of most members first.
+    """The units of S runs of a net with ``width`` units in C clusters, the largest clusters first.
 
     Attributes
     ----------
     labels, sign : arrays (S, width)
         The cluster of each unit, and its sign relative to the first member of the cluster.
     centre : array (C, features + bias)
-        The mean of a cluster: of unit vectors where angles were compared, else of the incoming weights with bias.
+        The mean of each cluster's incoming weights with bias; if angles were compared, of these weights normalised.
     spread : array (C,)
-        The median angle, or distance, of the members from the centre.
+        The median angle, or distance, between the members and the centre.
     """
 
     labels: np.ndarray
@@ -204,15 +205,15 @@ class NeuronClusters:
 
     @property
     def runs(self) -> np.ndarray:
-        """In how many of the runs each cluster has a unit, (C,)."""
+        """The number of runs in which each cluster has a unit, (C,)."""
         return np.array([(self.labels == number).any(axis=1).sum() for number in range(len(self))])
 
     def common(self, fraction: float = 0.8) -> np.ndarray:
-        """The numbers of the clusters with a unit in at least this part of the runs."""
+        """The numbers of the clusters that have a unit in at least this fraction of the runs."""
         return np.flatnonzero(self.runs >= fraction * len(self.labels))
 
     def groups(self, run: int, clusters: Iterable[int] | None = None) -> list[list[int]]:
-        """The units of a run in each of the ``clusters`` (default all) that it has, for ``merge_neurons``."""
+        """The units of one run in each of the ``clusters`` (default all), for ``merge_neurons``."""
         wanted = range(len(self)) if clusters is None else clusters
         found = [np.flatnonzero(self.labels[run] == number).tolist() for number in wanted]
         return [units for units in found if units]
@@ -223,8 +224,8 @@ def cluster_neurons(
 ) -> NeuronClusters:
     """The units that many runs have in common, modulo order, sign and, by angle, scale.
 
-    Average linkage of all units of all runs, as in Expand-and-Cluster (Martinelli, Şimşek, Gerstner and Brea, arXiv
-    2304.12794): units that many wide students share are those of the teacher, the others cancel each other.
+    All units of all runs are clustered by average linkage, as in Expand-and-Cluster (Martinelli, Şimşek, Gerstner and
+    Brea, arXiv 2304.12794): units that many wide students share are those of the teacher, and the others cancel.
 
     Parameters
     ----------
@@ -232,7 +233,7 @@ def cluster_neurons(
     points : sequence of TrainResult, Params or arrays of shape (n_params,)
         One for each run.
     tolerance : float
-        Clusters with a mean angle (radians) or distance of at most this are joined.
+        Clusters whose mean angle (radians) or distance is at most this are joined.
     by : "angle" or "distance"
     layer : int
         Counted from 0.
@@ -262,8 +263,8 @@ def cluster_neurons(
 class NeuronsAlong:
     """Units at M points: ``incoming`` and ``outgoing`` norms (M, width), ``cosine`` and ``angle`` (M, width, width).
 
-    ``incoming`` is with the bias; angles are in radians, from 0 to π. ``t`` (M,) are the times of a trajectory, or the
-    numbers of the points.
+    ``incoming`` includes the bias; angles are in radians, from 0 to π. ``t`` (M,) holds the times of a trajectory, or
+    the numbers of the points.
     """
 
     t: np.ndarray

@@ -1,4 +1,4 @@
-"""The fixed point nearby, to many digits."""
+"""Fixed points to many digits."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Polished:
     x : array (n_params,)
         The point, rounded to float64.
     digits : list of Decimal, n_params of them
-        The point.
+        The point, to the digits asked for.
     loss, gnorm : Decimal
-        Loss and ‖∇L‖_∞ there: far below what float64 can compute, so not rounded to it.
+        Loss and ‖∇L‖_∞ at the point; not rounded, since they lie far below what float64 can compute.
     converged : bool
     iterations : int
     stopped_by : str
@@ -71,12 +71,12 @@ def polish(
     verbosity: int = 1,
     progress_interval: float = 1.0,
 ) -> Polished:
-    """The fixed point near ``p``, of whatever index, to ``digits`` decimal digits.
+    """The fixed point near ``p``, of any index, to ``digits`` decimal digits.
 
-    Newton's method with gradients in Julia's BigFloat; the data count as the exact numbers that they are in the net's
-    dtype. Steps are solved with the Hessian in Float64, without its null directions, which gains some ten digits each
-    and keeps to manifolds of degenerate points. An ill-conditioned minimum, where that does not converge, is left to
-    Newton's method with a trust region all in BigFloat, which is slow.
+    Newton's method with gradients in Julia's BigFloat; the data are taken as the exact numbers that they are in the
+    net's dtype. Steps are solved with the Hessian in Float64 without its null directions: each gains some ten digits,
+    and iterates converge to manifolds of degenerate points too. Where that fails, at an ill-conditioned minimum,
+    ``minimize`` runs in BigFloat, which is slow.
 
     Parameters
     ----------

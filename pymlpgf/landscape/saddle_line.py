@@ -26,22 +26,23 @@ __all__ = ["Departure", "saddle_line", "SaddleLine"]
 
 @dataclass(frozen=True, repr=False)
 class Departure:
-    """Where a run ended that left a saddle line (``SaddleLine.leave``).
+    """Where a run ended that began beside a saddle line (``SaddleLine.leave``).
 
     Attributes
     ----------
     gamma, side : float, int
-        Where it left the line.
+        Where it began.
     where : "channel", "back" or "away"
-        Into a channel (the two units draw together while their outgoing weights grow with opposite signs), back to the
-        line (their incoming weights agree to the square root of rounding), or anywhere else.
+        "channel": the two units approach each other while their outgoing weights grow with opposite signs. "back": the
+        run returned to the line; the units' incoming weights agree to the square root of the rounding error. "away":
+        anywhere else.
     gap : float
-        Distance of the two units' incoming weights, relative to 1 + their norm.
+        Distance between the two units' incoming weights, relative to 1 + their norm.
     rest : float
-        Size of the sum of their outgoing weights, relative to the sum of sizes: small in a channel.
+        Norm of the sum of their outgoing weights, relative to the sum of their norms: small in a channel.
     result : TrainResult
     classification : Classification
-        Of the end.
+        What kind of point the run ended at.
     """
 
     gamma: float
@@ -64,7 +65,7 @@ class SaddleLine:
     Attributes
     ----------
     net : Net
-        With one unit more: the line lies in its parameter space.
+        The net with one unit more: the line lies in its parameter space.
     params : Params
         The fixed point of the narrow net that is split.
     layer, unit, copy : int
@@ -75,26 +76,26 @@ class SaddleLine:
     coupling : array (units of the next layer, d)
         D, the mean of ∂L/∂h′ f′(h) x, h′ the next layer's inputs. Zero where that is a single unit.
     rank : int
-        Of ``coupling``.
+        Rank of ``coupling``.
     curvatures : array (d - rank,)
-        Eigenvalues of M on the kernel of D; ``null`` of them are zero to ``tolerance``.
+        Eigenvalues of M on the kernel of D; ``null`` of them are zero within ``tolerance``.
     tolerance : float
     null : int
-        If positive, the Hessian leaves the stability in that many directions open.
+        If positive, the Hessian does not decide about stability in that many directions.
     narrow_index, index_inside, index_outside : int
-        Index of the fixed point that is split, and of the line as the criterion predicts it, for 0 < γ < 1 and for
-        γ < 0 or γ > 1.
+        Index of the fixed point that is split, and the index that the criterion predicts on the line for 0 < γ < 1 and
+        for γ < 0 or γ > 1.
     ends : array
-        The γ at which eigenvalues of the Hessian change sign, found from the eigenvalues themselves, and how many of
-        them do at each, ``crossing``.
+        The γ at which eigenvalues of the Hessian change sign, found from the eigenvalues themselves.
     crossing : array of int
+        How many eigenvalues change sign at each of ``ends``.
     gamma : array (G,)
     x : array (G, n_params)
         Points of the line.
     loss : float
-        The same at all of them.
+        The loss, which is the same at all points of the line.
     eigenvalues : array (G, n_params)
-        Of the Hessian of ``net``: each column is one eigenvalue, continued along the line.
+        Eigenvalues of the Hessian of ``net``: each column is one eigenvalue, continued along the line.
     eigenvectors : array (G, n_params, n_params)
         ``eigenvectors[g, k]`` belongs to ``eigenvalues[g, k]``.
     """
@@ -130,7 +131,7 @@ class SaddleLine:
         return f"SaddleLine(unit {self.unit} of layer {self.layer}, loss={self.loss:.6g}: {index}{changes})"
 
     def index(self, gamma: float) -> int:
-        """Index at ``gamma`` that the criterion predicts."""
+        """The index that the criterion predicts at ``gamma``."""
         gamma = _finite_number("gamma", gamma)
         return self._index_at_ends if gamma in (0, 1) else self.index_inside if 0 < gamma < 1 else self.index_outside
 
@@ -139,7 +140,7 @@ class SaddleLine:
         return split_neuron(self.params, self.unit, gamma, self.layer)
 
     def perturb(self, gamma: float, side: int = 1, size: float = 1e-3) -> Params:
-        """The split, displaced by the length ``size`` across the line, where its curvature is lowest.
+        """The split, displaced by the length ``size`` across the line, in the direction of lowest curvature.
 
         Both units turn, in opposite directions. ``side`` 1 or −1 chooses between the two signs; exchanging the units
         maps side 1 at γ to side −1 at 1 − γ.
@@ -153,7 +154,7 @@ class SaddleLine:
         return self.net.params(x.astype(self.net.dtype))
 
     def leave(self, gamma: float, side: int = 1, size: float = 1e-3, **options: Any) -> Departure:
-        """Perturb the line at ``gamma`` and ``train`` from there; ``options`` are those of ``train``."""
+        """``train`` from the point of ``perturb``; ``options`` are those of ``train``."""
         result = train(self.net, self.perturb(gamma, side, size), **options)
         state: dict[str, object] = {"layer": self.layer + 1, "unit": self.unit + 1, "other": self.copy + 1}
         gap, rest, channel = ask(
@@ -188,13 +189,13 @@ def saddle_line(net: Net, p: ParametersLike, i: int, *, layer: int = 0, gamma: A
     inertia of that of ``p`` together with [γ(1 − γ)M, Dᵀ; D, 0], with the curvature matrix M and the coupling D of the
     unit. For one output, or one unit in the next layer, D vanishes: where ``p`` is a minimum and M is positive
     definite, the line consists of minima for 0 < γ < 1 and of saddles outside; where M is negative definite it is the
-    other way round; where M is indefinite all of it are saddles. Where D has a rank r > 0 (more units in the next
-    layer), r negative eigenvalues come on top, for every γ, and M counts on the kernel of D.
+    other way round; where M is indefinite all its points are saddles. If D has a rank r > 0 (more units in the next
+    layer), there are r more negative eigenvalues for every γ, and only M on the kernel of D matters.
 
     Parameters
     ----------
     net : Net
-        Without regularisers, under which a split is no fixed point; not on infinite data.
+        A net with data and without regularisers, under which a split is not a fixed point.
     p : array of shape (n_params,), Params or TrainResult
         A minimum or a saddle.
     i : int
@@ -202,12 +203,12 @@ def saddle_line(net: Net, p: ParametersLike, i: int, *, layer: int = 0, gamma: A
     layer : int
         Hidden layer, counted from 0.
     gamma : array (G,), optional
-        Where to compute the spectrum, ascending; default 101 values from −1 to 2.
+        Where to compute the spectrum, ascending; by default 101 values from −1 to 2.
 
     Returns
     -------
     SaddleLine
-        Its ``leave`` perturbs the line into either side and follows the flow from there.
+        Its method ``leave`` displaces a point to either side of the line and trains from there.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Saddles: leave one, find those that a flow has passed, and curvature along the way."""
+"""Saddles: leaving one, finding those that a flow passed, and eigenvalues along a trajectory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["escape_saddle", "saddle_passages", "SaddlePassage", "spectrum_along"
 
 
 def spectrum_along(net: Net, points: Trajectory | TrainResult | ArrayLike, k: int | None = None) -> np.ndarray:
-    """Eigenvalues of the Hessian, ascending, at every point: (M, n_params), or (M, 2k), the k lowest and k highest.
+    """Eigenvalues of the Hessian at every point, ascending: all (M, n_params), or the k lowest and k highest (M, 2k).
 
     ``points`` is a Trajectory, a TrainResult with one, or an array (M, n_params).
     """
@@ -55,9 +55,10 @@ def escape_saddle(net: Net, p: ParametersLike, sign: int = 1) -> Params:
 
 @dataclass(frozen=True)
 class SaddlePassage:
-    """A saddle that a flow passed: ``t`` where the gradient was smallest, from ``t_start`` to ``t_end`` the plateau.
+    """A saddle that a flow passed: the gradient was smallest at time ``t``, on a plateau from ``t_start`` to ``t_end``.
 
-    ``index`` eigenvalues had time to tell, the ``lowest`` was negative; ``x`` (n_params,) is the point.
+    ``x`` (n_params,) is the point at ``t`` and ``lowest`` its lowest eigenvalue; ``index`` eigenvalues were negative
+    enough to act during the plateau.
     """
 
     t: float
@@ -79,16 +80,16 @@ def saddle_passages(
 ) -> Sequence[SaddlePassage]:
     """The saddles that a flow passed, in order of time.
 
-    Near a saddle ‖∇L‖ has a minimum. A plateau's index counts the eigenvalues λ with λ·(t_end − t_start) < −1; where
-    there is none it was no saddle.
+    Near a saddle ‖∇L‖ has a minimum in time. The index of a plateau counts the eigenvalues λ with
+    λ·(t_end − t_start) < −1; a plateau without such eigenvalues is not a saddle.
 
     Parameters
     ----------
     net : Net
     trajectory : Trajectory or TrainResult
-        ``save_everystep=True`` misses no passage.
+        With ``save_everystep=True`` no passage is missed.
     contrast : float
-        By how much ‖∇L‖ rises afterwards.
+        The factor by which ‖∇L‖ must rise afterwards.
     plateau : float
         Relative change of the loss that ends a plateau.
     """

@@ -35,7 +35,7 @@ class LinearSubspace:
     net : Net
     origin : array of shape (n_params,), Params or TrainResult
     *directions : arrays of shape (n_params,)
-        Linearly independent; not necessarily orthogonal or of unit length.
+        They must be linearly independent, but need not be orthogonal or of unit length.
 
     Examples
     --------
@@ -141,14 +141,15 @@ def subspace_minloss(
     subspace : LinearSubspace
     a : array, one number for each direction
     start : array of shape (n_params,), Params or TrainResult, optional
-        The search begins at the point nearest to it that projects to ``a``; default the point of the subspace.
+        The search begins at the point that projects to ``a`` and is nearest to ``start``; by default at the point of
+        the subspace.
     optim_solver, maxtime_optim, maxiterations_optim, min_gnorm, minloss, patience, verbosity
         As for ``minimize``.
 
     Returns
     -------
     TrainResult
-        ``gnorm`` is of the gradient within the complement.
+        ``gnorm`` is the norm of the gradient within the complement.
     """
     _belongs(net, subspace)
     limits = minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience) | goals(min_gnorm, minloss)
@@ -160,7 +161,7 @@ def subspace_minloss(
 
 @dataclass(frozen=True, repr=False)
 class SubspaceGrid:
-    """Minima in the complement of a line or plane: ``loss`` and ``gnorm``, one dimension an axis, and points ``x``.
+    """Minima in the complement of a line or plane: ``loss``, ``gnorm`` and points ``x``, one dimension for each axis.
 
     ``x`` has a last dimension n_params. ``finished`` is false if the search was interrupted; what it had not reached is
     NaN.
@@ -188,7 +189,7 @@ def subspace_grid(
     patience: float = MINIMIZE_DEFAULTS["patience"],
     verbosity: int = 1,
 ) -> SubspaceGrid:
-    """``subspace_minloss`` on a grid: at each point from ``start`` and from the minima at the grid points before it.
+    """``subspace_minloss`` on a grid: each search begins at ``start`` and at the minima of the grid points before.
 
     ``axes`` are sequences of coordinates, one for each direction; the other keywords are those of ``minimize``, for
     each search.
@@ -239,7 +240,7 @@ def subspace_points(
     previous: SubspacePoints | None = None,
     **options: Any,
 ) -> SubspacePoints:
-    """``subspace_minloss`` at any points of a line or plane, from several places each: the lowest minimum counts.
+    """``subspace_minloss`` at any points of a line or plane, from several starts each; the lowest minimum counts.
 
     Parameters
     ----------
@@ -250,25 +251,25 @@ def subspace_points(
     start : array of shape (n_params,), Params or TrainResult, optional
         As for ``subspace_minloss``.
     neighbours : int
-        Each search is repeated from the minima at so many nearest points, of those found until then.
+        Each search is repeated from the minima that were found at so many nearest points.
     restarts : int
-        And from so many random points around ``start``.
+        Each search is also repeated from so many random points around ``start``.
     scale : float
-        The standard deviation of these in each parameter.
+        The standard deviation of the random points in each parameter.
     seed : int
         Of the random points.
     backwards : bool
-        Go through the points once more from the last to the first, from the neighbours alone.
+        Go through the points once more, from the last to the first, and search from the neighbours alone.
     previous : SubspacePoints, optional
-        What was found before: its points are neighbours, and those that are among ``points`` are kept; only the way
-        backwards looks at these again. So an interrupted search is resumed, and more points are added.
+        What an earlier call found. Its points serve as neighbours; those that are among ``points`` are kept, and only
+        the backward pass searches there again. This resumes an interrupted search, or adds points to a finished one.
     **options
         ``optim_solver`` and the other keywords of ``subspace_minloss``.
 
     Returns
     -------
     SubspacePoints
-        Ctrl-C ends the search with what it has.
+        Ctrl-C ends the search with what it has found.
 
     Examples
     --------
@@ -289,7 +290,7 @@ def subspace_points(
     if not real_number(scale) >= 0:
         raise InputError(f"scale is {scale!r}; a number that is not negative is needed")
     if previous is not None and (previous.a.shape[1], previous.x.shape[1]) != (a.shape[1], net.n_params):
-        raise InputError("previous is of a subspace or a net of other dimensions")
+        raise InputError("previous has other dimensions; it must be of the same subspace and net")
     rng = np.random.default_rng(seed)
     middle = None if start is None else parameters(net, start)
     loss, gnorm = np.full(len(a), np.nan), np.full(len(a), np.nan)

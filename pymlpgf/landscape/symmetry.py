@@ -39,9 +39,9 @@ def cosine_similarity(A: ArrayLike, B: ArrayLike) -> np.ndarray:
 
 @dataclass(frozen=True)
 class NeuronMatching:
-    """For each unit of the teacher: ``unit`` of the student (−1 for none), ``sign`` and ``similarity``.
+    """For each unit of the teacher the ``unit`` of the student (−1 for none), its ``sign`` and the ``similarity``.
 
-    ``cosines`` (student units, teacher units) are all similarities, without signs.
+    ``cosines`` (student units, teacher units) are those of all pairs, of the weights as they are.
     """
 
     unit: np.ndarray
@@ -55,7 +55,7 @@ def match_neurons(
 ) -> NeuronMatching:
     """A different unit of the student for each of the teacher, with the largest sum of cosine similarities.
 
-    Compared are incoming weights with the bias, modulo sign where the student's activation is odd or even.
+    Incoming weights with the bias are compared, modulo sign if the student's activation is odd or even.
 
     Parameters
     ----------
@@ -79,10 +79,10 @@ def match_neurons(
 
 
 def align(net: Net, p: ParametersLike, reference: ParametersLike) -> Params:
-    """``p`` with hidden units permuted, flipped and scaled, without a change of outputs, to be near ``reference``.
+    """``p`` with hidden units permuted, flipped and scaled to be near ``reference``; the outputs do not change.
 
-    Signs of odd and even units are flipped, homogeneous ones scaled to equal norms of incoming and outgoing weights.
-    The nearest such point for one hidden layer, a good one for more.
+    Signs of odd and even units are flipped; homogeneous units are scaled to equal norms of incoming and outgoing
+    weights. For one hidden layer this is the nearest such point, for more layers a good one.
     """
     y = ask(net, "align", {}, [start(net, p), start(net, reference)])
     return net.params(y.astype(net.dtype))
@@ -90,9 +90,9 @@ def align(net: Net, p: ParametersLike, reference: ParametersLike) -> Params:
 
 @dataclass(frozen=True)
 class DistinctMinima:
-    """Groups of equal minima: ``labels`` (M,) of the points, ``representatives`` (K,) their best members' indices.
+    """Groups of equal minima: ``labels`` (M,) of the points, and ``representatives`` (K,), indices of the best members.
 
-    Groups are numbered from 0 by their lowest loss; ``counts`` (K,) says how many members each has.
+    Groups are numbered from 0, the lowest loss first; ``counts`` (K,) is the number of members of each.
     """
 
     labels: np.ndarray
@@ -100,7 +100,7 @@ class DistinctMinima:
 
     @property
     def counts(self) -> np.ndarray:
-        """Members of each group."""
+        """The number of members of each group, (K,)."""
         return np.bincount(self.labels, minlength=len(self.representatives))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Nets with a unit more or less."""
+"""Nets with one unit more or less."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["grow_net", "shrink_net", "split_neuron"]
 
 
 def grow_net(net: Net, p: ParametersLike, layer: int = 0, incoming: ArrayLike | None = None) -> tuple[Net, Params]:
-    """One unit more at the end of a hidden layer, with outgoing weights zero: the outputs stay what they are.
+    """Add a unit at the end of a hidden layer, with zero outgoing weights, so that the outputs do not change.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def grow_net(net: Net, p: ParametersLike, layer: int = 0, incoming: ArrayLike | 
     Returns
     -------
     (Net, Params)
-        The new unit has the activation of the layer's last.
+        The new unit has the activation of the layer's last unit.
 
     Examples
     --------
@@ -61,14 +61,14 @@ def grow_net(net: Net, p: ParametersLike, layer: int = 0, incoming: ArrayLike | 
 
 
 def shrink_net(net: Net, p: ParametersLike, i: int, layer: int = 0, into: int | None = None) -> tuple[Net, Params]:
-    """Without unit ``i`` of a hidden layer; undoes ``grow_net``, and with ``into`` also ``split_neuron``.
+    """Remove unit ``i`` of a hidden layer; undoes ``grow_net``, and with ``into`` also ``split_neuron``.
 
     Parameters
     ----------
     net : Net
     p : array of shape (n_params,), Params or TrainResult
     i : int
-        Unit, counted from 0. A ``merge`` penalty that names it goes with it.
+        Unit, counted from 0. A ``merge`` penalty that names it is removed.
     layer : int
         Hidden layer, counted from 0.
     into : int, optional
@@ -85,7 +85,7 @@ def shrink_net(net: Net, p: ParametersLike, i: int, layer: int = 0, into: int | 
 
 
 def with_units(net: Net, layer: int, kept: Sequence[int]) -> Net:
-    """The net with these units of a hidden layer alone, in this order, and the ``merge`` penalties of these."""
+    """The net with only these units of a hidden layer, in this order, and their ``merge`` penalties."""
     _, activation, bias = net.layers[layer]
     if isinstance(activation, tuple):
         activation = tuple(activation[unit] for unit in kept)
@@ -103,10 +103,10 @@ def _replaced(net: Net, layer: int, spec: Any, merge: Any) -> Net:
 
 
 def split_neuron(p: Params, i: int, gamma: float, layer: int = 0, *, j: int | None = None) -> Params:
-    """Unit ``i`` twice, with the parts γ and 1 − γ of its outgoing weights: the outputs stay what they are.
+    """Split unit ``i`` in two, with the parts γ and 1 − γ of its outgoing weights, so that the outputs do not change.
 
-    For a fixed point of the narrow net the results for all γ are a line of
-    fixed points of the wide one (Fukumizu and Amari, Neural Networks 13, 2000). Regularisers see other parameters.
+    For a fixed point of the narrow net the results for all γ form a line of fixed points of the wide net (Fukumizu and
+    Amari, Neural Networks 13, 2000), unless there are regularisers, whose values change.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def split_neuron(p: Params, i: int, gamma: float, layer: int = 0, *, j: int | No
     layer : int
         Hidden layer, counted from 0.
     j : int, optional
-        The copy's place in the layer, before what was unit ``j``; by default it is the last unit.
+        Where to insert the copy: before unit ``j``; by default it becomes the last unit.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""Proofs about the points that were found."""
+"""Proofs about critical points."""

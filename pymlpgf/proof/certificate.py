@@ -1,4 +1,4 @@
-"""What a proof says, and all that is needed to make it again."""
+"""What a proof says, with all that is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -53,15 +53,16 @@ class Certificate:
         A critical point lies within ``radius`` of ``x`` in every parameter, and it is the only one within
         ``uniqueness_radius`` that agrees with ``x`` in the parameters ``fixed``.
     index : int or None
-        How many eigenvalues of the Hessian are negative at the critical point; those in ``fixed`` apart.
+        How many eigenvalues of the Hessian are negative at the critical point; its rows and columns ``fixed`` are left
+        out.
     kind : "minimum", "saddle", "maximum" or "unknown"
     loss_interval : (float, float)
-        Between these lies the loss of the critical point.
+        Lower and upper bound of the loss at the critical point.
     eigenvalue_bounds : array (n_params - len(fixed), 2)
-        Lower and upper bounds of the Hessian's eigenvalues at the critical point, ascending; those of its rows and
-        columns that are not ``fixed``.
+        Lower and upper bounds of the Hessian's eigenvalues at the critical point, ascending, without its rows and
+        columns ``fixed``.
     fixed : array of int
-        Parameters that are held where they are: ``gauges`` of the loss move them without a change of the loss.
+        Parameters that are held at their values, since ``gauges`` move them without a change of the loss.
     gauges : list of Gauge
     contraction : float
         The bound of ‖I − A ∇²L‖ over the box of radius ``radius``.
@@ -70,7 +71,7 @@ class Certificate:
     total_time : float
         Seconds.
     layers, problem
-        The net.
+        The net's layers, and its settings and data.
     coordinates : array (n,) or None
         With a constraint those of ``x``; ``uniqueness_radius``, ``eigenvalue_bounds``, ``fixed`` and ``contraction``
         are about these.
@@ -114,7 +115,7 @@ class Certificate:
         *,
         allow_code: bool = False,
     ) -> Net:
-        """The net that this is about, without its constraint; arguments and errors as of ``TrainResult.net``."""
+        """The net of this certificate, without its constraint; arguments and errors are those of ``TrainResult.net``."""
         given = {"input": input, "target": target, "weights": weights}
         values = dict(self.problem)
         if "teacher_params" not in values:
@@ -127,19 +128,18 @@ class Certificate:
         )
 
     def verify(self, net: Net | None = None, *, allow_code: bool = False) -> bool:
-        """Whether everything that this certificate says can be proved again, from its own numbers alone.
+        """Whether everything that this certificate says can be proved again from its own numbers.
 
         Parameters
         ----------
         net : Net, optional
-            For certificates without their net's data. Compared is what it says about this net then.
+            The net with its data, for a certificate that was saved without data. The statements are then proved for
+            this net.
         allow_code : bool
-            Compile an activation that is Julia code.
+            Compile an activation that is Julia code. Set it for files that you trust.
 
-        Notes
-        -----
-        The critical point is not looked for again: the gradient at ``x`` and the Hessian over the two boxes are bounded
-        anew. A certificate of which any number was changed, other than to say less, is not verified.
+        Notes ----- The critical point is not searched again: the gradient at ``x`` and the Hessian over the two boxes
+        are bounded anew. A certificate fails if any of its numbers was changed so that it claims more.
         """
         if not self.certified:
             return False
@@ -197,7 +197,7 @@ class Certificate:
     def load(cls, path: str | os.PathLike[str]) -> Certificate:
         """The certificate that ``save`` wrote. Needs no Julia and runs no code from the file.
 
-        Nothing is proved by a file: call ``verify``.
+        A file proves nothing: call ``verify``.
         """
         header, arrays, _ = read_parts(path, ("pymlpgf.Certificate",), SCHEMA)
         header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
@@ -213,7 +213,7 @@ class Certificate:
 
 
 def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float | None, maxtime: float) -> Certificate:
-    """What ``certify`` returns; about ``x`` as it is if not ``polish``."""
+    """What ``certify`` returns; without ``polish``, ``x`` is taken as it is."""
     if not is_whole(precision) or not 64 <= precision <= 10_000:
         raise InputError(f"precision is {precision!r}; a whole number of bits from 64 to 10000 is needed")
     options: dict[str, object] = {"precision": int(precision), "polish": polish}

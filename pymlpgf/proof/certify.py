@@ -1,8 +1,11 @@
-"""A critical point is here, it is the only one near by, and this is its index: proved."""
+"""Proofs that a critical point exists, is the only one nearby, and has a certain index."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.constraints import ConstrainedNet, constrained, constraint_of
@@ -23,21 +26,22 @@ def certify(
     precision: int = 128,
     within: float | None = None,
     maxtime: float = 600,
-    freeze: Any = None,
+    freeze: ArrayLike | None = None,
     tie: Any = None,
     constraint: Any = None,
 ) -> Certificate:
     """Prove that the loss has a critical point near ``p``, that it is the only one in a box, and what its index is.
 
-    The loss is meant as the real function of real parameters, with the data, weights and penalties as the exact numbers
-    that they are in the net's dtype. Every operation rounds outwards, so that no rounding error is left to doubt.
+    The statement is about the loss as a real function of real parameters, with the data, weights and penalties as the
+    exact numbers that they are in the net's dtype. Every operation rounds outwards, so that rounding errors are
+    included.
 
     Parameters
     ----------
     net : Net
-        With activations of two derivatives, or, as relu, with kinks that no pre-activation meets in the box.
+        Its activations have two derivatives, or kinks (as relu) that no pre-activation meets in the box.
     p : array of shape (n_params,), Params or TrainResult
-        A good guess, such as the result of ``minimize``. Newton's method takes it to the critical point near by.
+        A good guess, such as the result of ``minimize``. Newton's method takes it to the critical point nearby.
     precision : int
         Bits of the numbers in which the gradient is evaluated, 64 to 10000.
     within : float, optional
@@ -51,7 +55,7 @@ def certify(
     Returns
     -------
     Certificate
-        ``certified`` tells whether there is a proof, and if not, ``reason`` tells why, and what may help.
+        ``certified`` says whether there is a proof; if not, ``reason`` says why, and what may help.
 
     Raises
     ------

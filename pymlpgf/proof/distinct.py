@@ -1,4 +1,4 @@
-"""Critical points that are proved to differ."""
+"""Proofs that critical points are different."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ProvedDistinct:
     Attributes
     ----------
     different : bool array (M, M)
-        Whether two of them are different for sure. False says nothing: they may be equal, or not be told apart.
+        Whether two of them are proved to be different. False means unknown: they may be equal or different.
     representatives : int array (K,)
-        Places of certificates that are all different from each other, the lowest loss first.
+        Indices of certificates that are all proved to be different from each other, the lowest loss first.
     """
 
     different: np.ndarray
@@ -50,18 +50,18 @@ def distinct(certificates: Sequence[Certificate]) -> ProvedDistinct:
     Returns
     -------
     ProvedDistinct
-        ``len`` of it is how many are different at least.
+        Its ``len`` is a lower bound of how many different points there are.
 
     Raises
     ------
     InputError
-        If one has no proof, or is about another net.
+        If a certificate has no proof, or is about another net.
 
     Notes
     -----
-    Different are points whose loss intervals do not overlap or whose indices are not the same, and points whose first
-    hidden layers cannot be mapped to each other: no order of the units, with signs where the activation allows them
-    (odd and even ones, sigmoid and normal_cdf) and scales where it is homogeneous, brings all into each other's boxes.
+    Two points are different if their loss intervals do not overlap, if their indices differ, or if their first hidden
+    layers cannot be mapped to each other: no order of the units, with signs where the activation allows them (odd and
+    even ones, sigmoid and normal_cdf) and scales where it is homogeneous, brings all units into each other's boxes.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""What runs give back and write to disk."""
+"""What runs return and write to disk."""

@@ -1,4 +1,4 @@
-"""What a minimisation found that goes on at infinity."""
+"""Results of a minimisation that continues at infinity."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ class Channel:
         Hidden layer, counted from 0.
     units : tuple of int
     cosine : float
-        Of the incoming weights, with biases, of the two units, up to the sign for odd ones; the smallest of three.
+        Cosine between the two units' incoming weights with biases, up to the sign for odd units; for three units the
+        smallest one.
     distance : float
-        Of these weights, relative to their length; of a tail the largest slope on the samples.
+        Distance between these weights, relative to their length; for a tail its largest slope on the samples.
     growth : float
-        How many times larger the outgoing weights are than what remains of them, their sum; of a tail how many times
-        smaller its variation is than its size.
+        How many times larger the outgoing weights are than their sum; for a tail how many times larger its size is than
+        its variation.
     eps : float
-        How far the units are from the limit, half of their distance; for a tail eps² is the exponential of its bias.
+        How far the units are from the limit: half of their distance; for a tail eps² is the exponential of its bias.
     incoming, outgoing : arrays (len(units), fan_in + bias) and (len(units), n_next)
         The limit's parameters: w, Δ and for triples the curvature; c, a and for triples the factor of it.
     """
@@ -74,16 +75,17 @@ class MinimumAtInfinity:
     Attributes
     ----------
     kind : "minimum", "minimum at infinity" or "open"
-        A finite minimum; one of the limit of ``channels``, to which they lead down; or neither, for the ``reason``.
+        A finite minimum; a minimum of the limit of ``channels``, to which they lead down; or neither, for the
+        ``reason``.
     x : array (n_params,)
-        A finite minimum; else the point of the ordinary net that was reached before the limit was taken.
+        The finite minimum, or the point of the ordinary net that was reached before the limit was taken.
     loss, gnorm : float
-        At a minimum at infinity the limit's loss L₀ and ‖∇L₀‖_∞.
+        Loss and ‖∇L‖_∞ at ``x``; for a minimum at infinity the limit's loss L₀ and ‖∇L₀‖_∞ at ``q``.
     limit : Net or None
         The limit of the net, for a minimum at infinity.
     q : array (n_params,)
-        Its minimum. For separable classes there is no limit, and this is the direction, of unit length, in which the
-        parameters grow: that of the largest margin for a net of one layer.
+        The minimum of ``limit``. For separable classes there is no limit net, and ``q`` is the direction, of unit
+        length, in which the parameters grow: that of the largest margin for a net of one layer.
     channels : list of Channel
     coefficients : array (len(channels),)
         h of L = L₀ + Σ h ε² + …; the parameters at the distances ε are ``limit.from_limit(q, eps)``.
@@ -108,26 +110,26 @@ class MinimumAtInfinity:
 
     @property
     def attracts(self) -> bool:
-        """Whether the loss falls towards the limit: h > 0 in every channel, or classes that are separable."""
+        """Whether the loss falls towards the limit: h > 0 in every channel, or the classes are separable."""
         return self.kind == "minimum at infinity" and bool((self.coefficients > 0).all())
 
     def point(self, eps: ArrayLike) -> Params:
-        """Parameters of the ordinary net in the channel, at the distance ``eps`` or at one for each channel."""
+        """Parameters of the ordinary net in the channels, at the distance ``eps``, or at one for each channel."""
         if self.limit is None:
-            raise InputError(f"this is {self.kind}: there is no channel")
+            raise InputError(f"this result has kind {self.kind!r} and no limit: there is no channel")
         return self.limit.from_limit(self.q, eps)
 
     def next_coefficients(self) -> np.ndarray:
         """K of L = L₀ + Σ h ε² + Σ Kᵢⱼ εᵢ² εⱼ² + …, the lowest loss at the distances ε, for pairs and tails.
 
-        ‖Δ‖ = 1 for each pair, and the bias of each tail is fixed; what else there is takes the lowest loss.
+        Here ‖Δ‖ = 1 for each pair, the bias of each tail is fixed, and all other parameters minimise the loss.
 
         Returns
         -------
         array (len(channels), len(channels))
         """
         if self.limit is None:
-            raise InputError(f"this is {self.kind}: there is no channel")
+            raise InputError(f"this result has kind {self.kind!r} and no limit: there is no channel")
         core = self.limit._core
         return core.tool("next_coefficients", {}, [self.q], lambda answer: core.bridge.field(answer, ""))
 

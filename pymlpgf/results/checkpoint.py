@@ -1,4 +1,4 @@
-"""Long runs that survive the end of their process: checkpoints, and ``resume``."""
+"""Checkpoints: files from which ``resume`` continues a run whose process has ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Checkpoint"]
 
 @dataclass(frozen=True, repr=False)
 class Checkpoint:
-    """Where a run was: what ``pymlpgf.load`` returns for a file of ``train(…, checkpoint=path)`` that has not ended.
+    """The state of an unfinished run: what ``pymlpgf.load`` returns for the file of ``train(…, checkpoint=path)``.
 
     Attributes
     ----------
@@ -37,12 +37,12 @@ class Checkpoint:
     iterations, seconds : dict
         Iterations and seconds spent in each phase.
     options : dict
-        The keywords of the call; ``tauinv`` (n_params,) apart from them if it is an array.
+        The keywords of the call, without ``tauinv`` if it is an array (n_params,), which is kept apart.
     layers : list of (width, activation, bias)
     net : dict
         Data and settings of the net.
     functions : tuple of str
-        Which functions of the user's the run had ("callback", "event", …): they are not saved.
+        Which of the user's functions the run had ("callback", "event", …). They are not saved.
     versions : dict
     """
 
@@ -85,7 +85,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Checkpoint:
-        """From the parts of a file."""
+        """The checkpoint from the parts of a file."""
         header["layers"] = [(width, activation_from_json(f), bias) for width, f, bias in header["layers"]]
         header["functions"] = tuple(header["functions"])
         for name in [name for name in arrays if name.startswith("net.")]:

@@ -15,7 +15,7 @@ DEEPEST = 40  # a result is seven containers deep; a file whose references run i
 
 
 def read_jld2_file(path: Path) -> dict[str, Any]:
-    """The variables of the file by name; needs h5py."""
+    """The variables of the file by their names. Needs h5py."""
     try:
         import h5py
     except ImportError:
@@ -42,7 +42,7 @@ def _value(file: Any, item: Any, depth: int) -> Any:
 
 
 def _plain(file: Any, value: Any, depth: int) -> Any:
-    """Numbers, texts, containers and arrays of what h5py gives."""
+    """What h5py returns, as numbers, texts, containers and arrays."""
     import h5py
 
     if isinstance(value, bytes):

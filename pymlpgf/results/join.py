@@ -1,4 +1,4 @@
-"""A run and what continued it, as one run."""
+"""A run and its continuation, as one result."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["joined"]
 def joined(before: TrainResult, after: TrainResult, *, still: bool = False) -> TrainResult:
     """The result of a run that was cut off and of its continuation: from ``before.ode_x``, or a minimisation.
 
-    Times, counts and trajectories go on; the reason to stop is that of the continuation, the point the better one.
-    Where only the minimisation goes on, the flow of ``after`` stood ``still``.
+    Times, counts and trajectories continue; the reason to stop is that of the continuation, and the point is the better
+    one of both. If only the minimisation was continued, the flow of ``after`` made no step: it stood ``still``.
     """
     changes: dict[str, Any] = {"init": before.init, "seed": before.seed, "settings": before.settings}
     for name in ("nfev", "njev", "nhev", "nhvp", "total_time", "compile_time"):
@@ -47,9 +47,9 @@ def _sums(before: TrainResult, after: TrainResult, *names: str) -> dict[str, Any
 
 
 def _paths(a: Trajectory, b: Trajectory, shift: float) -> Trajectory:
-    """``b`` after the flow of ``a``, which ended at ``shift``, without the first point: that is the last one of ``a``.
+    """``b`` after the flow of ``a``, which ended at ``shift``, without the first point, which is the last one of ``a``.
 
-    What follows the flow in ``a`` is the point of a minimisation, which has gone on.
+    A point of ``a`` after its flow is that of its minimisation and is left out, since the minimisation was continued.
     """
     flow = a.t <= shift
     parts = {name: np.concatenate([getattr(a, name)[flow], getattr(b, name)[1:]]) for name in ("x", "loss", "gnorm")}

@@ -1,4 +1,4 @@
-"""Read what runs have written, without Julia."""
+"""Read the files of runs, without Julia."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["load", "read", "read_parts"]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """The TrainResult that its ``save`` wrote, or the Checkpoint of a run that has not ended.
+    """Read a file: the TrainResult that ``save`` wrote, or the Checkpoint of a run that has not ended.
 
     Needs no Julia and runs no code from the file.
     """
@@ -26,7 +26,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def read(path: str | os.PathLike[str], known: dict[str, dict[str, Any]] | None = None) -> Any:
-    """What ``load`` returns; results that are read with the same ``known`` share their data."""
+    """Like ``load``; results that are read with the same ``known`` share their data."""
     header, arrays, kind = read_parts(path, ("pymlpgf.TrainResult", "pymlpgf.Checkpoint"), SCHEMA)
     if kind == "pymlpgf.Checkpoint":
         return Checkpoint.read(header, arrays)
@@ -47,7 +47,7 @@ def read(path: str | os.PathLike[str], known: dict[str, dict[str, Any]] | None =
 def read_parts(
     path: str | os.PathLike[str], kinds: tuple[str, ...], newest: int
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Header, arrays and kind of a file of this package that is one of ``kinds``."""
+    """Header, arrays and kind of a file of this package; the kind must be one of ``kinds``."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

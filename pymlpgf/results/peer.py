@@ -1,4 +1,4 @@
-"""Results of MLPGradientFlow.jl: read, and written for it."""
+"""Reading results of MLPGradientFlow.jl, and writing results for it."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ NAMES = {"sigmoid_fast": "sigmoid", "tanh_fast": "tanh"}
 def read_peer(
     path: str | os.PathLike[str], key: str | int | None = None, *, activations: Mapping[str, Activation] | None = None
 ) -> TrainResult:
-    """A result that MLPGradientFlow.jl wrote: by its ``pickle`` in the format of PyTorch, or with JLD2.jl.
+    """Read a result of MLPGradientFlow.jl, which its ``pickle`` wrote in the format of PyTorch, or JLD2.jl.
 
     Parameters
     ----------
     path : path
-        JLD2's files need h5py.
+        Files of JLD2.jl need h5py.
     key : str or int, optional
-        Which one, where the file holds several results: its name or its place.
+        Name or place of the result, if the file holds several.
     activations : dict, optional
-        What activations are that have another name there: ``{"f": "x -> x * exp(-x^2)"}``. Known names, with
-        ``tanh_fast`` and ``sigmoid_fast``, need none.
+        The activations that stand for names that this package does not have: ``{"f": "x -> x * exp(-x^2)"}``. Names of
+        this package, ``tanh_fast`` and ``sigmoid_fast`` are known.
 
     Returns
     -------
     TrainResult
-        Parameters in this package's order. Times are those of the file: of a flow of the sum of the samples' losses,
-        whose ``tauinv`` here is ``n_samples``, or steps of a discrete method. ``res.net()`` is the net with data and
-        weights; penalties are not in these files, so that loss and gradient norm are those of the data. What they do
-        not say either is NaN (the gradient norms of the trajectory) or 0 (numbers of evaluations). A student on
-        infinite data has no net.
+        Parameters are in this package's order. Times are those of the file: of the flow of the summed loss, which is
+        ``tauinv=n_samples`` here, or steps of a discrete method. ``res.net()`` is the net with data and weights.
+        Regularisers are not in these files, so that loss and gradient norm are those of the data term. Gradient norms
+        of the trajectory, which are not in the file either, are NaN, and numbers of evaluations 0. The result of a
+        student on infinite data has no net.
 
     Raises
     ------
     InputError
-        For a file that is no such result, or has something in it besides arrays, numbers, texts and containers. Nothing
-        of the file is run, whatever is in it.
+        If the file is not such a result, or contains anything but arrays, numbers, texts and containers. No code of the
+        file is run.
 
     Examples
     --------
@@ -177,7 +177,7 @@ def _problem(layers: list[tuple[int, Activation, bool]], X: np.ndarray | None, f
 
 
 def _array(value: Any) -> np.ndarray:
-    """An array, or a list of whole numbers, which is how labels are written."""
+    """An array, or a list of whole numbers, as labels are written."""
     if isinstance(value, list) and all(type(entry) is int for entry in value):
         return np.array(value)
     if not isinstance(value, np.ndarray):
@@ -206,7 +206,7 @@ def _number(found: dict[str, Any], name: str) -> float:
 
 
 def _reason(said: Any, phase: str) -> str:
-    """The reason to stop that is meant by the text; where it is of Optim.jl or NLopt, no progress."""
+    """The reason to stop that the text means; texts of Optim.jl and NLopt mean no progress."""
     text = said if isinstance(said, str) else ""
     if not text or text.startswith("t >"):
         return "maxT" if phase == "ode" else "patience"
@@ -217,11 +217,11 @@ def _reason(said: Any, phase: str) -> str:
 
 
 def write_peer(result: TrainResult, path: str | os.PathLike[str]) -> Path:
-    """Write a result as MLPGradientFlow.jl's ``pickle`` does, for its ``unpickle`` and for ``torch.load``.
+    """Write a result in the format of MLPGradientFlow.jl's ``pickle``, for its ``unpickle`` and for ``torch.load``.
 
-    With ``x``, ``init`` and the trajectory in its layout (``[W b]`` a layer), the data in columns, with the row of ones
-    that biases of the first layer are kept by there, and the same names. Times stay those of this package. Returns the
-    path. ``read_peer`` gives the result back, but for what such files do not hold.
+    Names are those of that package; ``x``, ``init`` and the trajectory have its layout (``[W b]`` for each layer), and
+    samples are columns of the data, with a row of ones if the first layer has biases. Times remain those of this
+    package. Returns the path. ``read_peer`` restores what such files hold.
     """
     if not isinstance(result, TrainResult):
         raise InputError(f"result is {type(result).__name__}; a TrainResult is needed")

@@ -1,4 +1,4 @@
-"""What a result is a result of: the network's settings and data, enough to make it again anywhere."""
+"""The settings and data of a result's network, from which it can be made again anywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATA = ("input", "target", "weights")
 
 
 def describe(net: Net) -> dict[str, Any]:
-    """What ``Net`` needs besides layers, arrays by reference; nothing of an ``InfiniteNet``."""
+    """The arguments of ``Net`` besides layers, arrays by reference; empty for an ``InfiniteNet``."""
     if type(net) is not Net:
         return {}
     core = net._core
@@ -39,7 +39,7 @@ def describe(net: Net) -> dict[str, Any]:
 def rebuild(
     layers: list[tuple[int, Activation, bool]], values: dict[str, Any], allow_code: bool, given: dict[str, Any]
 ) -> Net:
-    """The net that was described, on its own data, or on those ``given`` where its own were left out."""
+    """The net that was described, on its own data, or on those ``given`` if its own were left out."""
     found = [("an activation", code) for code in code_in(layers)]
     if values["loss"] not in LOSSES:
         found.append(("the loss", values["loss"]))
@@ -78,7 +78,7 @@ def without_data(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def data_file(values: dict[str, Any], folder: Path) -> Path:
-    """Write the data once into a folder where results are saved without them."""
+    """Write the data, once, into a folder in which results are saved without their data."""
     path = folder / f"data-{_digest(values)[:20]}.npz"
     if not path.exists():
         arrays = {name: values[name] for name in DATA if name in values}
@@ -89,9 +89,9 @@ def data_file(values: dict[str, Any], folder: Path) -> Path:
 def attach_data(
     values: dict[str, Any], path: str | os.PathLike[str], known: dict[str, dict[str, Any]] | None = None
 ) -> dict[str, Any]:
-    """The description with its data, if they are in a file beside the result's.
+    """The description with its data, if these are in a file beside the result's.
 
-    What has been read is kept in ``known``, so that many results share their arrays.
+    Data that have been read are kept in ``known``, so that many results share their arrays.
     """
     if "data" not in values:
         return values

@@ -33,8 +33,8 @@ REASONS = tuple(reason.value for reason in Stop)
 class Trajectory:
     """Recorded points of a flow: times ``t`` (M,), parameters ``x`` (M, P), ``loss`` (M,), ``gnorm`` = ‖∇L‖_∞ (M,).
 
-    ``trajectory["name"]`` (M,) is the observable of that name, the row of ``observables`` (K, M) at its place in
-    ``names`` (K,); or (M, k) if it has k values, whose names are "name[0]" to "name[k−1]".
+    ``trajectory["name"]`` (M,) is the observable of that name: the row of ``observables`` (K, M) with this entry of
+    ``names`` (K,). An observable with k values has the names "name[0]" to "name[k−1]", and its shape is (M, k).
     """
 
     t: np.ndarray
@@ -70,7 +70,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class DenseSolution:
-    """The flow between its steps: a polynomial a step. ``sol(t)`` is θ(t): shape (P,), or that of ``t`` and P more.
+    """The flow as a polynomial for each step. ``sol(t)`` is θ(t), of shape (P,), or ``t.shape + (P,)`` for an array.
 
     On the step from ``t[k]`` to ``t[k + 1]``, θ is Σ_m ``coefficients[k, m]`` s^m with s running from 0 to 1.
     """
@@ -117,13 +117,13 @@ class TrainResult:
     compile_time : float
         Seconds that compiling the solvers took before, which no time limit counts; 0 from the second run on.
     batchsize, batch_seed : int or None
-        What a discrete method was given.
+        Size and seed of the batches of a discrete method.
     nfev, njev, nhev, nhvp : int
         Evaluations of loss or loss and gradient, of gradients, of Hessians or Gauss–Newton matrices, and of
         Hessian-vector products.
     converged, success : bool
-        Whether the run ended at a fixed point, in accuracy asked for or of the number type; in a goal that was set.
-        Goals are these, ``maxT`` and an event.
+        ``converged``: the run ended at a fixed point, to the accuracy of ``min_gnorm`` or of the number type, or at
+        ``minloss``. ``success``: it converged, or reached ``maxT`` or an event.
     status : int
         The place of the reason to stop in ``pymlpgf.Stop``.
     message : str
@@ -132,15 +132,15 @@ class TrainResult:
     sol : DenseSolution or None
         With ``dense=True``.
     provider : str
-        Whose solvers ran: "builtin", "sciml", "optim" or "nlopt"; two of them with a plus, of the flow and of the
-        minimisation.
+        Whose solvers ran: "builtin", "sciml", "optim" or "nlopt"; if those of flow and minimisation differ, both with a
+        plus between them.
     layers : list of (width, activation, bias)
     output_factor : float
         What the network's outputs are multiplied by.
     seed : int or None
-        Of the initial parameters, in a sweep.
+        In a sweep, the seed of the initial parameters.
     settings : dict
-        What tells this run from others of its sweep, such as {"width": 4, "seed": 0}.
+        The settings of this run in its sweep, such as {"width": 4, "seed": 0}.
     versions : dict
     constraint : dict or None
         What ``x`` obeys: to be given as ``constraint=`` where the run is gone on with or its point looked at.
@@ -188,7 +188,7 @@ class TrainResult:
 
     @property
     def converged(self) -> bool:
-        """Whether the run ended by reaching a fixed point or a goal that was set."""
+        """Whether the run ended at a fixed point or at ``minloss``."""
         return REASONS[self.status] in CONVERGED
 
     @property
@@ -221,12 +221,12 @@ class TrainResult:
         *,
         allow_code: bool = False,
     ) -> Net:
-        """The net that this is a result of, with its data, loss, weights and regularisers.
+        """The net of this result, with its data, loss, weights and regularisers.
 
         Parameters
         ----------
         input, target, weights : arrays, optional
-            The data, where the result was saved without them; they are compared with what was.
+            The data, if the result was saved without them; they must be those of the run.
         allow_code : bool
             Compile an activation or a loss that is Julia code. Set it for files that you trust: the code may do
             whatever Julia can.
@@ -234,7 +234,7 @@ class TrainResult:
         Raises
         ------
         InputError
-            For a result that does not hold its net, data that are missing or others, or code that is not allowed.
+            If the result does not hold its net, if data are missing or differ, or for code that is not allowed.
 
         Examples
         --------
@@ -245,16 +245,16 @@ class TrainResult:
         True
         """
         if not self.problem:
-            raise InputError("this result does not hold its net, as those of an InfiniteNet or of an estimator")
+            raise InputError("this result does not hold its net; those of an InfiniteNet or of an estimator never do")
         given = {"input": input, "target": target, "weights": weights}
         return rebuild(self.layers, self.problem, allow_code, given)
 
     def to_torch(self, path: str | os.PathLike[str]) -> Path:
         """Write the weights as a state_dict of PyTorch, for ``torch.load``. Returns the path.
 
-        It fits the ``nn.Sequential`` in which each ``nn.Linear`` is followed by a module for its activation, except
-        where that is the identity: with keys such as "0.weight", "0.bias", "2.weight"; and what
-        ``pymlpgf.torch.to_module`` makes, which has an entry "….factor" where the net has an ``output_factor``.
+        It fits what ``pymlpgf.torch.to_module`` makes: an ``nn.Sequential`` in which each ``nn.Linear`` is followed by
+        a module for its activation unless that is the identity, with keys such as "0.weight", "0.bias", "2.weight", and
+        an entry "….factor" if the net has an ``output_factor``.
         """
         import torch
 
@@ -281,7 +281,7 @@ class TrainResult:
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields but ``problem``; trajectory and dense solution as dictionaries of arrays."""
+        """All fields except ``problem``; trajectory and dense solution are dictionaries of arrays."""
         fields = dataclasses.asdict(dataclasses.replace(self, problem={}))
         del fields["problem"]
         return {**fields, "converged": self.converged, "success": self.success}
@@ -289,7 +289,7 @@ class TrainResult:
     def save(self, path: str | os.PathLike[str], *, data: bool = True) -> Path:
         """Write an .npz file with a JSON header; it appears whole or not at all. Returns its path.
 
-        Folders that are missing are made. With ``data=False`` a hash stands for the net's data.
+        Missing folders are created. With ``data=False`` a hash replaces the net's data.
         """
         problem = self.problem if data else without_data(self.problem)
         arrays: dict[str, Any] = {}

@@ -1,8 +1,8 @@
 """The files of ``torch.save``, read without PyTorch and without running anything from them, and written.
 
-A pickle is a program. ``Reader`` carries out those instructions that put numbers, texts and containers together, and
-refuses every other by name. Nothing that a file names is imported or called: what the names stand for that such files
-need (a tensor, a storage, an ordered dictionary) is written here.
+A pickle is a program. ``Reader`` executes only the instructions that build numbers, texts and containers, and refuses
+all others by name. Nothing that a file names is imported or called: the few names that such files need (a tensor, a
+storage, an ordered dictionary) are implemented here.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class Reader:
-    """One pickle after the other from ``file``; ``largest`` bytes is what all arrays of it may take."""
+    """Reads pickles one after the other from ``file``, whose arrays may take ``largest`` bytes together."""
 
     def __init__(self, file: BinaryIO, largest: int) -> None:
         self._file, self._left = file, largest
         self.storages: dict[str, np.ndarray] = {}
 
     def next(self) -> Any:
-        """What the next pickle describes."""
+        """The value of the next pickle."""
         stack: list[Any] = []
         memo: dict[int, Any] = {}
 
@@ -128,7 +128,7 @@ class Reader:
 
     def _storage(self, description: Any) -> np.ndarray:
         if not isinstance(description, tuple) or len(description) < 5 or description[0] != "storage":
-            raise InputError("it refers to something else than a storage of PyTorch")
+            raise InputError("it refers to something other than a storage of PyTorch")
         kind, key, length = description[1], description[2], description[4]
         if not isinstance(kind, _Name) or not isinstance(key, str) or type(length) is not int or length < 0:
             raise InputError("the description of a storage is damaged")
@@ -181,7 +181,7 @@ def _pairs(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
 
 
 def read_torch_file(path: Path) -> Any:
-    """Numbers, texts, containers and NumPy arrays of what ``torch.save`` or MLPGradientFlow.jl's ``pickle`` wrote."""
+    """Read a file of ``torch.save`` or of MLPGradientFlow.jl's ``pickle`` as numbers, texts, containers and arrays."""
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -206,7 +206,7 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
     names = archive.namelist()
     found = [name for name in names if name.endswith("/data.pkl")]
     if len(found) != 1:
-        raise InputError("it is a zip archive, but none of torch.save")
+        raise InputError("it is a zip archive, but not one of torch.save")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
         raise InputError("it is a compressed archive, which torch.save does not write")
     folder = found[0].removesuffix("data.pkl")
@@ -224,7 +224,7 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
 
 
 class Writer:
-    """Pickles of the oldest format that has tensors: MLPGradientFlow.jl's ``unpickle`` and ``torch.load`` read it."""
+    """Writes pickles in the oldest format with tensors, for MLPGradientFlow.jl's ``unpickle`` and ``torch.load``."""
 
     def __init__(self) -> None:
         self.storages: dict[str, np.ndarray] = {}

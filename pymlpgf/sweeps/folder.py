@@ -1,9 +1,9 @@
-"""The folder of a sweep: its results, and all that is needed to go on elsewhere.
+"""The folder of a sweep: its results, and all that is needed to continue it elsewhere.
 
 - ``sweep.json``: the net (its settings, if it is one net) or the name of the function, and the options of ``train``;
-- ``points-….json``: the seeds, parameters or settings that a sweep over this folder had, a file for each such list;
+- ``points-….json``: the seeds, parameters or settings of a sweep over this folder, one file for each such list;
 - ``array-….npy``: initial parameters and options that are arrays; ``data-….npz``: data of the nets, each once;
-- one ``.npz`` a run, named by its settings.
+- one ``.npz`` for each run, named by its settings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCHEMA = 1
 
 
 def _header(folder: Path) -> dict[str, Any] | None:
-    """What ``sweep.json`` says; None if it is not there."""
+    """The content of ``sweep.json``; None if there is no such file."""
     path = folder / "sweep.json"
     try:
         text = path.read_text(encoding="utf-8")
@@ -38,14 +38,14 @@ def _header(folder: Path) -> dict[str, Any] | None:
     with contextlib.suppress(ValueError):
         found = json.loads(text)
     if not isinstance(found, dict) or found.get("type") != "pymlpgf.Sweep":
-        raise InputError(f"{path} is no file of a sweep, or is damaged: choose another directory")
+        raise InputError(f"{path} is not a file of a sweep, or is damaged: choose another directory")
     if found["schema"] > SCHEMA:
         raise InputError(f"{path} was written by a newer pymlpgf: update pymlpgf to go on")
     return found
 
 
 def _whole_header(folder: Path) -> dict[str, Any]:
-    """What ``sweep.json`` says."""
+    """The content of ``sweep.json``; an error if there is no such file."""
     header = _header(folder)
     if header is None:
         raise InputError(f"{folder} holds no sweep: there is no sweep.json in it")
@@ -53,7 +53,7 @@ def _whole_header(folder: Path) -> dict[str, Any]:
 
 
 def claim(folder: Path, problem: Any, options: dict[str, Any], may_differ: tuple[str, ...] = ()) -> None:
-    """Mark ``folder`` as that of this sweep, or check that it is."""
+    """Mark ``folder`` as belonging to this sweep, or check that it does."""
     mine: dict[str, Any] = {"schema": SCHEMA, "type": "pymlpgf.Sweep"}
     mine["net"] = problem._core.fingerprint() if isinstance(problem, Net) else name_of(problem)
     mine["options"] = {name: wire(value) for name, value in sorted(options.items())}
@@ -72,7 +72,7 @@ def claim(folder: Path, problem: Any, options: dict[str, Any], may_differ: tuple
         write_atomically(folder / "sweep.json", lambda file: file.write(text))
         theirs = _whole_header(folder)  # another share of an array job may have been faster
     if theirs["net"] != mine["net"]:
-        raise InputError(f"{folder} holds a sweep with other net (their fingerprints differ): choose another directory")
+        raise InputError(f"{folder} holds a sweep over another net or function: choose another directory")
     for name in sorted({*theirs["options"], *mine["options"]} - {*may_differ}):
         there, now = (json.loads(json.dumps(o["options"].get(name, "its default"))) for o in (theirs, mine))
         if there != now:
@@ -81,7 +81,7 @@ def claim(folder: Path, problem: Any, options: dict[str, Any], may_differ: tuple
 
 
 def whole_net(folder: Path) -> Net | None:
-    """The net of a sweep over one net; None if there were many, or one that no file can describe."""
+    """The net of a sweep over one net; None for a sweep over many, or over a net that a file cannot describe."""
     header = _whole_header(folder)
     if "problem" not in header:
         return None
@@ -93,7 +93,7 @@ def whole_net(folder: Path) -> Net | None:
 
 
 def options_in(folder: Path, given: dict[str, Any], may_differ: tuple[str, ...]) -> dict[str, Any]:
-    """The options of the sweep in ``folder``, and those ``given``, which must not be others but for some."""
+    """The options of the sweep in ``folder`` together with those ``given``; only some of these may differ."""
     options: dict[str, Any] = {}
     for name, value in _whole_header(folder)["options"].items():
         if name in given and (name in may_differ or wire(given[name]) == value):
@@ -112,7 +112,7 @@ def options_in(folder: Path, given: dict[str, Any], may_differ: tuple[str, ...])
 
 
 def remember_points(folder: Path, points: list[Any]) -> None:
-    """Write down what the runs are, for ``points_in``."""
+    """Write the list of the runs, for ``points_in``."""
     text = json.dumps({"points": [wire(point, keeper(folder)) for point in points]}).encode()
     path = folder / f"points-{hashlib.sha256(text).hexdigest()[:16]}.json"
     if not path.exists():
@@ -120,7 +120,7 @@ def remember_points(folder: Path, points: list[Any]) -> None:
 
 
 def points_in(folder: Path) -> list[Any]:
-    """The runs of all sweeps over ``folder``, each once, those of the longest list first."""
+    """The runs of all sweeps over ``folder``, each once; those of the longest list come first."""
     lists = []
     for path in sorted(folder.glob("points-*.json")):
         lists.append([unwire(point, folder) for point in json.loads(path.read_text(encoding="utf-8"))["points"]])

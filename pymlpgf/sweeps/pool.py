@@ -1,4 +1,4 @@
-"""A pool of processes that survives the end of its processes, and does not survive its parent."""
+"""A pool of processes that is renewed when a process dies, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEATHS = 2  # of its process, when it ran alone, make a run a failure
 
 
 class Pool:
-    """Processes that have the task, leave Ctrl-C to the parent and end with it."""
+    """Processes that hold the task, ignore Ctrl-C, and end with their parent."""
 
     def __init__(self, workers: int, pickled: bytes, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -49,7 +49,7 @@ class Pool:
             return self._pool.submit(run_one, "", None, *job)
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
+        """End the processes, whatever they are doing."""
         self._line.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -86,8 +86,8 @@ def _watch(lifeline: Connection) -> None:
 def run_in_processes(pickled: bytes, jobs: list[Job], workers: int, threads: int) -> Iterator[Run]:
     """Each job's ``Run`` as it finishes.
 
-    When a process dies, all jobs that were under way are suspects: they are tried again one at a time, so that the
-    guilty one is found and the others are not lost.
+    When a process dies, any of the jobs that were running may be the cause: they are tried again one at a time, so that
+    this job is found and the others are not lost.
     """
     runtime.start()  # what it installs and compiles at the first start must not be done by all workers at once
     queue, suspects = deque(jobs), deque[Job]()

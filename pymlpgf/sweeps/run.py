@@ -1,4 +1,4 @@
-"""One run of a sweep, as a worker does it."""
+"""One run of a sweep, in a worker."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ __all__ = ["Run", "Task", "remember", "run_one", "save"]
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its ``result``, or the ``error`` and ``traceback`` that it ended with.
+    """One run of a sweep: its ``result``, or the ``error`` and ``traceback`` with which it ended.
 
-    ``index`` is its place among the seeds, parameters or grid points, ``seed`` None if it began from given parameters,
-    and ``resumed`` tells whether it was read from the directory. ``settings`` are those of the grid, or the seed.
+    ``index`` is its place among the seeds, parameters or grid points; ``seed`` is None if the run began from given
+    parameters; ``resumed`` says whether it was read from the directory. ``settings`` are those of the grid, or the
+    seed.
     """
 
     index: int
@@ -43,9 +44,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Task:
-    """What all runs share, as it goes to the workers; ``directory`` if they are to save what they find.
+    """What all runs share, as sent to the workers; they save results if there is a ``directory``.
 
-    ``problem`` is None where a directory is all that there is; then only runs that a limit ended can go on.
+    ``problem`` is None if only a directory was given; then only runs that a limit ended can continue.
     """
 
     problem: Net | Callable[..., Any] | None
@@ -54,12 +55,12 @@ class Task:
     continue_unconverged: bool = False
 
     def limited(self, result: TrainResult, point: Any) -> bool:
-        """Whether a limit ended the run and it is to go on."""
+        """Whether a limit ended the run and it is to be continued."""
         _, options = self.parts(point)
         return self.continue_unconverged and limited_phase(result, options) is not None
 
     def parts(self, point: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the function is called with for a grid point, and the options of ``train``."""
+        """The arguments of the function for a grid point, and the options of ``train``."""
         if not isinstance(point, dict):
             return {}, self.options
         if self.problem is None:
@@ -88,7 +89,7 @@ def remember(key: str, pickled: bytes) -> None:
 def run_one(
     key: str, pickled: bytes | None, index: int, name: str, point: Any, before: TrainResult | None = None
 ) -> Run:
-    """In a worker: one run, or the continuation of ``before``, with whatever goes wrong as part of the answer."""
+    """In a worker: one run, or the continuation of ``before``; an error becomes part of the answer."""
     seed, settings = seed_of(point), settings_of(point)
     try:
         if pickled is not None:
@@ -122,7 +123,7 @@ def run_one(
 
 
 def _begin(task: Task, point: Any) -> tuple[Net, Any]:
-    """The net of a run, and where it begins."""
+    """The net of a run, and its initial parameters."""
     if isinstance(task.problem, Net):
         net, start = task.problem, None
     elif task.problem is None:
@@ -136,13 +137,13 @@ def _begin(task: Task, point: Any) -> tuple[Net, Any]:
 
 
 def _net_of(result: TrainResult) -> Net:
-    """The net of a result, with the threads that there are here."""
+    """The net of a result, with the number of threads of this process."""
     problem = {name: value for name, value in result.problem.items() if name != "threads"}
     return dataclasses.replace(result, problem=problem).net()
 
 
 def save(result: TrainResult, folder: Path, name: str) -> None:
-    """Save a result, and the data of its net once for all that share them."""
+    """Save a result, and the data of its net once for all results that share them."""
     if "input" in result.problem:
         data_file(result.problem, folder)
     result.save(folder / name, data=False)

@@ -1,4 +1,4 @@
-"""What tells the runs of a sweep apart: a seed, initial parameters, or the settings of a grid."""
+"""What distinguishes the runs of a sweep: a seed, initial parameters, or the settings of a grid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Point = "int | np.ndarray | dict[str, Any]"
 
 
 def points_of_seeds(problem: Any, given: Any) -> list[Any]:
-    """Seeds as ints, parameters as arrays; all different."""
+    """Seeds as ints, parameters as arrays; an error if two are equal."""
     if isinstance(given, (int, np.integer, str, Params)) or not hasattr(given, "__iter__"):
         raise InputError(f"seeds_or_params is {given!r}; a sequence is needed, such as range(50)")
     points: list[Any] = []
@@ -39,7 +39,7 @@ def points_of_seeds(problem: Any, given: Any) -> list[Any]:
                 raise InputError(f"entry {number} of seeds_or_params contains NaN or infinite entries")
             points.append(x)
         else:
-            raise InputError("a function makes its own parameters: give it seeds")
+            raise InputError("seeds_or_params contains parameters, but a function makes its own: give seeds")
     if not points:
         raise InputError("seeds_or_params is empty")
     _refuse_repetition("seeds_or_params", points)
@@ -47,7 +47,7 @@ def points_of_seeds(problem: Any, given: Any) -> list[Any]:
 
 
 def points_of_grid(grid: Any) -> list[dict[str, Any]]:
-    """The settings of every run: all combinations of a dictionary's values, the last name running fastest."""
+    """The settings of every run: all combinations of a dictionary's values, the last name varying fastest."""
     if isinstance(grid, Mapping):
         for name, values in grid.items():
             if isinstance(values, str) or not hasattr(values, "__iter__"):
@@ -100,7 +100,7 @@ def seed_of(point: Any) -> int | None:
 
 
 def settings_of(point: Any) -> dict[str, Any]:
-    """What tells this run from the others, as a table shows it."""
+    """What distinguishes this run from the others, as a table shows it."""
     if isinstance(point, dict):
         return dict(point)
     return {"seed": point} if isinstance(point, int) else {}
@@ -121,10 +121,10 @@ def file_name(point: Any) -> str:
 
 
 def split(problem: Any, settings: dict[str, Any], options: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those of the ``settings`` that the function ``problem`` takes, and those that are options of ``train``.
+    """The ``settings`` that the function ``problem`` takes, and those that are options of ``train``.
 
-    A name that the function has as a parameter is the function's. The seed is that of the initial parameters, for a
-    function too that does not take it.
+    A name that the function has as a parameter belongs to the function. The seed is that of the initial parameters,
+    also if the function does not take it.
     """
     takes: list[str] = []
     anything = False

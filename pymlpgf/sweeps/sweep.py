@@ -1,4 +1,4 @@
-"""Many runs: over initial points and settings, in many processes, streamed as they finish, resumed and continued."""
+"""Many runs, over initial points and settings: in many processes, streamed as they finish, resumed and continued."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class SweepLine(Line):
 class Sweep:
     """The runs of ``sweep``: iterate over it to get each ``Run`` as it finishes.
 
-    The work is done while it is iterated over, or by ``runs``, ``table`` and the like, which wait for all. What has
-    finished is kept, so that it can be iterated over again.
+    The runs are made while the sweep is iterated over, or by ``runs``, ``table`` and the like, which wait for all of
+    them. Finished runs are kept, so that a sweep can be iterated over again.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Sweep:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Sweep:
-        """The runs that a directory holds, without any work and without Julia: those that are missing stay missing."""
+        """The runs that a directory holds, without Julia; missing runs are not made."""
         folder = Path(directory)
         task = Task(None, {}, None)
         return cls(task, dict(enumerate(points_in(folder))), None, folder, 1, 0, read_only=True)
@@ -141,7 +141,7 @@ class Sweep:
             position += 1
 
     def is_whole(self, run: Run) -> Run:
-        """The run with the data that its net had, and that many share."""
+        """The run with the data of its net, which many runs share."""
         if run.result is None:
             return run
         if isinstance(self._problem, Net):
@@ -174,7 +174,7 @@ class Sweep:
         return True
 
     def close(self) -> None:
-        """Stop: what runs is given up; what has finished is kept."""
+        """Stop: running runs are abandoned, finished ones are kept."""
         if self._work is not None:
             self._work.close()  # type: ignore[attr-defined]
         self._work = None
@@ -210,7 +210,7 @@ class Sweep:
 
     @property
     def missing(self) -> list[dict[str, Any]]:
-        """The settings of runs without a result; waits for all, but for a sweep that was loaded."""
+        """The settings of runs without a result; waits for all, unless the sweep was loaded."""
         there = {run.index for run in self if run.result is not None}
         return [settings_of(point) for index, point in self._points.items() if index not in there]
 
@@ -236,9 +236,9 @@ class Sweep:
         return successes
 
     def table(self) -> list[dict[str, Any]]:
-        """One dictionary a run, with the same keys, for ``pandas.DataFrame``: settings, then numbers and strings.
+        """A dictionary for each run, with the same keys, for ``pandas.DataFrame``: settings, then numbers and strings.
 
-        What a result says under the name of a setting, such as ``alg``, is called ``result_alg`` and so on.
+        If a field of the result has the name of a setting, such as ``alg``, the field is called ``result_alg``.
         """
         names = (
             "loss", "gnorm", "data_loss", "converged", "ode_stopped_by", "ode_t", "ode_iterations", "ode_loss",
@@ -258,7 +258,7 @@ class Sweep:
         return pd.DataFrame(self.table()).set_index("index")
 
     def distinct_minima(self, net: Net | None = None, tolerance: float = 1e-4) -> DistinctMinima:
-        """Which runs found the same minimum (see ``pymlpgf.distinct_minima``); counted are those without an error.
+        """Which runs found the same minimum (see ``pymlpgf.distinct_minima``), without those that ended with an error.
 
         All runs must have the same layers and data. The net is that of the results, unless they do not hold it (those
         of an ``InfiniteNet``).
@@ -280,10 +280,10 @@ class Sweep:
         return minima_catalogue(net, results, tolerance=tolerance, confidence=confidence)
 
     def certificates(self, net: Net | None = None, tolerance: float = 1e-4, **options: Any) -> list[Certificate]:
-        """``certify`` of the best run of each group of ``distinct_minima``, lowest loss first; some may have no proof.
+        """``certify`` for the best run of each group of ``distinct_minima``, lowest loss first; some may have no proof.
 
-        ``mg.distinct`` of those with a proof says how many different minima there are at least. ``options`` are
-        keywords of ``certify``.
+        ``mg.distinct`` of the certificates with a proof gives a lower bound of the number of different minima.
+        ``options`` are keywords of ``certify``.
         """
         results = [run.result for run in self._successes() if run.result is not None]
         about = self._one_net(results) if net is None else net
@@ -291,7 +291,7 @@ class Sweep:
         return [certify(about, results[i], **options) for i in groups.representatives]
 
     def _one_net(self, results: list[TrainResult]) -> Net:
-        """The net that all of these are results of."""
+        """The net of all these results."""
         if isinstance(self._problem, Net):
             return self._problem
         first = results[0]
@@ -326,45 +326,45 @@ def sweep(
     Parameters
     ----------
     net_or_factory : Net, or function
-        A function of a seed, or of names of the ``grid``, returns a Net, or a Net and initial parameters; it must be
-        importable by the workers. May be left out where ``directory`` holds a sweep over one net.
+        A function takes a seed, or names of the ``grid``, and returns a Net, or a Net and initial parameters; the
+        workers must be able to import it. The argument may be left out if ``directory`` holds a sweep over one net.
     seeds_or_params : sequence of ints, or of arrays of shape (n_params,)
         All different. A seed stands for ``net.random_params(seed)``.
     executor : concurrent.futures.Executor, optional
-        Default a pool of processes on this machine. On a cluster
-        ``dask.distributed.Client(…).get_executor()``, whose workers need one thread each.
+        By default a pool of processes on this machine. On a cluster use
+        ``dask.distributed.Client(…).get_executor()`` with one thread for each worker.
     directory : path, optional
-        Where each result is saved as soon as it is there. A sweep over a directory with results runs what is missing;
-        failed runs are tried again. It belongs to one net, or function, and one set of options. With neither seeds nor
-        ``grid`` it says what the runs and their options are.
+        Where each result is saved when its run has finished. A sweep over a directory with results makes the missing
+        runs; failed runs are tried again. A directory belongs to one net, or function, and one set of options. Without
+        seeds and ``grid`` the runs and their options are those of the directory.
     grid : dict of name -> sequence, or list of dicts with the same names, optional
         All combinations of a dictionary's values, or the settings of each run. Names are parameters of the function,
-        which takes precedence, or keywords of ``train``; ``seed`` is that of the initial parameters, default 0.
+        which has precedence, or keywords of ``train``; ``seed`` is that of the initial parameters, by default 0.
     part : (i, n), optional
-        Of the runs only the i-th of n shares, counted from 0: those with index i modulo n.
+        Make only the i-th of n shares of the runs, counted from 0: the runs whose index is i modulo n.
     continue_unconverged : bool
-        Go on with runs in ``directory`` that a limit (``maxtime_…``, ``maxiterations_…``) ended, or that reached an
-        earlier ``maxT``: the phase that ended last goes on from where it was, and the results are joined, trajectories
-        and counts too. Limits may be others than before. They count anew, but for ``maxT``.
+        Continue runs in ``directory`` that a limit (``maxtime_…``, ``maxiterations_…``) ended, or that reached an
+        earlier ``maxT``: the phase that ended last continues from where it was, and the results are joined,
+        trajectories and counts too. Limits may differ from those before; except for ``maxT`` they count anew.
     max_workers : int, optional
-        Processes of the default pool; default the number of processors, divided by ``threads_per_worker``.
+        Number of processes of the default pool; by default the number of processors, divided by ``threads_per_worker``.
     threads_per_worker : int
         Julia's threads in each process of the default pool, for runs that are few and large.
     verbosity : 0, 1 or 2
-        No progress line, one on terminals and in notebooks after a second, or always.
+        0 shows no progress line, 1 shows it on terminals and in notebooks after a second, 2 always.
     **train_options
         Keywords of ``train``.
 
     Returns
     -------
     Sweep
-        Iterate over it for each ``Run`` as it finishes. A run that raises is a ``Run`` with an ``error``; so is one
-        that ends its process twice (the pool is renewed).
+        Iterate over it to get each ``Run`` as it finishes. A run that raises an error is a ``Run`` with an ``error``;
+        so is one whose process dies twice (the pool is renewed).
 
     Raises
     ------
     InputError
-        For points that do not fit or repeat, a directory of another sweep, or a function that cannot be pickled.
+        For points that do not fit or are equal, a directory of another sweep, or a function that cannot be pickled.
 
     Notes
     -----
@@ -398,9 +398,9 @@ def sweep(
         )
     folder = None if directory is None else Path(directory)
     if seeds_or_params is not None and grid is not None:
-        raise InputError("seeds_or_params and grid are given; one of them is needed: a grid may name the seed")
+        raise InputError("seeds_or_params and grid are both given; only one is possible: a grid may name the seed")
     if continue_unconverged and folder is None:
-        raise InputError("continue_unconverged goes on with runs in a directory: give it")
+        raise InputError("continue_unconverged continues runs in a directory: give directory")
     free = LIMITS if continue_unconverged else ()
     if seeds_or_params is None and grid is None:
         if folder is None:

@@ -1,4 +1,4 @@
-"""Settings and options of a sweep as JSON: equal ones become equal texts, in every process."""
+"""Settings and options of a sweep as JSON: equal values become equal texts, in every process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEDULES = {"ExponentialDecay": ExponentialDecay, "CosineDecay": CosineDecay}
 
 
 def wire(value: Any, keep: Callable[[np.ndarray], str] | None = None) -> Any:
-    """``value`` as JSON has it; ``keep`` saves an array and returns what it is called."""
+    """``value`` for JSON; ``keep`` saves an array and returns its name."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -49,7 +49,7 @@ def wire(value: Any, keep: Callable[[np.ndarray], str] | None = None) -> Any:
 
 
 def unwire(value: Any, folder: Path) -> Any:
-    """The inverse of ``wire``, arrays from the ``folder``; LookupError for a function or an object of another kind."""
+    """The inverse of ``wire``, with arrays from the ``folder``; LookupError for a function or another object."""
     if isinstance(value, list):
         return [unwire(entry, folder) for entry in value]
     if not isinstance(value, dict):
@@ -69,7 +69,7 @@ def unwire(value: Any, folder: Path) -> Any:
 
 
 def keeper(folder: Path) -> Callable[[np.ndarray], str]:
-    """Saves an array in the ``folder``, once, and returns its hash."""
+    """A function that saves an array in the ``folder``, once, and returns its hash."""
 
     def keep(array: np.ndarray) -> str:
         digest = _digest(array)
@@ -88,5 +88,5 @@ def _digest(array: np.ndarray) -> str:
 
 
 def name_of(function: Any) -> str:
-    """The same in every process, unlike its ``repr``."""
+    """A name of the function that is the same in every process, unlike its ``repr``."""
     return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"

@@ -223,7 +223,7 @@ def test_correlation():
     assert res.gnorm < 1e-14
     found = mg.classify(plain, res)
     assert (found.kind, found.nullity, found.unexplained) == ("degenerate", 2, 0)
-    assert "does not see scale and offset of output 0" in str(found)
+    assert "does not depend on scale and offset of output 0" in str(found)
     perfect = mg.Net(layers=TANH, input=X, target=net(p), loss="correlation")
     assert 0 <= perfect.loss(p) < 1e-30
 

@@ -325,12 +325,12 @@ def test_two_of_four_shares_killed_and_repeated(tmp_path):
         ({"grid": {"width": [1, 2, 1]}}, InputError, "entries 0 and 2 of grid"),
         ({"grid": [{"width": 1}, {"activation": "tanh"}]}, InputError, "entry 1 of grid names"),
         ({"grid": {"width": [1], "seed": [0.5]}}, InputError, "the seed 0.5"),
-        ({"grid": {"width": [1]}, "seeds_or_params": [1]}, InputError, "one of them"),
+        ({"grid": {"width": [1]}, "seeds_or_params": [1]}, InputError, "only one is possible"),
         ({"grid": {"width": [1], "maxT": [1]}, "maxT": 2}, InputError, "maxT is an option of all runs"),
         ({"grid": {"width": [1]}, "part": (4, 4)}, InputError, "part is"),
         ({"grid": {"width": [1]}, "part": 1}, InputError, "part is 1; a pair"),
         ({}, InputError, "seeds_or_params, grid, or a directory"),
-        ({"grid": {"width": [1]}, "continue_unconverged": True}, InputError, "in a directory: give it"),
+        ({"grid": {"width": [1]}, "continue_unconverged": True}, InputError, "in a directory: give directory"),
     ],
 )
 def test_bad_grids(arguments, error, message):

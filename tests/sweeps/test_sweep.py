@@ -346,7 +346,7 @@ def test_a_function_that_cannot_be_sent():
         (lambda net: mg.sweep(net, [-1]), InputError, "seed -1"),
         (lambda net: mg.sweep(net, [[1.0]]), InputError, "entry 0 of seeds_or_params has shape"),
         (lambda net: mg.sweep(net, [np.full(9, np.nan)]), InputError, "NaN"),
-        (lambda net: mg.sweep(factory, [np.ones(9)]), InputError, "give it seeds"),
+        (lambda net: mg.sweep(factory, [np.ones(9)]), InputError, "give seeds"),
         (lambda net: mg.sweep("net", [1]), InputError, "a Net or a function"),
         (lambda net: mg.sweep(net, [1], max_workers=0), InputError, "max_workers is 0"),
         (lambda net: mg.sweep(net, [1], threads_per_worker=1.5), InputError, "threads_per_worker is 1.5"),
