@@ -115,7 +115,7 @@ class Certificate:
         *,
         allow_code: bool = False,
     ) -> Net:
-        """The net of this certificate, without its constraint; arguments and errors are those of ``TrainResult.net``."""
+        """The net of this certificate, without its constraint; arguments and errors as of ``TrainResult.net``."""
         given = {"input": input, "target": target, "weights": weights}
         values = dict(self.problem)
         if "teacher_params" not in values:
