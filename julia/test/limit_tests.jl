@@ -1,6 +1,7 @@
 using MLPGF, LinearAlgebra, Random, Test
 using MLPGF: Derivative, Tail, limit_net, to_limit, from_limit, without_chains, channels, channel_coefficients,
     minimize_at_infinity, with_number_type, divided_differences
+Base.include(@__MODULE__, joinpath(@__DIR__, "draws.jl"))
 
 Base.include(@__MODULE__, joinpath(@__DIR__, "finite_differences.jl"))
 
@@ -18,7 +19,7 @@ end
 # The formulas in BigFloat against differences, which know none of them, then those in Float64 against these.
 function check_derivatives(layers, D, O, N; tolerance=5e-15, options...)
     net, exact = nets(layers, D, O, N; options...)
-    θ, v = randn(MersenneTwister(4), n_params(net)), randn(MersenneTwister(5), n_params(net))
+    θ, v = normals(4, n_params(net)), normals(5, n_params(net))
     g, H = finite_differences(exact, big.(θ))
     @test relative(gradient(exact, big.(θ)), g) < 1e-40
     @test relative(hessian(exact, big.(θ)), H) < 1e-40
@@ -54,15 +55,15 @@ end
             ("tails", ((4, (Tail(t), Tail(t, 0.3), Tail(s, 0.3), Tail(activation("g"), 0.2)), true), (1, "identity", true)),
              2, 1, ()))
         options == () ? check_derivatives(layers, D, O, 9) :
-            (net = Net(; layers=layers, input=randn(MersenneTwister(1), 2, 9), target=repeat(1:3, 3), options...);
-             exact = with_number_type(BigFloat, net); θ = randn(MersenneTwister(4), n_params(net));
+            (net = Net(; layers=layers, input=normals(1, 2, 9), target=repeat(1:3, 3), options...);
+             exact = with_number_type(BigFloat, net); θ = normals(4, n_params(net));
              (g, H) = finite_differences(exact, big.(θ));
              @test(relative(gradient(net, θ), g) < 5e-15 && relative(hessian(net, θ), H) < 5e-15))
     end
     @testset "Float32, several blocks, threads" begin
         layers = ((3, (t, t, Derivative(1)), true), (1, "identity", true))
         net, exact = nets(layers, 2, 1, 600)
-        θ = randn(MersenneTwister(4), n_params(net))
+        θ = normals(4, n_params(net))
         @test relative(gradient(net, θ), gradient(exact, big.(θ))) < 1e-14
         small = with_number_type(Float32, net)
         @test relative(gradient(small, Float32.(θ)), gradient(net, θ)) < 1e-5
@@ -75,7 +76,7 @@ end
     @testset "no allocation" begin
         net, _ = nets(((4, (t, t, Derivative(2), Derivative(2, 2)), true), (3, (s, Derivative(1, 1, 1e-3), s), true),
                        (1, "identity", true)), 2, 1, 300)
-        θ = randn(MersenneTwister(4), n_params(net))
+        θ = normals(4, n_params(net))
         g, H, v = similar(θ), zeros(length(θ), length(θ)), copy(θ)
         for f in (() -> gradient!(g, net, θ), () -> hvp!(g, net, θ, v), () -> hessian!(H, net, θ))
             f()
@@ -98,13 +99,13 @@ end
 end
 
 function wavy(; width=4, N=100)
-    X = randn(MersenneTwister(0), 2, N)
+    X = normals(4, 2, N)          # on which two pairs of units merge, from where a test below begins
     return Net(layers=((width, "tanh", true), (1, "identity", true)), input=X, target=cos.(2 .* X[1, :]) .* X[2, :])
 end
 
 @testset "charts" begin
     net = wavy()
-    q = randn(MersenneTwister(7), n_params(net))
+    q = normals(7, n_params(net))
     @testset "pair at $ε" for ε in (1.0, 0.1, 1e-3, 1e-8, 1e-15)
         chart = limit_net(net, [[1, 3], [2]]; ε=ε)
         exact = with_number_type(BigFloat, net)
@@ -159,16 +160,16 @@ end
 @testset "channels" begin
     net = wavy()
     limit = limit_net(net, [[1, 3]])
-    θ = from_limit(limit.layers, randn(MersenneTwister(7), n_params(net)), [1e-2])
+    θ = from_limit(limit.layers, normals(7, n_params(net)), [1e-2])
     found = channels(net, θ)
     @test [c.units for c in found] == [[1, 3]]
     @test found[1].eps > 0
     θ[[5, 6, 11]] *= -1; θ[15] *= -1                                       # unit 3, odd
     @test [c.units for c in channels(net, θ)] == [[1, 3]]
     triple = limit_net(net, [[1, 2, 4]])
-    θ = from_limit(triple.layers, randn(MersenneTwister(7), n_params(net)), [1e-2])
+    θ = from_limit(triple.layers, normals(7, n_params(net)), [1e-2])
     @test sort(channels(net, θ)[1].units) == [1, 2, 4]
-    @test isempty(channels(net, randn(MersenneTwister(1), n_params(net))))
+    @test isempty(channels(net, normals(1, n_params(net))))
 end
 
 @testset "minima at infinity" begin
@@ -179,7 +180,7 @@ end
     @test loss(m.limit, m.q) == m.loss < loss(net, m.x)
     c = classify(m.limit, m.q)
     @test c.unexplained == 0 && c.index == 0 && [e[1] for e in c.explanations] == ["scale of a unit", "scale of a unit"]
-    X = randn(MersenneTwister(0), 2, 50)
+    X = normals(0, 2, 50)
     simple = Net(layers=((1, "tanh", true), (1, "identity", true)), input=X, target=tanh.(X[1, :]) .+ X[2, :] ./ 10)
     finite = minimize_at_infinity(simple, random_params(1, simple); maxiterations=2000)
     @test finite.kind == "minimum" && isempty(finite.channels)
