@@ -61,6 +61,8 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = tree / "julia/src/MLPGF.jl"
     text = module.read_text(encoding="utf-8")
     module.write_text(text.replace('include("flow/methods/auto.jl")', line + '\ninclude("flow/methods/auto.jl")'))
+    # A current Julia would compile for minutes in advance what is used here once.
+    (tree / "julia/LocalPreferences.toml").write_text("[MLPGF]\nprecompile_workload = false\n", encoding="utf-8")
     return tree
 
 
