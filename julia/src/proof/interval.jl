@@ -12,7 +12,9 @@ finite or not defined somewhere in its operands is [`entire`](@ref).
 struct Interval{T<:Union{Float64,BigFloat}} <: AbstractFloat
     lo::T
     hi::T
+    Interval{T}(lo::T, hi::T) where {T} = new{T}(lo, hi)
 end
+Interval(lo::T, hi::T) where {T} = Interval{T}(lo, hi)
 
 "Nothing is known."
 entire(::Type{Interval{T}}) where {T} = Interval{T}(T(-Inf), T(Inf))
@@ -114,10 +116,9 @@ struct Undecided end
 @inline Base.:(==)(x::Interval{T}, y::Interval{T}) where {T} =
     x.lo == x.hi == y.lo == y.hi ? true : x.hi < y.lo || y.hi < x.lo ? false : Undecided()
 Base.isless(x::Interval{T}, y::Interval{T}) where {T} = x < y
-const Exact = Union{Integer,Rational,AbstractIrrational,Float32,Float64,BigFloat}
-for op in (:<, :<=, :(==))
-    @eval @inline Base.$op(x::Interval{T}, y::Exact) where {T} = $op(x, Interval{T}(y))
-    @eval @inline Base.$op(x::Exact, y::Interval{T}) where {T} = $op(Interval{T}(x), y)
+for op in (:<, :<=, :(==)), Exact in (:Integer, :Rational, :AbstractIrrational, :Float32, :Float64, :BigFloat)
+    @eval @inline Base.$op(x::Interval{T}, y::$Exact) where {T} = $op(x, Interval{T}(y))
+    @eval @inline Base.$op(x::$Exact, y::Interval{T}) where {T} = $op(Interval{T}(x), y)
 end
 
 "Any choice will do where both do."
@@ -215,6 +216,7 @@ function Base.:^(x::Interval, n::Integer)
     return iseven(n) ? max(y, zero(y)) : y
 end
 Base.literal_pow(::typeof(^), x::Interval, ::Val{n}) where {n} = x^n
+Base.literal_pow(::typeof(^), x::Interval, ::Val{-1}) = inv(x)
 
 # ---- elementary functions -----------------------------------------------------------------------------------------
 
