@@ -52,7 +52,7 @@ def run(code: str, where: str, line: int, namespace: dict[str, object]) -> str:
     return out.getvalue()
 
 
-def run_here(pickled, jobs, count):
+def run_here(pickled, jobs, count, threads):
     """A sweep without processes, each of which would compile the solvers anew; those are tested in test_sweep.py."""
     for index, file_name, point in jobs:
         yield worker.run_one(hashlib.sha256(pickled).hexdigest(), pickled, index, file_name, point)

@@ -407,7 +407,7 @@ function proof_workload(::Type{T}) where {T}
     end
     if T === Float64
         net = one_hidden("tanh")
-        held = outside_tool(net, "constrain", (constraint=(freeze=[1], tie=[]),), outside_start(net))
+        held = outside_tool(net, "constrain", (constraint=Dict("freeze" => [1], "tie" => []),), outside_start(net))
         question = outside_tool(held, "certification", (precision=128, polish=true), outside_start(held))
         outside_handle(c_solve, question, outside_start(held), "minimize", wire((maxtime_optim=1,)), C_NULL, C_NULL, C_NULL)
     end

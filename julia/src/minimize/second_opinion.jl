@@ -9,9 +9,7 @@ function second_opinions(method::MinimizeMethod, P::Int)
     P > DENSE_OPINION && method isa NewtonKrylov && return (LBFGS(),)
     P > DENSE_PARAMETERS && method isa AutoMinimizer && return (NewtonKrylov(),)
     P > DENSE_OPINION && method isa QuasiNewton && return (NewtonKrylov(),)
-    method isa NewtonTrustRegion && return (Newton(), BFGS())
-    method isa Newton && return (NewtonTrustRegion(), BFGS())
-    return (NewtonTrustRegion(), Newton())
+    return filter(other -> !(other isa typeof(method)), (NewtonTrustRegion(), Newton(), BFGS(), AutoMinimizer()))
 end
 
 """
@@ -19,10 +17,11 @@ end
 
 `method` ended with `stop`. If that is `roundoff`, ask others: Newton steps at a minimum that is a point, elsewhere other
 methods for some iterations. While they get on, `method` goes on from what they found; what hardly gets on though rounding
-allows it ends as `patience`, at the point where `method` saw no way on if the others left the floor of a valley.
+allows it ends as `patience`, at the point where `method` saw no way on if the others left the floor of a valley. Where they
+go sideways, as far as rounding lets them, they are asked again, `ROUNDS` times in all: there may be a way down from there.
 """
 function confirm!(search::Search{T}, objective::Objective{T}, method::MinimizeMethod, stop::Stop.Reason) where {T}
-    best, P = search.best, length(search.best.x)
+    best, P, rounds = search.best, length(search.best.x), 0
     while stop == Stop.roundoff && best.gnorm > 0 && !search.settled
         P <= DENSE_OPINION && finish_isolated!(best, objective) && return stop
         x, loss, gnorm = copy(best.x), best.loss, best.gnorm
@@ -31,7 +30,12 @@ function confirm!(search::Search{T}, objective::Objective{T}, method::MinimizeMe
             stop == Stop.running || stop == Stop.roundoff || return stop
             gets_on_well(best, loss, gnorm) && break
         end
-        gets_on(best, loss, gnorm) || return Stop.roundoff
+        rounds += 1
+        if !gets_on(best, loss, gnorm)
+            (rounds == ROUNDS || best.x == x) && return Stop.roundoff
+            stop = Stop.roundoff
+            continue
+        end
         if !gets_on_well(best, loss, gnorm)
             best.gnorm <= gnorm || retreat!(best, x, loss, gnorm)
             return Stop.patience
