@@ -148,7 +148,7 @@ function add_sums!(pass::Union{GradientPass,ProductPass}, total::Sums{T}, sums::
     return nothing
 end
 function add_to!(A, B)
-    @inbounds @simd for i in eachindex(A, B)
+    @inbounds @simd for i in eachindex(A)
         A[i] += B[i]
     end
     return A

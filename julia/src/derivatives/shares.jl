@@ -35,7 +35,8 @@ Overwrite `net.crew.total`, in the arrays that are there, with the sums over all
 function sum_shares!(pass::Pass, net, θ, v=θ)
     crew, n = net.crew, n_shares(pass, net)
     if n > 1 && help_wanted!(crew, net)
-        sum_together!(pass, net, θ, v, n)
+        # Other packages make code with tasks and locks invalid, and with it all that would be compiled into it.
+        Base.invokelatest(sum_together!, pass, net, θ, v, n)
         return nothing
     end
     worker, total = crew.workers[1], crew.total

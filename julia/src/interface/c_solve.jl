@@ -203,7 +203,8 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     data_loss, data_gnorm = C === nothing ? data_part(net, best.x, C, best.loss, best.gnorm) :
                             Base.invokelatest(data_part, net, best.x, C, best.loss, best.gnorm)
     return Solved(best.x, best.loss, best.gnorm, ode, optim, time, compile_time, Float64(data_loss)::Float64,
-                  Float64(data_gnorm)::Float64, providers::String, C === nothing ? passing_channels(net, best.x) : "")
+                  Float64(data_gnorm)::Float64, providers::String,
+                  C === nothing ? Base.invokelatest(passing_channels, net, best.x)::String : "")
 end
 passing_channels(net, x) = (found = seen_in_passing(net, x); isempty(found) ? "" : channels_json(found))::String
 

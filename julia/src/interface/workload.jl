@@ -142,6 +142,11 @@ function derivatives_workload(::Type{T}) where {T}
             outside_derivatives(net, outside_start(net))
         end
     end
+    # There is one thread here; what several do is compiled without being run.
+    for pass in (LossPass, GradientPass, ProductPass, HessianPass, GaussNewtonPass, MomentsPass)
+        precompile(sum_together!, (pass, Net{T}, Vector{T}, Vector{T}, Int))
+    end
+    precompile(serve, (Net{T}, Worker{T}))
     # Layers so wide that products of matrices are BLAS's, and samples so many that there are several blocks.
     for (layers, D, O, N) in ((Any[[20, "tanh", true], [1, "identity", true]], 3, 1, 700),
                               (Any[[40, "tanh", true], [30, "softplus", true], [2, "identity", true]], 30, 2, 90))
