@@ -39,7 +39,8 @@ Base.show(io::IO, m::MinimumAtInfinity) =
 [`minimize`](@ref) in rounds. Between them, where units draw together while their outgoing weights grow, the limit of these
 [`channels`](@ref) is tried: a minimum of the limit net that is lower than the point reached, and to which the channels lead
 down (h > 0), is the minimum at infinity. Where the loss falls on the way out of the limit (h < 0), the search goes on
-from its lowest point on that way. The options are those of `minimize`, with its limits for all rounds together.
+from its lowest point on that way. Where nothing gets on, `NewtonTrustRegion` has the last rounds. The options are those of
+`minimize`, with its limits for all rounds together.
 """
 minimize_at_infinity(net::Net, x0::AbstractVector; monitor::Monitor=Monitor(), options...) =
     minimize_at_infinity(net, x0, MinimizeOptions(; options...), monitor)
@@ -73,8 +74,9 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
         m, kind = a_round!(rounds, net, landing, size)
         stuck = m.loss >= before && rounds.stop != Stop.maxiterations && !(kind in ("minimum", "degenerate"))
         stuck || continue
-        rounds.options.optim_solver isa NewtonTrustRegion && return found("open", rounds, net, m, m.x, why_open(net, m.x, kind))
-        rounds.options = changed(rounds.options; optim_solver=NewtonTrustRegion())     # others stop earlier in flat valleys
+        rounds.options.optim_solver isa NewtonTrustRegion &&
+            return found("open", rounds, net, m, m.x, why_open(net, m.x, kind))
+        rounds.options = changed(rounds.options; optim_solver=NewtonTrustRegion())   # others stop earlier in flat valleys
     end
 end
 why_open(net, x, kind) =

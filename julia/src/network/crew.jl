@@ -54,8 +54,8 @@ end
 
 The threads of a net: `workers`, that of the thread that asks first. The others, the helpers, have a task each from the
 first evaluation on that they may help with. `ticket` is that of the next share to be claimed of `n` for `pass`, `added`
-that of the last share in `total`. Helpers may still be at a share that is needed no more when the next evaluation begins, or later: they read copies of their own of its
-arguments, `θ` and `v`. Helpers which find nothing to do for `PATIENCE` nanoseconds go to sleep behind the `door`.
+that of the last share in `total`. Helpers may still be at a share that is needed no more when the next evaluation
+begins, or later: they read copies of its arguments, `θ` and `v`. Helpers which find nothing to do for `PATIENCE` nanoseconds go to sleep behind the `door`.
 
 An evaluation in which helpers did not deliver at least four times as many shares as had to be done again is a failure: the
 next `rest` evaluations do without them, twice as many after each further failure, up to `LONGEST_REST`.
@@ -76,8 +76,8 @@ mutable struct Crew{T}
     failures::Int
 end
 Crew{T}(workers::Vector{Worker{T}}) where {T} =
-    Crew{T}(workers, Sums{T}(), Threads.Atomic{Int}(CLOSED), Threads.Atomic{Int}(CLOSED), 0, LossPass(), T[], T[], Task[], Threads.Condition(),
-            Threads.Atomic{Int}(0), 0, 0)
+    Crew{T}(workers, Sums{T}(), Threads.Atomic{Int}(CLOSED), Threads.Atomic{Int}(CLOSED), 0, LossPass(), T[], T[],
+            Task[], Threads.Condition(), Threads.Atomic{Int}(0), 0, 0)
 
 function Crew{T}(layers, blocks, threads::Int) where {T}
     rows = isempty(blocks) ? LANES : first(blocks).n
