@@ -33,7 +33,7 @@ end
 
 "Nothing that the workload made may be found again: handles, pointers, compiled expressions, what counts as warm."
 function forget_everything()
-    foreach(empty!, (HANDLES, C_TABLE, WARM, PATHS, EXPRESSIONS))
+    foreach(empty!, (HANDLES, C_TABLE, WARM, PATHS, EXPRESSIONS, OPTIONS, RULES))
     LAST_HANDLE[] = 0
     LAST_ERROR[] = ""
     LAST_TRACE[] = nothing
