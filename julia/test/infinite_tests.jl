@@ -256,6 +256,12 @@ end
     teacher = TeacherNet(shallow("softplus", 2, 2), 0.5 .* (1:9))
     exact, θ = InfiniteNet(teacher, student), fill(0.3, 9) .* (-1) .^ (1:9)
     @test loss(gauss_hermite_net(teacher, student; order=120), θ) ≈ loss(exact, θ) rtol = 1e-8
-    @test_throws ArgumentError gauss_hermite_net(X -> X, shallow("tanh", 1, 4))
+    for threshold in (1e-20, 1e-8)                              # E(x₁² + … + x₆²)² = D(D + 2)
+        wide = gauss_hermite_net(X -> sum(abs2, X; dims=1), Net(layers=((1, "identity", false),), n_features=6); order=5,
+                                 threshold=threshold)
+        @test loss(wide, zeros(6)) ≈ 48 rtol = max(1e-13, 1e3 * threshold)
+    end
+    @test_throws ArgumentError gauss_hermite_net(X -> X, shallow("tanh", 1, 8))
+    @test_throws ArgumentError gauss_hermite_net(X -> X, shallow("tanh", 1, 1); threshold=1)
     @test_throws ArgumentError gauss_hermite(0)
 end

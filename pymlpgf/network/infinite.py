@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from .. import runtime
 from ..errors import InputError
-from ..validate.data import is_whole
+from ..validate.data import is_whole, real_number
 from ..validate.suggest import suggest_keywords
 from .activations import Activation
 from .net import Net, _address
@@ -130,7 +130,9 @@ class InfiniteNet(Net):
 
 
 @suggest_keywords
-def gauss_hermite_net(target: Callable[[np.ndarray], ArrayLike] | TeacherNet, net: Net, order: int = 30) -> Net:
+def gauss_hermite_net(
+    target: Callable[[np.ndarray], ArrayLike] | TeacherNet, net: Net, order: int = 30, threshold: float = 1e-20
+) -> Net:
     """``net`` on Gauss–Hermite nodes as weighted samples: its loss is an expectation over standard normal inputs.
 
     Parameters
@@ -138,15 +140,18 @@ def gauss_hermite_net(target: Callable[[np.ndarray], ArrayLike] | TeacherNet, ne
     target : TeacherNet or function
         Maps inputs (n_samples, n_features) to targets (n_samples, n_outputs), or (n_samples,) for one output.
     net : Net
-        Any network with 1 to 3 inputs; its layers, loss and regularisers are used.
+        Any network with few inputs; its layers, loss and regularisers are used.
     order : int
         Nodes in each dimension: exact where the loss of a sample is a polynomial of degree up to 2·order − 1 in each
-        input. Nodes whose weight is below 1e-20 of the largest are left out.
+        input.
+    threshold : float
+        Nodes whose weight is below this part of the largest are left out. At most 10⁷ nodes may remain: with 6 inputs
+        that allows an order of 16, with 8 inputs one of 7.
 
     Raises
     ------
     InputError
-        For more than 3 inputs, or an order that is no whole number from 1 to 1000.
+        For more nodes than that, a threshold outside [0, 1), or an order that is no whole number from 1 to 1000.
 
     Examples
     --------
@@ -162,7 +167,9 @@ def gauss_hermite_net(target: Callable[[np.ndarray], ArrayLike] | TeacherNet, ne
     if not is_whole(order) or not 1 <= order <= 1000:
         raise InputError(f"order is {order!r}; a whole number from 1 to 1000 is needed")
     bridge = runtime.start()
-    options: dict[str, object] = {"n_features": net.n_features, "order": int(order)}
+    if not 0 <= (least := real_number(threshold)) < 1:
+        raise InputError(f"threshold is {threshold!r}; a number from 0 to below 1 is needed")
+    options: dict[str, object] = {"n_features": net.n_features, "order": int(order), "threshold": least}
     X, w = bridge.tool(0, "gauss_hermite", options, [], lambda answer: bridge.fields(answer, ("X", "w")))
     X = X.astype(net.dtype)
     return net.on(X, target(X), (len(w) * w).astype(net.dtype))

@@ -180,12 +180,27 @@ def test_gauss_hermite_nets():
     for bad in (0, 1001, 2.5, True, None):
         with pytest.raises(InputError, match="order"):
             mg.gauss_hermite_net(np.sin, deep, order=bad)
-    with pytest.raises(InputError, match="1 to 3 inputs"):
-        mg.gauss_hermite_net(np.sin, mg.Net(layers("tanh"), n_features=4))
+    for bad in (-0.1, 1, float("nan"), "small"):
+        with pytest.raises(InputError, match="threshold"):
+            mg.gauss_hermite_net(np.sin, deep, threshold=bad)
+    with pytest.raises(InputError, match="order 30 in 8 dimensions has more than 10000000 nodes: choose a lower order"):
+        mg.gauss_hermite_net(np.sin, mg.Net(layers("tanh"), n_features=8))
     with pytest.raises(InputError, match="target"):
         mg.gauss_hermite_net(1.0, deep)
     with pytest.raises(InputError, match="net is"):
         mg.gauss_hermite_net(np.sin, "net")
+
+
+@pytest.mark.parametrize(("inputs", "order", "threshold"), [(4, 12, 1e-20), (5, 9, 1e-20), (5, 9, 1e-9)])
+def test_gauss_hermite_nets_of_more_inputs(inputs: int, order: int, threshold: float) -> None:
+    student = mg.Net(layers("tanh", 3), n_features=inputs)
+    teacher = mg.TeacherNet(layers("sigmoid2", 2), np.cos(np.arange(2 * inputs + 5)) / inputs, inputs)
+    p = student.random_params(seed=0).flat / 2
+    exact = mg.InfiniteNet(teacher, student)
+    net = mg.gauss_hermite_net(teacher, student, order, threshold)
+    assert net.n_samples <= order**inputs * (1 if threshold < 1e-15 else 0.8)
+    assert net.loss(p) == pytest.approx(exact.loss(p), rel=1e-5)
+    assert net.gradient(p) == pytest.approx(exact.gradient(p), abs=1e-5 * abs(exact.gradient(p)).max())
 
 
 def test_refusals():

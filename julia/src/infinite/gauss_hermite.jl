@@ -28,29 +28,41 @@ function gauss_hermite(order::Integer)
     return x, w / sum(w)
 end
 
-"""
-    gauss_hermite_grid(D, order) -> (X = X, w = w)
+const MOST_NODES = 10^7
 
-The product rule in D dimensions, X of D×N, without the nodes of weight below 1e-20 of the largest.
 """
-function gauss_hermite_grid(D::Integer, order::Integer)
-    1 <= D <= 3 || throw(ArgumentError("a product rule serves 1 to 3 inputs, this net has $D: use InfiniteNet, or samples"))
+    gauss_hermite_grid(D, order, threshold = 1e-20) -> (X = X, w = w)
+
+The product rule in D dimensions, X of D×N, without the nodes of weight below `threshold` of the largest: far from the
+origin product rules have most of their nodes and next to no weight. Sparse grids (Smolyak) are no better for nets: with
+some 5000 nodes in 4 dimensions the mean square of three tanh units of norm 1 is off by 1e-4, by the product rule with
+4100 by 7e-6. They also have negative weights, with which a loss has no lower bound.
+"""
+function gauss_hermite_grid(D::Integer, order::Integer, threshold::Real=1e-20)
+    0 <= threshold < 1 || throw(ArgumentError("threshold is $threshold; a number from 0 to below 1 is needed"))
     x, w = gauss_hermite(order)
-    order^D <= 10^7 || throw(ArgumentError("order $order in $D dimensions has $(order^D) nodes; 10^7 is the limit"))
-    nodes = [i for i in CartesianIndices(ntuple(_ -> order, D)) if prod(w[l] for l in i.I) > 1e-20 * maximum(w)^D]
-    X = [x[i[d]] for d in 1:D, i in nodes]
-    v = [prod(w[l] for l in i.I) for i in nodes]
+    w /= maximum(w)
+    X, v = zeros(0, 1), [1.0]
+    for _ in 1:D
+        kept = [(j, i) for i in 1:order for j in eachindex(v) if v[j] * w[i] > threshold]
+        length(kept) <= MOST_NODES ||
+            throw(ArgumentError("order $order in $D dimensions has more than $MOST_NODES nodes: choose a lower order " *
+                                "or a higher threshold"))
+        X = vcat(X[:, first.(kept)], permutedims([x[i] for (_, i) in kept]))
+        v = [v[j] * w[i] for (j, i) in kept]
+    end
     return (X=X, w=v / sum(v))
 end
 
 """
-    gauss_hermite_net(target, net; order = 30) -> Net
+    gauss_hermite_net(target, net; order = 30, threshold = 1e-20) -> Net
 
-The network, loss and regularisers of `net` (1 to 3 inputs, any depth) on Gauss–Hermite nodes as weighted samples: its
+The network, loss and regularisers of `net` (any depth, few inputs) on Gauss–Hermite nodes as weighted samples: its
 loss is the expectation over standard normal inputs. `target` maps D×N inputs to O×N targets: a
-[`TeacherNet`](@ref), or a function.
+[`TeacherNet`](@ref), or a function. Nodes of weight below `threshold` of the largest are left out; at most 10⁷ may
+remain.
 """
-function gauss_hermite_net(target, net::Net{T}; order::Integer=30) where {T}
-    X, w = gauss_hermite_grid(n_features(net), order)
+function gauss_hermite_net(target, net::Net{T}; order::Integer=30, threshold::Real=1e-20) where {T}
+    X, w = gauss_hermite_grid(n_features(net), order, threshold)
     return on(net, T.(X), target(T.(X)); weights=length(w) * w)
 end

@@ -59,13 +59,15 @@ Base.@kwdef mutable struct NewtonLBFGSState{T<:AbstractFloat,R} <: LineSearchSta
     yields::Bool = false
 end
 
-function make_state(method::NewtonLBFGS, objective::Objective{T}, x0::Vector{T}) where {T}
-    P, net = length(x0), objective.net
-    projection = output_projection(net)
+make_state(method::NewtonLBFGS, objective::Objective, x0::Vector) =
+    projected_state(method, objective, x0, output_projection(objective.net))
+
+"The state for one of the two types of projections: where both are possible, whatever is made of it has no known type."
+function projected_state(method::NewtonLBFGS, objective::Objective{T}, x0::Vector{T}, projection::R) where {T,R}
+    P = length(x0)
     pairs = inverse_model(LBFGS(min(PAIRS, 3 * hessian_price(P)) + 1), T, P)
-    perfect = method.yields ? T(PERFECT_FIT) * target_scale(net) : T(-Inf)
-    return NewtonLBFGSState{T,typeof(projection)}(; first_point(objective, x0)..., pairs=pairs, projection=projection,
-                                                  perfect=perfect)
+    perfect = method.yields ? T(PERFECT_FIT) * target_scale(objective.net) : T(-Inf)
+    return NewtonLBFGSState{T,R}(; first_point(objective, x0)..., pairs=pairs, projection=projection, perfect=perfect)
 end
 
 # Measured on the rows of docs/performance.md, "From random starts"; the results change little with factors of two.
