@@ -191,16 +191,18 @@ def test_gauss_hermite_nets():
         mg.gauss_hermite_net(np.sin, "net")
 
 
-@pytest.mark.parametrize(("inputs", "order", "threshold"), [(4, 12, 1e-20), (5, 9, 1e-20), (5, 9, 1e-9)])
-def test_gauss_hermite_nets_of_more_inputs(inputs: int, order: int, threshold: float) -> None:
+@pytest.mark.parametrize(
+    ("inputs", "order", "threshold", "accuracy"), [(4, 12, 1e-20, 1e-5), (5, 9, 1e-20, 1e-4), (5, 9, 1e-9, 1e-4)]
+)
+def test_gauss_hermite_nets_of_more_inputs(inputs: int, order: int, threshold: float, accuracy: float) -> None:
     student = mg.Net(layers("tanh", 3), n_features=inputs)
     teacher = mg.TeacherNet(layers("sigmoid2", 2), np.cos(np.arange(2 * inputs + 5)) / inputs, inputs)
     p = student.random_params(seed=0).flat / 2
     exact = mg.InfiniteNet(teacher, student)
     net = mg.gauss_hermite_net(teacher, student, order, threshold)
     assert net.n_samples <= order**inputs * (1 if threshold < 1e-15 else 0.8)
-    assert net.loss(p) == pytest.approx(exact.loss(p), rel=1e-5)
-    assert net.gradient(p) == pytest.approx(exact.gradient(p), abs=1e-5 * abs(exact.gradient(p)).max())
+    assert net.loss(p) == pytest.approx(exact.loss(p), rel=accuracy)
+    assert net.gradient(p) == pytest.approx(exact.gradient(p), abs=accuracy * abs(exact.gradient(p)).max())
 
 
 def test_refusals():
