@@ -8,16 +8,16 @@ A function of parameters that returns a number or a vector of Float64, made once
 """
 abstract type Recording end
 
+struct RecordedEigenvalues{T} <: Recording
+    net::AbstractNet{T}
+    extremes::ExtremeEigenvalues{T}
+end
 """
     recorded_eigenvalues(net; lowest = 0, highest = 1) -> Recording
 
 Eigenvalues at the ends of the Hessian's spectrum, ascending, from Hessian-vector products: each point begins from the
 eigenvectors of the one before (see [`ExtremeEigenvalues`](@ref)), so that a step of a run costs a few of them.
 """
-struct RecordedEigenvalues{T} <: Recording
-    net::AbstractNet{T}
-    extremes::ExtremeEigenvalues{T}
-end
 recorded_eigenvalues(net::AbstractNet{T}; lowest::Int=0, highest::Int=1) where {T} =
     RecordedEigenvalues{T}(net, ExtremeEigenvalues{T}(n_params(net), lowest, highest))
 (r::RecordedEigenvalues{T})(x) where {T} =
@@ -34,10 +34,14 @@ struct RecordedProjections <: Recording
 end
 (r::RecordedProjections)(x) = r.vectors' * (Float64.(x) - r.origin)
 
-"Norms of the units of a layer: of incoming weights with bias, or of outgoing weights."
 struct RecordedUnitNorms <: Recording
     places::Vector{Vector{Int}}
 end
+"""
+    recorded_unit_norms(layers, layer, out) -> Recording
+
+Norms of the units of a layer: of incoming weights with bias, or, if `out`, of outgoing weights.
+"""
 function recorded_unit_norms(layers::Vector{Layer}, layer::Int, out::Bool)
     out && check_hidden(layers, layer)
     place(j) = out ? outgoing(layers[layer+1], j) : incoming(layers[layer], j)

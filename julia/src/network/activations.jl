@@ -154,6 +154,11 @@ const softmax = register!(ACTIVATIONS, "softmax", Softmax(), "exp(x_i)/sum_j exp
 # The logits: outputs become probabilities only in the loss and in `predict`.
 @inline derivatives(::Softmax, x) = (x, one(x), zero(x))
 
+for (name, f) in ACTIVATIONS                                # those of Base, as tanh, have docstrings of theirs
+    isdefined(@__MODULE__, Symbol(name)) && getfield(@__MODULE__, Symbol(name)) === f || continue
+    @eval @doc $("    $name(x)\n\nThe activation $(ACTIVATIONS.entries[name].summary).") $(Symbol(name))
+end
+
 """
     Poly(c0, c1, …)
 

@@ -127,6 +127,7 @@ function watch!(net::Net, monitor)
     return nothing
 end
 
+"The number of parameters."
 n_params(net::Net) = net.n_params
 n_samples(net::Net) = net.n_samples
 n_features(net::Net) = first(net.layers).fan_in
