@@ -3,8 +3,8 @@ import MLPGF: Softmax
 
 Base.include(@__MODULE__, joinpath(@__DIR__, "finite_differences.jl"))
 
-function check(; tol = 1e-12, scale = 0.5, problem...)
-    net, exact = Net(; problem...), Net(; problem..., T = BigFloat)
+function check(; tol = 1e-12, scale = 0.5, prepare = identity, problem...)
+    net, exact = prepare(Net(; problem...)), prepare(Net(; problem..., T = BigFloat))
     θ = scale * randn(MersenneTwister(2), n_params(net))
     v = randn(MersenneTwister(3), length(θ))
     g, H = finite_differences(exact, big.(θ))
@@ -21,6 +21,9 @@ function check(; tol = 1e-12, scale = 0.5, problem...)
     end
     return net, θ
 end
+
+"With the scale of correlated outputs held near that of other parameters."
+hold_scale(net) = MLPGF.held_scale(net, eltype(net.blocks[1].w).(0.4 .* sin.(1:n_params(net))))
 
 rng = MersenneTwister(0)
 const X, Y = randn(rng, 3, 21), randn(rng, 2, 21)
@@ -65,6 +68,8 @@ const CHANCES = (p = rand(rng, 3, 21); p ./ sum(p, dims = 1))
         r(a, b) = sum(p .* deviations(a) .* deviations(b))
         deviations(a) = a .- sum(p .* a)
         @test data_loss(net, θ) ≈ sum(1 - r(a, b) / sqrt(r(a, a) * r(b, b)) for (a, b) in zip(eachrow(f), eachrow(y)))
+        layers == shallow &&
+            check(layers = layers, input = x, target = y, loss = "correlation", weights = w, prepare = hold_scale)
         few = (input = x[:, 1:20], target = y[:, 1:20], weights = w[1:20])
         @test loss(MLPGF.on(net, few.input, few.target; weights = few.weights), θ) ==
               loss(Net(; layers = layers, loss = "correlation", l2 = 0.1, few...), θ)

@@ -18,8 +18,11 @@ from .params import ParametersLike, Params
 
 __all__ = ["ConstrainedNet", "constrained", "constraint_of", "nearest_point", "parameters_of"]
 
-Rule = dict[str, Any]  # as border_constraint in julia/src/interface/c_solve.jl reads it
+# As border_constraint in julia/src/interface/c_solve.jl reads it: `freeze` and `tie` as the keywords take them, or B by
+# columns, and c.
+Rule = dict[str, Any]
 
+ENTRY = re.compile(r"-?p\[(\d+)\]")
 NAME = re.compile(r"\s*([+-]?)\s*([wb]\d+|p)\s*(?:\[(.*)\])?\s*")
 SLICE = re.compile(r"\s*([+-]?\d+)?\s*(?:(:)\s*([+-]?\d+)?\s*(?::\s*([+-]?\d+)?\s*)?)?")
 
@@ -237,16 +240,17 @@ def _rule(net: Net, freeze: Any, tie: Any, constraint: Any) -> Rule | None:
         if freeze is not None or tie is not None:
             raise InputError("constraint is given beside freeze or tie: B and c describe all of it")
         return _again(net, constraint) if isinstance(constraint, dict) else _matrix(net, constraint)
-    frozen = _frozen(net, freeze)
-    groups = [[int(k) for k in group] for group in _groups(net, tie)]
+    frozen = [k - 1 for k in _frozen(net, freeze)]
+    groups = [[f"{'-' * (k < 0)}p[{abs(k) - 1}]" for k in group] for group in _groups(net, tie)]
     return {"freeze": frozen, "tie": groups} if frozen or groups else None
 
 
 def _again(net: Net, rule: Rule) -> Rule:
     """A rule that ``_rule`` has made before, for a net with as many parameters."""
     if rule.keys() == {"freeze", "tie"}:
-        named = [*rule["freeze"], *(abs(k) for group in rule["tie"] for k in group)]
-        fits = all(is_whole(k) and 1 <= k <= net.n_params for k in named) and bool(named)
+        tied = [ENTRY.fullmatch(str(name)) for group in rule["tie"] for name in group]
+        named = [*rule["freeze"], *(int(match[1]) if match else -1 for match in tied)]
+        fits = all(is_whole(k) and 0 <= k < net.n_params for k in named) and bool(named)
     else:
         fits = rule.keys() == {"first", "rows", "values", "c"} and len(rule["c"]) == net.n_params
     if not fits:
@@ -267,6 +271,10 @@ def _frozen(net: Net, freeze: Any) -> list[int]:
     elif isinstance(freeze, (list, tuple)) and freeze and all(isinstance(v, (bool, np.bool_)) for v in freeze):
         return _frozen(net, np.array(freeze))
     members = [freeze] if isinstance(freeze, str) else freeze
+    indices = [int(member) for member in members if is_whole(member)]
+    if len(set(indices)) < len(indices):
+        twice = next(k for k in indices if indices.count(k) > 1)
+        raise InputError(f"freeze names the parameter {twice} more than once; a mask has truth values, not numbers")
     found = [abs(int(k)) for member in members for k in _members(net, "freeze", member)]
     return sorted(set(found))
 
@@ -359,8 +367,8 @@ def _matrix(net: Net, constraint: Any) -> Rule:
     if not (np.isfinite(values).all() and np.isfinite(offset).all()):
         raise InputError("B or c contains NaN or infinite entries")
     return {
-        "first": (np.asarray(first) + 1).tolist(),
-        "rows": (np.asarray(rows) + 1).tolist(),
+        "first": np.asarray(first).tolist(),
+        "rows": np.asarray(rows).tolist(),
         "values": np.asarray(values, np.float64).tolist(),
         "c": np.asarray(offset, np.float64).tolist(),
     }

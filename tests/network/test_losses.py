@@ -228,6 +228,22 @@ def test_correlation():
     assert 0 <= perfect.loss(p) < 1e-30
 
 
+@pytest.mark.parametrize("solver", ["auto", "Newton", "NewtonTrustRegion", "LevenbergMarquardt", "BFGS"])
+def test_minima_of_the_correlation_keep_the_scale(solver: str) -> None:
+    net = mg.Net(layers=TANH, input=X, target=Y, weights=WEIGHTS, loss="correlation")
+    seen = []
+    for seed in range(2):
+        p = net.random_params(seed=seed)
+        res = mg.minimize(net, p, optim_solver=solver, callback=lambda step: seen.append(step))
+        assert res.gnorm < 1e-5
+        assert (res.loss, res.gnorm) == (net.loss(res.x), abs(net.gradient(res.x)).max())
+        weight = WEIGHTS / WEIGHTS.sum()
+        spreads = [weight @ (f - weight @ f) ** 2 for f in (net(p)[:, 0], net(res.x)[:, 0])]
+        assert 0.5 < spreads[1] / spreads[0] < 2
+    assert all(step.loss == pytest.approx(net.loss(step.x), rel=1e-12) for step in seen)
+    assert seen
+
+
 def test_data_of_a_call():
     net = mg.Net(layers=TANH, input=X, target=Y, weights=WEIGHTS, l2=0.1)
     p, v = np.random.default_rng(3).normal(size=(2, net.n_params))

@@ -59,7 +59,7 @@ function join_moments!(c::Correlation{T}, o::Int, F::Matrix{T}, block::Block{T},
     return nothing
 end
 
-"The gradients `first`, `second`, `third` of the three means of output `o`; returns 1/s² and r."
+"The gradients `first`, `second`, `third` of the three means of output `o`; returns 1/s² and the factors of m² and a²."
 function outer_factors!(c::Correlation{T}, net::Net{T}, θ::Vector{T}, o::Int) where {T}
     c.output = o
     for part in 1:3
@@ -70,17 +70,18 @@ function outer_factors!(c::Correlation{T}, net::Net{T}, θ::Vector{T}, o::Int) w
         net.crew.total.vector = nothing
     end
     c.part = 0
-    return c.inverse[o]^2, 1 - c.left[o]
+    r, ℓ = 1 - c.left[o], log_scale(c, o)
+    return c.inverse[o]^2, r + ℓ, 3 * r + 2 * ℓ - !isempty(c.held)
 end
 
 # −L'' has r m² − 2 a b + 3 r a² over s².
 function add_outer_terms!(H::Matrix{T}, c::Correlation{T}, net::Net{T}, θ::Vector{T}, offset::Int=0) where {T}
     for o in eachindex(c.mean)
-        k, r = outer_factors!(c, net, θ, o)
+        k, r, square = outer_factors!(c, net, θ, o)
         M, A, B = c.first, c.second, c.third
         @inbounds for j in 1:size(H, 2)
             q = offset + j
-            m, a, b = -k * r * M[q], k * (B[q] - 3 * r * A[q]), k * A[q]
+            m, a, b = -k * r * M[q], k * (B[q] - square * A[q]), k * A[q]
             @simd for i in j:size(H, 1)
                 p = offset + i
                 H[i, j] += m * M[p] + a * A[p] + b * B[p]
@@ -92,7 +93,7 @@ end
 
 function add_outer_product!(y::Vector{T}, c::Correlation{T}, net::Net{T}, θ::Vector{T}, v::Vector{T}) where {T}
     for o in eachindex(c.mean)
-        k, r = outer_factors!(c, net, θ, o)
+        k, r, square = outer_factors!(c, net, θ, o)
         M, A, B = c.first, c.second, c.third
         m = a = b = zero(T)
         @inbounds @simd for i in eachindex(v)
@@ -101,8 +102,26 @@ function add_outer_product!(y::Vector{T}, c::Correlation{T}, net::Net{T}, θ::Ve
             b += B[i] * v[i]
         end
         @inbounds @simd for i in eachindex(y)
-            y[i] += k * (-r * m * M[i] + (b - 3 * r * a) * A[i] + a * B[i])
+            y[i] += k * (-r * m * M[i] + (b - square * a) * A[i] + a * B[i])
         end
     end
     return y
+end
+
+"""
+    held_scale(net, θ) -> Net or nothing
+
+Where outputs have no scale of their own, the same net with that of θ held (see [`Correlation`](@ref)). Steps by the
+Hessian would run it to zero, or to infinity: along it there is curvature wherever the gradient is not zero, and nothing
+to find.
+"""
+held_scale(net, θ) = nothing
+function held_scale(net::Net{T}, θ::Vector{T}) where {T}
+    net.objective isa Correlation && last(net.layers).activation isa Identity && unregularised(net) || return nothing
+    isempty(net.objective.held) || return nothing
+    other = twin(net)
+    prepare!(other.objective, other, θ)
+    all(isfinite, other.objective.inverse) || return nothing
+    other.objective.held = copy(other.objective.inverse)
+    return other
 end

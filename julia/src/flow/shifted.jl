@@ -27,8 +27,10 @@ end
 
 name_suffix(::ShiftedSystem) = ""
 
-# (1, step) while that is small, (1 / step, 1) beyond: neither overflows for any step. The shift stays
-# positive where 1 / step underflows, for the sake of directions without any curvature.
+"""
+(1, step) while that is small, (1 / step, 1) beyond: neither overflows for any step. The shift stays positive where
+1 / step underflows, for the sake of directions without any curvature.
+"""
 function shift_and_scale(::Type{T}, step::Float64) where {T}
     step <= 1 && return one(T), T(step)
     return max(T(1 / step), sqrt(floatmin(T))), one(T)

@@ -27,7 +27,7 @@ PairSums{S}() where {S} = PairSums{S}(ntuple(_ -> zero(S), 15)...)
 """
     Moments
 
-For F = f g it holds E[F] (`m00`), and for F = f⁽ᵖ⁾ g⁽ᵠ⁾, p + q ≤ 2, `mpq` = E[F] with
+For F = f g it holds E[F] = `m00`, and for F = f⁽ᵖ⁾ g⁽ᵠ⁾, p + q ≤ 2, `mpq` = E[F] with
 
     E[F x] = xpq v₁ + ypq v₂
     E[F (x xᵀ - 1)] = xxpq v₁v₁ᵀ + xypq (v₁v₂ᵀ + v₂v₁ᵀ) + yypq v₂v₂ᵀ

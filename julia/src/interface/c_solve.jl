@@ -157,14 +157,15 @@ data_part(net, x, constraint::Constraint, loss, gnorm) =
 data_part(net, x, ::Nothing, loss, gnorm) = unregularised(net) ? (loss, gnorm) : data_terms(net, x)
 
 """
-The constraint of a run from `x`, or `nothing`: `{freeze: […], tie: [[…], …]}` as for [`Constraint`](@ref), or
-`{first: […], rows: […], values: […], c: […]}`, its fields.
+The constraint of a run from `x`, or `nothing`: `{freeze: [0, …], tie: [["p[1]", "-p[2]"], …]}`, or the fields of a
+[`Constraint`](@ref), `{first: […], rows: […], values: […], c: […]}`; all count from 0.
 """
 border_constraint(::Nothing, x) = nothing
+border_index(name) = (k = parse(Int, filter(isdigit, name)) + 1; startswith(name, '-') ? -k : k)
 function border_constraint(what::Dict{String,Any}, x::Vector{T}) where {T}
     haskey(what, "c") &&
-        return Constraint{T}(Int.(what["first"]), Int.(what["rows"]), T.(what["values"]), T.(what["c"]))
-    return Constraint(x; freeze=Int.(what["freeze"]), tie=[Int.(group) for group in what["tie"]])
+        return Constraint{T}(Int.(what["first"]) .+ 1, Int.(what["rows"]) .+ 1, T.(what["values"]), T.(what["c"]))
+    return Constraint(x; freeze=Int.(what["freeze"]) .+ 1, tie=[border_index.(group) for group in what["tie"]])
 end
 
 border_solve(q::Question, x, what, options, tauinv, report, f) =

@@ -412,7 +412,7 @@ function proof_workload(::Type{T}) where {T}
     end
     if T === Float64
         net = one_hidden("tanh")
-        held = outside_tool(net, "constrain", (constraint=Dict("freeze" => [1], "tie" => []),), outside_start(net))
+        held = outside_tool(net, "constrain", (constraint=Dict("freeze" => [0], "tie" => []),), outside_start(net))
         question = outside_tool(held, "certification", (precision=128, polish=true), outside_start(held))
         outside_handle(c_solve, question, outside_start(held), "minimize", wire((maxtime_optim=1,)), C_NULL, C_NULL, C_NULL)
     end
@@ -436,9 +436,9 @@ end
 
 function constraints_workload(::Type{T}) where {T}
     net, x = student(T)
-    both = Dict("freeze" => [2], "tie" => [[1, -3]])
+    both = Dict("freeze" => [1], "tie" => [["p[0]", "-p[2]"]])
     n = length(x) - 2
-    general = Dict("first" => collect(1:n+1), "rows" => collect(1:n), "values" => ones(n), "c" => x)
+    general = Dict("first" => collect(0:n), "rows" => collect(0:n-1), "values" => ones(n), "c" => x)
     for rule in (both, general)
         held = outside_tool(net, "constrain", (constraint=rule,), x)
         z = Vector{T}(HANDLES[outside_tool(held, "coordinates_of", NamedTuple(), x)])

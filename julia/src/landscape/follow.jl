@@ -149,7 +149,7 @@ smallest_eigenvalue(c::Continuation, p::Place) = sortperm(abs.(p.λ))[c.null+1]
 
 # ---- folds and branch points ----------------------------------------------------------------------------------------
 
-"D[H φ](v, y): the derivative of H φ along v in θ and y in μ, by central differences of exact products."
+"The derivative of H φ along v in θ and y in μ, `D[H φ](v, y)`, by central differences of exact products."
 function turning(c::Continuation, θ, φ, v, y)
     h = eps()^(1 / 3) * (1 + norm(θ)) / max(norm(v), floatmin())
     along = (hvp(c.family, θ + h * v, φ) - hvp(c.family, θ - h * v, φ)) / 2h
@@ -266,7 +266,7 @@ end
     branch_tangents(c, z, φ, v) -> unit vectors
 
 The two directions (θ̇, ν̇) = x (φ, 0) + y (v, w) in which branches pass through a simple branch point: the roots of
-x² D³L[φ,φ,φ] + 2xy φᵀD[Hφ](v, 1) + y² φᵀD²F(v, 1)² (Keller's algebraic bifurcation equation); none for an isolated
+`x² D³L[φ,φ,φ] + 2xy φᵀD[Hφ](v, 1) + y² φᵀD²F(v, 1)²` (Keller's algebraic bifurcation equation); none for an isolated
 point.
 """
 function branch_tangents(c::Continuation, z::Vector, φ::Vector, v::Vector)

@@ -53,8 +53,25 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
     check_setting("minloss", o.minloss, limits.minloss >= 0)
     o.patience >= 1 || throw(ArgumentError("patience = $(o.patience): must be at least 1."))
     o.constraint === nothing || return Base.invokelatest(constrained_minimize, net, x0, o, monitor)::MinimizeResult{T}
+    held = held_scale(net, Vector{T}(x0))
+    held === nothing || return Base.invokelatest(minimize_held, net, held, x0, o, monitor)::MinimizeResult{T}
     method = with_options(minimize_method(o.optim_solver), o.optim_options)
     return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)
+end
+
+"The minimum of `held`, which is one of `net`, as that of `net`."
+function minimize_held(net::Net{T}, held::Net{T}, x0, o::MinimizeOptions, monitor::Monitor) where {T}
+    report = monitor.report
+    report === nothing || (monitor.report = (phase, iteration, t, value, gnorm, x) ->
+        report(phase, iteration, t, x === nothing ? value : Float64(loss(net, x)), gnorm, x))
+    try
+        r = minimize(held, x0, o, monitor)
+        gradient = zeros(T, length(r.x))
+        value = value_and_gradient!(gradient, net, r.x)
+        return changed(r; loss=value, gnorm=supnorm(gradient))
+    finally
+        monitor.report = report
+    end
 end
 
 constrained_minimize(net::AbstractNet, x0, o::MinimizeOptions, monitor::Monitor) =

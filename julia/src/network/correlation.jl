@@ -12,6 +12,10 @@ and the second derivative along ḟ is, with m, a, b the weighted means of ḟ, 
     −Ė = −w (r (ḟ − m) + b φ + a η − 3 r a φ)/(W s²):
 
 a diagonal part, which is treated as that of other losses, and products of sums over samples.
+
+Minimizers add ½ Σₒ ℓₒ², ℓ = log(s hₒ), with `held` h = 1/s where they begin. It has the same critical points, of that
+scale: ∇L vanishes along changes of the scale. ∂ℓ/∂fᵢ = wᵢ φᵢ/(W s), and the second derivative of ℓ along ḟ is
+(v − m² − 2a²)/s², v the mean of ḟ².
 """
 mutable struct Correlation{T} <: Loss
     share::T                # N/W
@@ -20,6 +24,7 @@ mutable struct Correlation{T} <: Loss
     target::Vector{T}       # mean and
     spread::Vector{T}       # 1/s_y of its target,
     left::Vector{T}         # 1 − r
+    held::Vector{T}         # empty where the scale is left to itself
     first::Vector{T}        # gradients of the means m, a and b of f = ∂f/∂θ θ̇
     second::Vector{T}
     third::Vector{T}
@@ -28,7 +33,7 @@ mutable struct Correlation{T} <: Loss
 end
 function Correlation{T}(outputs::Int) where {T}
     z() = zeros(T, outputs)
-    return Correlation{T}(0, z(), z(), z(), z(), z(), T[], T[], T[], 0, 0)
+    return Correlation{T}(0, z(), z(), z(), z(), z(), T[], T[], T[], T[], 0, 0)
 end
 register!(LOSSES, "correlation", Correlation{Float64}(0),
           "1 - correlation of f_o and y_o over all samples, summed over o")
@@ -37,13 +42,15 @@ own_loss(::Correlation, ::Type{T}, outputs::Int) where {T} = Correlation{T}(outp
 
 standardised(c::Correlation, f, o) = (f - c.mean[o]) * c.inverse[o]
 standardised_target(c::Correlation, y, o) = (y - c.target[o]) * c.spread[o]
+log_scale(c::Correlation{T}, o) where {T} = isempty(c.held) ? zero(T) : log(c.held[o] / c.inverse[o])
 
 function block_loss(c::Correlation{T}, ws::Workspace{T}, block::Block{T}) where {T}
     F, Y, w = last(ws.A), block.Y, block.w
     s = zero(T)
     @inbounds for o in 1:size(Y, 2)
+        ℓ = log_scale(c, o)
         @simd for r in 1:block.n
-            s += w[r] * abs2(standardised_target(c, Y[r, o], o) - standardised(c, F[r, o], o))
+            s += w[r] * (abs2(standardised_target(c, Y[r, o], o) - standardised(c, F[r, o], o)) + ℓ^2)
         end
     end
     return s * c.share / 2
@@ -53,10 +60,10 @@ function block_loss!(c::Correlation{T}, E::Matrix{T}, ws::Workspace{T}, block::B
     F, Y, w = last(ws.A), block.Y, block.w
     c.part > 0 && return part_derivative!(c, E, F, block, scale)
     @inbounds for o in 1:size(Y, 2)
-        k = -scale * c.share * c.inverse[o]
+        k, ℓ = -scale * c.share * c.inverse[o], log_scale(c, o)
         @simd for r in 1:block.n
             φ = standardised(c, F[r, o], o)
-            E[r, o] = k * w[r] * ((standardised_target(c, Y[r, o], o) - φ) + c.left[o] * φ)
+            E[r, o] = k * w[r] * ((standardised_target(c, Y[r, o], o) - φ) + (c.left[o] - ℓ) * φ)
         end
     end
     return block_loss(c, ws, block)
@@ -65,7 +72,7 @@ end
 function loss_dot!(c::Correlation{T}, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}, block::Block{T}, scale::T) where {T}
     w = block.w
     @inbounds for o in 1:size(block.Y, 2)
-        k = scale * c.share * (1 - c.left[o]) * c.inverse[o]^2
+        k = scale * c.share * (1 - c.left[o] + log_scale(c, o)) * c.inverse[o]^2
         @simd for r in 1:block.n
             Ė[r, o] = k * w[r] * Ȧ[r, o]
         end
