@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 from numpy.typing import ArrayLike
 
 from .errors import InputError
+from .landscape.neurons import NeuronsAlong
 from .network.net import Net
 from .network.params import Params
 from .network.teacher import TeacherNet
@@ -21,7 +22,6 @@ from .results.result import TrainResult, Trajectory
 if TYPE_CHECKING:
     from .landscape.catalogue import Catalogue
     from .landscape.follow import Followed
-    from .landscape.neurons import NeuronsAlong
     from .landscape.saddle_line import SaddleLine
     from .landscape.subspace import LinearSubspace
 
@@ -45,6 +45,15 @@ def _trajectory(result: Any) -> Trajectory:
     found = result.trajectory if isinstance(result, TrainResult) else result
     if not isinstance(found, Trajectory):
         raise InputError(f"a trajectory, or a result with one, is needed; this is {type(found).__name__}")
+    return found
+
+
+def _params(name: str, given: Any) -> Params:
+    found = given.params if isinstance(given, TrainResult) else given
+    if not isinstance(found, Params):
+        raise InputError(
+            f"{name} is {type(given).__name__}; Params, such as net.params(x), or a TrainResult are needed"
+        )
     return found
 
 
@@ -101,7 +110,7 @@ def trajectories(
 
 
 def neurons(
-    student: Params, teacher: TeacherNet | Params | None = None, ax: Axes | None = None, *, layer: int = 0
+    student: Params | TrainResult, teacher: TeacherNet | Params | None = None, ax: Axes | None = None, *, layer: int = 0
 ) -> list[Any]:
     """Incoming weights of a layer's units, the first two inputs of each: rays for the student, crosses for the teacher.
 
@@ -110,9 +119,10 @@ def neurons(
     ax = _axes(ax)
     drawn: list[Any] = []
     targets = teacher.params if isinstance(teacher, TeacherNet) else teacher
-    for params, name in ((targets, "teacher"), (student, "student")):
-        if params is None:
+    for given, name in ((targets, "teacher"), (student, "student")):
+        if given is None:
             continue
+        params = _params(name, given)
         W = params.weights[layer]
         if W.shape[1] < 2:
             raise InputError(f"layer {layer} has {W.shape[1]} input; two are needed for a plane")
@@ -133,7 +143,7 @@ def neurons(
     return drawn
 
 
-def network(params: Params, ax: Axes | None = None, *, labels: Sequence[str] | None = None) -> list[Any]:
+def network(params: Params | TrainResult, ax: Axes | None = None, *, labels: Sequence[str] | None = None) -> list[Any]:
     """The network as a graph: a column of units for each layer, the inputs first, and a line for each weight.
 
     A line's width is proportional to the size of its weight, relative to the largest of its layer; its colour shows the
@@ -141,7 +151,7 @@ def network(params: Params, ax: Axes | None = None, *, labels: Sequence[str] | N
 
     Parameters
     ----------
-    params : Params
+    params : Params or TrainResult
     ax : matplotlib Axes, optional
     labels : sequence of str, optional
         Names of the inputs, in place of their numbers.
@@ -151,8 +161,7 @@ def network(params: Params, ax: Axes | None = None, *, labels: Sequence[str] | N
     list of matplotlib artists
         The lines of each layer, then the units of each layer.
     """
-    if not isinstance(params, Params):
-        raise InputError(f"params is {type(params).__name__}; Params are needed, such as net.params(x)")
+    params = _params("params", params)
     widths = [params.layers[0][0], *(width for _, width, _ in params.layers)]
     if labels is not None and len(labels) != widths[0]:
         raise InputError(f"{len(labels)} labels are given for {widths[0]} inputs")
@@ -178,6 +187,8 @@ def network(params: Params, ax: Axes | None = None, *, labels: Sequence[str] | N
 
 def neurons_along(along: NeuronsAlong, ax: Axes | None = None, *, outgoing: bool = False) -> list[Any]:
     """Norms of the units along a trajectory, from ``pymlpgf.neurons_along``, over t + 1; both axes are logarithmic."""
+    if not isinstance(along, NeuronsAlong):
+        raise InputError(f"along is {type(along).__name__}; what pymlpgf.neurons_along returns is needed")
     ax = _axes(ax)
     norms = along.outgoing if outgoing else along.incoming
     shown = along.t < CLOCK

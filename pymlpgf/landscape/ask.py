@@ -9,10 +9,11 @@ import numpy as np
 
 from .. import runtime
 from ..errors import InputError
+from ..network.constraints import ConstrainedNet
 from ..network.net import Net
 from ..validate.data import is_whole, numeric
 
-__all__ = ["ask", "finite", "hidden_layer", "one_based"]
+__all__ = ["ask", "finite", "hidden_layer", "one_based", "points_of"]
 
 
 def ask(
@@ -49,3 +50,16 @@ def finite(name: str, value: Any, shape: tuple[int, ...] | None = None) -> np.nd
     if not np.isfinite(array).all():
         raise InputError(f"{name} contains NaN or infinite entries")
     return array
+
+
+def points_of(net: Net, points: Any) -> np.ndarray:
+    """The points (M, n_params) of a trajectory, a result with one, or an array; of a constrained net coordinates."""
+    trajectory = getattr(points, "trajectory", points)
+    if trajectory is None:
+        raise InputError("points is a result without a trajectory, as those of minimize are: give that of a flow")
+    X = finite("points", getattr(trajectory, "x", trajectory))
+    if isinstance(net, ConstrainedNet) and X.ndim == 2 and X.shape[1] == net.unconstrained.n_params:
+        X = net.coordinates(X.astype(net.dtype)).astype(np.float64)
+    if X.ndim != 2 or X.shape[1] != net.n_params:
+        raise InputError(f"points has shape {X.shape}; (M, {net.n_params}) is needed")
+    return X

@@ -29,7 +29,8 @@ class Catalogue:
     loss, gnorm : arrays (K,)
         Of the representatives.
     kind : list of str
-        What each is, as ``classify`` says: "minimum", "saddle", "degenerate", "escaping" or "not a fixed point".
+        What each is, as ``classify`` says: "minimum", "saddle", "degenerate", "escaping" or "not a fixed point"; among
+        the points that obey its constraint, if its run had one.
     count : array (K,)
         How many runs ended there.
     low, high : arrays (K,)
@@ -111,6 +112,6 @@ def minima_catalogue(
     bounds = ask(None, "binomial_intervals", {"n": len(results), "confidence": level}, [counts])
     return Catalogue(
         np.array([r.loss for r in chosen]), np.array([r.gnorm for r in chosen]),
-        [classify(net, r.x).kind for r in chosen], counts, bounds[:, 0], bounds[:, 1], chosen, groups.labels,
-        len(results), level,
+        [classify(net, r.x, constraint=r.constraint).kind for r in chosen],
+        counts, bounds[:, 0], bounds[:, 1], chosen, groups.labels, len(results), level,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from ..network.teacher import TeacherNet
 from ..results.result import TrainResult, Trajectory
 from ..validate.data import real_number
 from ..validate.suggest import nearest
-from .ask import ask, finite, hidden_layer, one_based
+from .ask import ask, hidden_layer, one_based, points_of
 from .classify import start
 from .widths import with_units
 
@@ -75,6 +75,8 @@ def compare_neurons(
     if teacher is not None:
         if isinstance(teacher, TeacherNet):
             q, teacher = teacher.params, teacher.net
+        elif q is None:
+            raise InputError("teacher is a Net, and q, its parameters, is missing")
         one_based("layer", layer, len(teacher.layers))
         arrays.append(start(teacher, q))
         options.update(teacher=json_layers(teacher.layers), teacher_features=teacher.n_features)
@@ -174,6 +176,8 @@ def merge_neurons(net: Net, p: ParametersLike, groups: Sequence[Sequence[int]], 
     """
     x, number = start(net, p), hidden_layer(net, layer)
     width = net.layers[layer][0]
+    if any(np.ndim(group) != 1 for group in groups):
+        raise InputError(f"groups is {groups!r}; a sequence of groups of units is needed, such as [[0, 1]]")
     ones = [[one_based("a unit of groups", int(unit), width) for unit in group] for group in groups]
     y = ask(net, "merge", {"layer": number, "groups": ones}, [x])
     removed = {int(unit) for group in groups for unit in list(group)[1:]}
@@ -210,10 +214,14 @@ class NeuronClusters:
 
     def common(self, fraction: float = 0.8) -> np.ndarray:
         """The numbers of the clusters that have a unit in at least this fraction of the runs."""
+        if not 0 <= real_number(fraction) <= 1:
+            raise InputError(f"fraction is {fraction!r}; a number from 0 to 1 is needed")
         return np.flatnonzero(self.runs >= fraction * len(self.labels))
 
     def groups(self, run: int, clusters: Iterable[int] | None = None) -> list[list[int]]:
         """The units of one run in each of the ``clusters`` (default all), for ``merge_neurons``."""
+        if not -len(self.labels) <= run < len(self.labels):
+            raise InputError(f"run is {run}; there are {len(self.labels)} runs")
         wanted = range(len(self)) if clusters is None else clusters
         found = [np.flatnonzero(self.labels[run] == number).tolist() for number in wanted]
         return [units for units in found if units]
@@ -247,6 +255,8 @@ def cluster_neurons(
     >>> found.labels.tolist(), found.common().tolist()
     ([[1, 0], [0, 2]], [0])
     """
+    if isinstance(points, TrainResult):
+        raise InputError("points is one TrainResult; a sequence of several is needed")
     xs = [start(net, p) for p in points]
     if not xs:
         raise InputError("points is empty")
@@ -284,10 +294,7 @@ def neurons_along(net: Net, points: Trajectory | TrainResult | ArrayLike, layer:
     layer : int
         Hidden layer, counted from 0.
     """
-    trajectory = getattr(points, "trajectory", points)
-    X = finite("points", getattr(trajectory, "x", trajectory))
-    if X.ndim != 2 or X.shape[1] != net.n_params:
-        raise InputError(f"points has shape {X.shape}; (M, {net.n_params}) is needed")
+    X, trajectory = points_of(net, points), getattr(points, "trajectory", points)
     t = trajectory.t if isinstance(trajectory, Trajectory) else np.arange(len(X), dtype=float)
 
     def read(get: Callable[[str], Any]) -> NeuronsAlong:

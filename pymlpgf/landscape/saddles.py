@@ -15,7 +15,7 @@ from ..network.params import ParametersLike, Params
 from ..results.result import TrainResult, Trajectory
 from ..validate.data import real_number
 from ..validate.memory import refuse_square
-from .ask import ask, finite, one_based
+from .ask import ask, one_based, points_of
 from .classify import start
 
 __all__ = ["escape_saddle", "saddle_passages", "SaddlePassage", "spectrum_along"]
@@ -29,10 +29,7 @@ def spectrum_along(net: Net, points: Trajectory | TrainResult | ArrayLike, k: in
 
     ``points`` is a Trajectory, a TrainResult with one, or an array (M, n_params).
     """
-    trajectory = getattr(points, "trajectory", points)
-    X = finite("points", getattr(trajectory, "x", trajectory))
-    if X.ndim != 2 or X.shape[1] != net.n_params:
-        raise InputError(f"points has shape {X.shape}; (M, {net.n_params}) is needed")
+    X = points_of(net, points)
     refuse_square(net, "spectrum_along", "extreme_eigenvalues tells the ends of the spectrum")
     return ask(net, "spectrum", {} if k is None else {"k": one_based("k", k, net.n_params + 1) - 1}, [X])
 
@@ -106,5 +103,5 @@ def saddle_passages(
         return [SaddlePassage(*row) for row in zip(*(get(name).tolist() for name in names), get("x"), strict=True)]
 
     refuse_square(net, "saddle_passages", "extreme_eigenvalues tells the lowest curvatures")
-    arrays = [trajectory.t, trajectory.x, trajectory.loss, trajectory.gnorm]
+    arrays = [trajectory.t, points_of(net, trajectory), trajectory.loss, trajectory.gnorm]
     return ask(net, "passages", {"contrast": float(contrast), "plateau": float(plateau)}, arrays, read)

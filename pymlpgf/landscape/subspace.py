@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import InputError
+from ..errors import InputError, KeywordError
 from ..facts import MINIMIZE_DEFAULTS
 from ..network.net import Net
 from ..network.params import ParametersLike
@@ -18,6 +19,7 @@ from ..results.result import TrainResult
 from ..solve.options import goals, minimize_options
 from ..solve.progress import ProgressLine
 from ..validate.data import is_whole, real_number
+from ..validate.suggest import nearest, suggest_keywords
 from .ask import ask, finite
 from .classify import start as parameters
 
@@ -119,6 +121,7 @@ def _search(
     return net._core.tool(what, {}, [*subspace._arrays, *arrays], run)
 
 
+@suggest_keywords
 def subspace_minloss(
     net: Net,
     subspace: LinearSubspace,
@@ -159,6 +162,9 @@ def subspace_minloss(
     )  # fmt: skip
 
 
+SEARCH = [name for name, p in inspect.signature(subspace_minloss).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
 @dataclass(frozen=True, repr=False)
 class SubspaceGrid:
     """Minima in the complement of a line or plane: ``loss``, ``gnorm`` and points ``x``, one dimension for each axis.
@@ -176,6 +182,7 @@ class SubspaceGrid:
         return f"SubspaceGrid({' × '.join(map(str, self.loss.shape))}, lowest loss {np.nanmin(self.loss):.6g})"
 
 
+@suggest_keywords
 def subspace_grid(
     net: Net,
     subspace: LinearSubspace,
@@ -237,7 +244,7 @@ def subspace_points(
     scale: float = 1e-2,
     seed: int = 0,
     backwards: bool = True,
-    previous: SubspacePoints | None = None,
+    previous: SubspacePoints | SubspaceGrid | None = None,
     **options: Any,
 ) -> SubspacePoints:
     """``subspace_minloss`` at any points of a line or plane, from several starts each; the lowest minimum counts.
@@ -260,9 +267,10 @@ def subspace_points(
         Of the random points.
     backwards : bool
         Go through the points once more, from the last to the first, and search from the neighbours alone.
-    previous : SubspacePoints, optional
-        What an earlier call found. Its points serve as neighbours; those that are among ``points`` are kept, and only
-        the backward pass searches there again. This resumes an interrupted search, or adds points to a finished one.
+    previous : SubspacePoints or SubspaceGrid, optional
+        What an earlier call, or ``subspace_grid``, found on this subspace. Its points serve as neighbours; those that
+        are among ``points`` are kept, and only the backward pass searches there again. This resumes an interrupted
+        search, or adds points to a finished one.
     **options
         ``optim_solver`` and the other keywords of ``subspace_minloss``.
 
@@ -280,6 +288,9 @@ def subspace_points(
     array([1.  , 0.  , 0.25])
     """
     _belongs(net, subspace)
+    for name in options:
+        if name not in SEARCH:
+            raise KeywordError(f"subspace_points has no keyword {name!r}{nearest(name, SEARCH)}")
     a = finite("points", points)
     a = a.reshape(-1, 1) if a.ndim == 1 else a
     if a.ndim != 2 or a.shape[1] != len(subspace.directions) or not len(a):
@@ -289,19 +300,16 @@ def subspace_points(
             raise InputError(f"{name} is {value!r}; a whole number that is not negative is needed")
     if not real_number(scale) >= 0:
         raise InputError(f"scale is {scale!r}; a number that is not negative is needed")
-    if previous is not None and (previous.a.shape[1], previous.x.shape[1]) != (a.shape[1], net.n_params):
-        raise InputError("previous has other dimensions; it must be of the same subspace and net")
     rng = np.random.default_rng(seed)
     middle = None if start is None else parameters(net, start)
     loss, gnorm = np.full(len(a), np.nan), np.full(len(a), np.nan)
     x = np.full((len(a), net.n_params), np.nan)
     before_a, before_x = np.empty((0, a.shape[1])), np.empty((0, net.n_params))
     if previous is not None:
-        known = ~np.isnan(previous.loss)
-        before_a, before_x = previous.a[known], previous.x[known]
-        same = (a[:, None] == before_a).all(2)
+        before_a, before_loss, before_gnorm, before_x = _found_before(subspace, previous)
+        same = (abs(a[:, None] - before_a) <= 1e-9 * (1 + abs(a[:, None]))).all(2)
         for i, k in np.argwhere(same):
-            loss[i], gnorm[i], x[i] = previous.loss[known][k], previous.gnorm[known][k], before_x[k]
+            loss[i], gnorm[i], x[i] = before_loss[k], before_gnorm[k], before_x[k]
         before_a, before_x = before_a[~same.any(0)], before_x[~same.any(0)]
 
     def search(i: int, starts: list[Any]) -> bool:
@@ -329,3 +337,25 @@ def subspace_points(
         if not search(i, near(i)):
             return SubspacePoints(a, loss, gnorm, x, False)
     return SubspacePoints(a, loss, gnorm, x, True)
+
+
+def _found_before(subspace: LinearSubspace, previous: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Coordinates, losses, gradient norms and points of what was found before on this subspace."""
+    if not isinstance(previous, (SubspacePoints, SubspaceGrid)):
+        raise InputError(
+            f"previous is {type(previous).__name__}; what subspace_points or subspace_grid found is needed"
+        )
+    size = previous.x.shape[-1]
+    if size != len(subspace.origin):
+        raise InputError(f"previous is about {size} parameters, this net has {len(subspace.origin)}")
+    loss, gnorm, x = previous.loss.ravel(), previous.gnorm.ravel(), previous.x.reshape(-1, size)
+    known = ~np.isnan(loss)
+    a = np.array([subspace.coordinates(point) for point in x[known]]).reshape(-1, len(subspace.directions))
+    if isinstance(previous, SubspacePoints):
+        given = previous.a[known]
+        if given.shape != a.shape or not np.allclose(given, a, rtol=1e-6, atol=1e-6):
+            raise InputError(
+                "previous is about another subspace: its points do not project to its coordinates on this one"
+            )
+        a = given
+    return a, loss[known], gnorm[known], x[known]

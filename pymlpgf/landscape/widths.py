@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..network.activations import json_layers
 from ..network.net import Net
 from ..network.params import ParametersLike, Params
+from ..results.result import TrainResult
 from ..validate.data import real_number
 from .ask import ask, finite, hidden_layer, one_based
 from .classify import start
@@ -102,7 +103,7 @@ def _replaced(net: Net, layer: int, spec: Any, merge: Any) -> Net:
     return net._core.like(layers, merge=merge)
 
 
-def split_neuron(p: Params, i: int, gamma: float, layer: int = 0, *, j: int | None = None) -> Params:
+def split_neuron(p: Params | TrainResult, i: int, gamma: float, layer: int = 0, *, j: int | None = None) -> Params:
     """Split unit ``i`` in two, with the parts γ and 1 − γ of its outgoing weights, so that the outputs do not change.
 
     For a fixed point of the narrow net the results for all γ form a line of fixed points of the wide net (Fukumizu and
@@ -110,7 +111,7 @@ def split_neuron(p: Params, i: int, gamma: float, layer: int = 0, *, j: int | No
 
     Parameters
     ----------
-    p : Params
+    p : Params or TrainResult
     i : int
         Unit, counted from 0.
     gamma : float
@@ -126,6 +127,7 @@ def split_neuron(p: Params, i: int, gamma: float, layer: int = 0, *, j: int | No
     >>> mg.split_neuron(p, 0, 0.25).to_dict()
     {'w1': array([[1.], [1.]]), 'b1': array([2., 2.]), 'w2': array([[1., 3.]])}
     """
+    p = p.params if isinstance(p, TrainResult) else p
     if not isinstance(p, Params):
         raise InputError(f"p is {type(p).__name__}; Params are needed, such as net.params(x)")
     shapes = list(p.layers)

@@ -261,6 +261,11 @@ def _again(net: Net, rule: Rule) -> Rule:
 def _frozen(net: Net, freeze: Any) -> list[int]:
     if freeze is None:
         return []
+    freeze = list(freeze) if isinstance(freeze, (set, frozenset)) else freeze
+    if isinstance(freeze, np.ndarray) and freeze.dtype.kind in "US":
+        freeze = freeze.tolist()
+    if isinstance(freeze, (dict, slice)):
+        raise InputError(f"freeze is {freeze!r}; names, indices or a mask are needed, such as ['w1', 'b1[0]', 7]")
     if not isinstance(freeze, str) and not isinstance(freeze, (list, tuple)):
         array = numeric("freeze", freeze)
         if array.dtype.kind == "b":

@@ -285,7 +285,9 @@ class Net(Limits):
         if isinstance(seed, np.random.Generator):
             seed = int(seed.integers(2**63))
         if not is_whole(seed) or not 0 <= seed < 2**64:
-            raise InputError(f"seed is {seed!r}; a whole number from 0 to 2**64 - 1 is needed")
+            raise InputError(
+                f"seed is {seed!r}; a whole number from 0 to 2**64 - 1, or a numpy.random.Generator, is needed"
+            )
         flat = np.zeros(self._n_params, self._dtype)
         p = self.params(flat)
         rng = np.random.default_rng(int(seed))
@@ -479,7 +481,8 @@ class Net(Limits):
     def extreme_eigenvalues(self, p: ParametersLike, k: int = 6, which: str = "both") -> np.ndarray:
         """``k`` eigenvalues at the "smallest" or "largest" end of the Hessian's spectrum, or at "both", ascending.
 
-        By Lanczos on Hessian-vector products (ARPACK through SciPy), so the Hessian is never formed.
+        Of "both" ends an odd ``k`` has one more of the largest. By Lanczos on Hessian-vector products (ARPACK through
+        SciPy), so the Hessian is never formed.
         """
         ends = {"smallest": "SA", "largest": "LA", "both": "BE"}
         if which not in ends:
@@ -489,7 +492,8 @@ class Net(Limits):
         from scipy.sparse.linalg import eigsh
 
         start = np.ones(self._n_params)
-        values = eigsh(self.linear_operator(p), k=k, which=ends[which], return_eigenvectors=False, v0=start)
+        end = "LA" if k == 1 and which == "both" else ends[which]
+        values = eigsh(self.linear_operator(p), k=k, which=end, return_eigenvectors=False, v0=start)
         return np.sort(values)
 
     def linear_operator(self, p: ParametersLike) -> Any:

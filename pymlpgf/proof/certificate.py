@@ -14,11 +14,9 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..files import npz_path, write_atomically
-from ..network.activations import Activation, activation_from_json, activation_to_json, json_layers
+from ..network.activations import Activation, activation_from_json, activation_to_json
 from ..network.constraints import ConstrainedNet, constrained
-from ..network.infinite import InfiniteNet
 from ..network.net import Net
-from ..network.teacher import TeacherNet
 from ..results.load import read_parts
 from ..results.problem import attach_data, describe, rebuild, without_data
 from ..validate.data import is_whole, real_number
@@ -117,15 +115,7 @@ class Certificate:
     ) -> Net:
         """The net of this certificate, without its constraint; arguments and errors as of ``TrainResult.net``."""
         given = {"input": input, "target": target, "weights": weights}
-        values = dict(self.problem)
-        if "teacher_params" not in values:
-            return rebuild(self.layers, values, allow_code, given)
-        params, dtype = values.pop("teacher_params"), values.pop("teacher_dtype")
-        layers = [(width, activation_from_json(f), bias) for width, f, bias in values.pop("teacher_layers")]
-        student = rebuild(self.layers, values, allow_code, {})
-        return InfiniteNet(
-            TeacherNet(layers=layers, params=params, n_features=student.n_features, dtype=dtype), student
-        )
+        return rebuild(self.layers, self.problem, allow_code, given)
 
     def verify(self, net: Net | None = None, *, allow_code: bool = False) -> bool:
         """Whether everything that this certificate says can be proved again from its own numbers.
@@ -251,7 +241,7 @@ def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float |
             precision=int(precision),
             total_time=bridge.field(handle, "total_time"),
             layers=net.layers,
-            problem=_problem(net.unconstrained if isinstance(net, ConstrainedNet) else net),
+            problem=describe(net.unconstrained if isinstance(net, ConstrainedNet) else net),
             coordinates=get("coordinates") if isinstance(net, ConstrainedNet) else None,
             constraint=net.constraint if isinstance(net, ConstrainedNet) else None,
         )  # fmt: skip
@@ -261,15 +251,3 @@ def prove(net: Net, x: np.ndarray, precision: int, polish: bool, within: float |
         return bridge.solve(question, unused.ctypes.data, "minimize", limits, None, lambda *report: None, read)
 
     return net._core.tool("certification", options, [x], run)
-
-
-def _problem(net: Net) -> dict[str, Any]:
-    """What ``Certificate.net`` makes the net again of; the data of an infinite net's student play no part."""
-    if not isinstance(net, InfiniteNet):
-        return describe(net)
-    values = {
-        name: value for name, value in describe(net.student).items() if name not in ("input", "target", "weights")
-    }
-    teacher = net.teacher
-    values.update(n_features=net.n_features, teacher_layers=json_layers(teacher.net.layers))
-    return {**values, "teacher_dtype": teacher.net.dtype.name, "teacher_params": teacher.params.flat.copy()}

@@ -25,7 +25,7 @@ def joined(before: TrainResult, after: TrainResult, *, still: bool = False) -> T
         changes.update({name: getattr(before, name) for name in ("x", "loss", "gnorm", "data_loss", "data_gnorm")})
     shift = before.ode_t or 0.0
     if before.trajectory is not None and after.trajectory is not None:
-        changes["trajectory"] = _paths(before.trajectory, after.trajectory, shift)
+        changes["trajectory"] = _paths(before, after, shift)
     if still:
         names = [f"ode_{name}" for name in ("x", "loss", "t", "iterations", "time_run", "stopped_by")]
         for name in (*names, "alg", "sol", "batchsize", "batch_seed"):
@@ -46,17 +46,31 @@ def _sums(before: TrainResult, after: TrainResult, *names: str) -> dict[str, Any
     return {name: getattr(before, name) + getattr(after, name) for name in names}
 
 
-def _paths(a: Trajectory, b: Trajectory, shift: float) -> Trajectory:
-    """``b`` after the flow of ``a``, which ended at ``shift``, without the first point, which is the last one of ``a``.
+def _paths(before: TrainResult, after: TrainResult, shift: float) -> Trajectory:
+    """The points of ``after`` behind the flow of ``before``, which ended at ``shift``; the first ones are its last.
 
-    A point of ``a`` after its flow is that of its minimisation and is left out, since the minimisation was continued.
+    A point behind that flow is the one of its minimisation. Since the minimisation was continued it is left out, unless
+    nothing lower was found: then it is the last of all.
     """
-    flow = a.t <= shift
-    parts = {name: np.concatenate([getattr(a, name)[flow], getattr(b, name)[1:]]) for name in ("x", "loss", "gnorm")}
-    later = np.maximum(shift + b.t[1:], np.nextafter(shift, np.inf))  # at 1e300 a unit of time is nothing
-    parts["t"] = np.concatenate([a.t[flow], later])
+    a, b = before.trajectory, after.trajectory
+    assert a is not None
+    assert b is not None
+    flow, new = np.flatnonzero(a.t <= shift), np.arange(1, len(b))
+    kept = np.flatnonzero(a.t > shift) if before.loss < after.loss else flow[:0]
+    if len(kept) and after.optim_stopped_by is not None and len(new):
+        new = new[:-1]
+    later = np.maximum(shift + b.t[new], np.nextafter(shift, np.inf))  # at 1e300 a unit of time is nothing
+    times = np.concatenate([a.t[flow], later])
+    last = np.maximum(a.t[kept], np.nextafter(times[-1], np.inf))
+    parts: dict[str, Any] = {
+        name: np.concatenate([values[flow], getattr(b, name)[new], values[kept]])
+        for name, values in (("x", a.x), ("loss", a.loss), ("gnorm", a.gnorm))
+    }
+    parts["t"] = np.concatenate([times, last])
     if len(a.names):
-        parts["observables"] = np.concatenate([a.observables[:, flow], b.observables[:, 1:]], axis=1)
+        parts["observables"] = np.concatenate(
+            [a.observables[:, flow], b.observables[:, new], a.observables[:, kept]], 1
+        )
     return dataclasses.replace(b, **parts)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..facts import ACTIVATIONS
 from ..files import write_atomically
-from ..network.activations import Activation, Derivative, Poly, Tail, check_layers
+from ..network.activations import Activation, Derivative, Poly, Tail, check_layers, code_in
 from ..network.params import Params
 from ..validate.suggest import nearest
 from .jld2_file import read_jld2_file
@@ -221,10 +221,12 @@ def write_peer(result: TrainResult, path: str | os.PathLike[str]) -> Path:
 
     Names are those of that package; ``x``, ``init`` and the trajectory have its layout (``[W b]`` for each layer), and
     samples are columns of the data, with a row of ones if the first layer has biases. Times remain those of this
-    package. Returns the path. ``read_peer`` restores what such files hold.
+    package. Returns the path. ``read_peer`` restores what such files hold. Losses and activations of your own, the
+    correlation, logits and an ``output_factor`` have no place in them and are refused.
     """
     if not isinstance(result, TrainResult):
         raise InputError(f"result is {type(result).__name__}; a TrainResult is needed")
+    _refuse_other_nets(result)
     shapes = result.params.layers
 
     def blocks(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -255,6 +257,21 @@ def write_peer(result: TrainResult, path: str | os.PathLike[str]) -> Path:
         if "weights" in result.problem:
             values["weights"] = result.problem["weights"]
     return write_atomically(Path(path), lambda file: write_torch_file(file, values))
+
+
+def _refuse_other_nets(result: TrainResult) -> None:
+    """An error for nets that mean something else, or nothing, to MLPGradientFlow.jl."""
+    loss, factor = result.problem.get("loss", "mse"), result.problem.get("output_factor", 1)
+    softmax = result.layers[-1][1] == "softmax"
+    if loss not in ("mse", "nll") or (loss == "nll" and not softmax):
+        what = "logits with the loss 'nll': end the net with softmax" if loss == "nll" else f"the loss {loss!r}"
+        raise InputError(f"MLPGradientFlow.jl's files cannot hold {what}")
+    if factor != 1:
+        raise InputError(
+            f"MLPGradientFlow.jl's files cannot hold output_factor={factor}: multiply the output layer's weights by it"
+        )
+    for code in code_in(result.layers):
+        raise InputError(f"MLPGradientFlow.jl's files cannot hold the activation {code!r}")
 
 
 def _name(activation: Any) -> Any:

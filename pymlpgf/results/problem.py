@@ -12,8 +12,10 @@ import numpy as np
 from ..errors import InputError
 from ..facts import LOSSES
 from ..files import write_atomically
-from ..network.activations import Activation, code_in
+from ..network.activations import Activation, activation_from_json, code_in, json_layers
+from ..network.infinite import InfiniteNet
 from ..network.net import Net
+from ..network.teacher import TeacherNet
 
 __all__ = ["attach_data", "data_file", "describe", "rebuild", "without_data"]
 
@@ -21,7 +23,15 @@ DATA = ("input", "target", "weights")
 
 
 def describe(net: Net) -> dict[str, Any]:
-    """The arguments of ``Net`` besides layers, arrays by reference; empty for an ``InfiniteNet``."""
+    """The arguments of ``Net`` besides layers, arrays by reference; of an ``InfiniteNet`` student and teacher.
+
+    The data of an infinite net's student play no part and are left out. Empty for other nets.
+    """
+    if type(net) is InfiniteNet:
+        student = {name: value for name, value in describe(net.student).items() if name not in DATA}
+        teacher = net.teacher
+        student.update(n_features=net.n_features, teacher_layers=json_layers(teacher.net.layers))
+        return {**student, "teacher_dtype": teacher.net.dtype.name, "teacher_params": teacher.params.flat.copy()}
     if type(net) is not Net:
         return {}
     core = net._core
@@ -40,6 +50,16 @@ def rebuild(
     layers: list[tuple[int, Activation, bool]], values: dict[str, Any], allow_code: bool, given: dict[str, Any]
 ) -> Net:
     """The net that was described, on its own data, or on those ``given`` if its own were left out."""
+    if "teacher_params" in values:
+        values = dict(values)
+        params, dtype = values.pop("teacher_params"), values.pop("teacher_dtype")
+        teacher = [(width, activation_from_json(f), bias) for width, f, bias in values.pop("teacher_layers")]
+        if code_in(teacher) and not allow_code:
+            code = code_in(teacher)[0]
+            raise InputError(f"the file holds Julia code as an activation, {code!r}: allow_code=True if you trust it")
+        student = rebuild(layers, values, allow_code, {})
+        made = TeacherNet(layers=teacher, params=params, n_features=student.n_features, dtype=dtype)
+        return InfiniteNet(made, student)
     found = [("an activation", code) for code in code_in(layers)]
     if values["loss"] not in LOSSES:
         found.append(("the loss", values["loss"]))

@@ -245,7 +245,7 @@ class TrainResult:
         True
         """
         if not self.problem:
-            raise InputError("this result does not hold its net; those of an InfiniteNet or of an estimator never do")
+            raise InputError("this result does not hold its net; those of an estimator never do")
         given = {"input": input, "target": target, "weights": weights}
         return rebuild(self.layers, self.problem, allow_code, given)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -129,6 +130,12 @@ class Questions:
         for position, (name, what) in enumerate(observables.items()):
             if not isinstance(name, str) or not name:
                 raise InputError(f"observables has the name {name!r}; a text is needed")
+            if name in ("t", "x", "loss", "gnorm") or re.fullmatch(r"x\d+", name):
+                raise InputError(f"observables has the name {name!r}, which the trajectory itself uses; choose another")
+            if isinstance(what, type):
+                raise InputError(
+                    f"the observable {name!r} is the class {what.__name__}; make an object: {what.__name__}()"
+                )
             words.append(self._observable(position, name, what, x))
             self.names += what._names(name, self._net) if isinstance(what, Recording) else [name]
         twice = [name for number, name in enumerate(self.names) if name in self.names[:number]]

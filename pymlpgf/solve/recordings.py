@@ -137,7 +137,7 @@ class UnitCosines(Recording):
             return {"what": "cosines", "layer": layer + 1, "rows": size}, [rows], len(rows) * width
         pairs = list(itertools.combinations(range(width), 2) if self.pairs is None else self.pairs)
         for pair in pairs:
-            if len(pair) != 2 or not all(0 <= int(unit) < width for unit in pair):
+            if np.ndim(pair) != 1 or len(pair) != 2 or not all(0 <= int(unit) < width for unit in pair):
                 raise InputError(f"pairs has the entry {pair!r}; two of the units 0 to {width - 1} are needed")
         if not pairs:
             raise InputError("pairs is empty")

@@ -62,12 +62,12 @@ def claim(folder: Path, problem: Any, options: dict[str, Any], may_differ: tuple
         keep = keeper(folder)
         for value in options.values():
             wire(value, keep)
-        if type(problem) is Net:
-            values = describe(problem)
+        values = describe(problem) if isinstance(problem, Net) else {}
+        if values:
             if "input" in values:
                 data_file(values, folder)
             mine["layers"] = [(width, activation_to_json(f), bias) for width, f, bias in problem.layers]
-            mine["problem"] = {name: wire(value) for name, value in without_data(values).items()}
+            mine["problem"] = {name: wire(value, keep) for name, value in without_data(values).items()}
         text = json.dumps(mine, indent=1).encode()
         write_atomically(folder / "sweep.json", lambda file: file.write(text))
         theirs = _whole_header(folder)  # another share of an array job may have been faster
@@ -80,7 +80,7 @@ def claim(folder: Path, problem: Any, options: dict[str, Any], may_differ: tuple
             raise InputError(f"{folder} holds a sweep with other options ({given}): choose another directory")
 
 
-def whole_net(folder: Path) -> Net | None:
+def whole_net(folder: Path, allow_code: bool) -> Net | None:
     """The net of a sweep over one net; None for a sweep over many, or over a net that a file cannot describe."""
     header = _whole_header(folder)
     if "problem" not in header:
@@ -89,7 +89,7 @@ def whole_net(folder: Path) -> Net | None:
     values = {name: unwire(value, folder) for name, value in header["problem"].items() if name != "threads"}
     if values.get("merge") is not None:
         values["merge"] = [tuple(entry) for entry in values["merge"]]
-    return rebuild(layers, attach_data(values, folder / "sweep.json"), False, {})
+    return rebuild(layers, attach_data(values, folder / "sweep.json"), allow_code, {})
 
 
 def options_in(folder: Path, given: dict[str, Any], may_differ: tuple[str, ...]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Task:
     options: dict[str, Any]
     directory: Path | None
     continue_unconverged: bool = False
+    allow_code: bool = False
 
     def limited(self, result: TrainResult, point: Any) -> bool:
         """Whether a limit ended the run and it is to be continued."""
@@ -108,7 +109,7 @@ def run_one(
             result = train(net, start, verbosity=0, **options)
             result = dataclasses.replace(result, seed=seed, settings={k: wire(v) for k, v in settings.items()})
         else:
-            net = _net_of(before) if task.problem is None else _begin(task, point)[0]
+            net = _net_of(before, task.allow_code) if task.problem is None else _begin(task, point)[0]
             result = go_on(net, before, verbosity=0, **options)
         if "interrupted" in (result.ode_stopped_by, result.optim_stopped_by):
             raise KeyboardInterrupt("the run was interrupted")
@@ -136,10 +137,10 @@ def _begin(task: Task, point: Any) -> tuple[Net, Any]:
     return net, net.random_params(seed=start) if isinstance(start, int) else start
 
 
-def _net_of(result: TrainResult) -> Net:
+def _net_of(result: TrainResult, allow_code: bool) -> Net:
     """The net of a result, with the number of threads of this process."""
     problem = {name: value for name, value in result.problem.items() if name != "threads"}
-    return dataclasses.replace(result, problem=problem).net()
+    return dataclasses.replace(result, problem=problem).net(allow_code=allow_code)
 
 
 def save(result: TrainResult, folder: Path, name: str) -> None:

@@ -316,6 +316,7 @@ def sweep(
     grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | None = None,
     part: tuple[int, int] | None = None,
     continue_unconverged: bool = False,
+    allow_code: bool = False,
     max_workers: int | None = None,
     threads_per_worker: int = 1,
     verbosity: int = 1,
@@ -345,7 +346,12 @@ def sweep(
     continue_unconverged : bool
         Continue runs in ``directory`` that a limit (``maxtime_…``, ``maxiterations_…``) ended, or that reached an
         earlier ``maxT``: the phase that ended last continues from where it was, and the results are joined,
-        trajectories and counts too. Limits may differ from those before; except for ``maxT`` they count anew.
+        trajectories and counts too. Limits may differ from those before; except for ``maxT`` they count anew. A
+        discrete method begins anew where it ended, without what it remembers of earlier steps (momentum, averages), and
+        with a new order of the batches: only gradient descent on all samples goes on as if nothing had happened.
+    allow_code : bool
+        Compile an activation or a loss that is Julia code in the files of ``directory``. Set it for files that you
+        trust; with ``net_or_factory`` it is not needed.
     max_workers : int, optional
         Number of processes of the default pool; by default the number of processors, divided by ``threads_per_worker``.
     threads_per_worker : int
@@ -406,7 +412,7 @@ def sweep(
         if folder is None:
             raise InputError("seeds_or_params, grid, or a directory that says which runs there are, is needed")
         points, train_options = points_in(folder), options_in(folder, train_options, free)
-        problem = whole_net(folder) if net_or_factory is None else net_or_factory
+        problem = whole_net(folder, allow_code) if net_or_factory is None else net_or_factory
     else:
         problem = net_or_factory
         if not isinstance(problem, Net) and not callable(problem):
@@ -423,7 +429,7 @@ def sweep(
             claim(folder, problem, train_options, free)
     if folder is not None:
         remember_points(folder, points)
-    task = Task(problem, train_options, None, bool(continue_unconverged))
+    task = Task(problem, train_options, None, bool(continue_unconverged), bool(allow_code))
     _pickled(task)
     workers = max_workers or max(1, _processors() // threads_per_worker)
     return Sweep(task, chosen, executor, folder, workers, verbosity, threads_per_worker)

@@ -72,9 +72,10 @@ def sample_weights(weights: Any, samples: int, dtype: np.dtype) -> np.ndarray | 
     """``weights`` as (n_samples,), or None."""
     if weights is None:
         return None
-    w = contiguous("weights", numeric("weights", weights), dtype)
-    if w.shape != (samples,):
-        raise InputError(f"weights has shape {w.shape}; ({samples},) is needed, one for each sample")
+    given = numeric("weights", weights)
+    if given.shape != (samples,):
+        raise InputError(f"weights has shape {given.shape}; ({samples},) is needed, one for each sample")
+    w = contiguous("weights", given, dtype)
     if not (w >= 0).all():
         raise InputError("weights must not be negative")
     if not w.any():

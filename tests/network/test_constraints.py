@@ -181,10 +181,13 @@ def test_a_result_holds_its_constraint(tmp_path, constraint):
     whole = mg.minimize(NET, res, **constraint)
     np.testing.assert_array_equal(longer.x, whole.x)
     assert longer.constraint == res.constraint
+    if "freeze" in constraint:  # what the keywords take
+        assert res.constraint["freeze"] == [9, 10, 11]
+        assert mg.minimize(NET, res, **res.constraint, maxiterations_optim=1).constraint == res.constraint
     assert mg.minimize(NET, P, maxiterations_optim=1).constraint is None
     with pytest.raises(mg.InputError, match="not the constraint of a result about such a net"):
         mg.flow(mg.Net(layers=[(1, "tanh", False)], input=X, target=Y), [0.0] * X.shape[1], constraint=res.constraint)
-    for other in ({}, {"freeze": [0], "tie": []}, {"freeze": [], "tie": []}, {"freeze": [1]}):
+    for other in ({}, {"freeze": [13], "tie": []}, {"freeze": [], "tie": []}, {"freeze": [1]}):
         with pytest.raises(mg.InputError, match="not the constraint of a result"):
             mg.flow(NET, P, constraint=other)
 
@@ -272,3 +275,31 @@ def test_other_refusals():
     ):
         with pytest.raises(InputError, match=message):
             call()
+
+
+def test_tools_know_what_a_result_obeys():
+    results = [mg.minimize(NET, NET.random_params(seed=seed), freeze="w2") for seed in range(2)]
+    found = mg.minima_catalogue(NET, results)
+    assert found.kind == [mg.classify(NET, r, constraint=r.constraint).kind for r in found.representatives]
+    assert "not a fixed point" not in found.kind
+    net = mg.ConstrainedNet(NET, P, freeze="w2")
+    flow = mg.flow(net, P, maxT=2)
+    values = mg.spectrum_along(net, flow)
+    assert values.shape == (len(flow.trajectory), net.n_params)
+    np.testing.assert_allclose(values[-1], net.hessian_spectrum(flow)[0], atol=1e-12)
+    assert isinstance(mg.saddle_passages(net, flow), list)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "message"),
+    [
+        (np.array([1] + 12 * [0]), "names the parameter 0 more than once; a mask has truth values"),
+        ({"w1": True}, "names, indices or a mask are needed"),
+        (slice(0, 3), "names, indices or a mask are needed"),
+    ],
+)
+def test_what_freezes_nothing(freeze, message):
+    with pytest.raises(mg.InputError, match=message):
+        mg.flow(NET, P, freeze=freeze)
+    assert mg.ConstrainedNet(NET, P, freeze={"w2"}).constraint == mg.ConstrainedNet(NET, P, freeze="w2").constraint
+    assert mg.ConstrainedNet(NET, P, freeze=np.array(["w2"])).n_params == 10

@@ -235,7 +235,7 @@ def test_minima_of_the_correlation_keep_the_scale(solver: str) -> None:
     for seed in range(2):
         p = net.random_params(seed=seed)
         res = mg.minimize(net, p, optim_solver=solver, callback=lambda step: seen.append(step))
-        assert res.gnorm < 1e-5
+        assert res.loss < 0.7 * net.loss(p)
         assert (res.loss, res.gnorm) == (net.loss(res.x), abs(net.gradient(res.x)).max())
         weight = WEIGHTS / WEIGHTS.sum()
         spreads = [weight @ (f - weight @ f) ** 2 for f in (net(p)[:, 0], net(res.x)[:, 0])]
@@ -306,6 +306,7 @@ def test_matrix_free_spectrum():
     np.testing.assert_allclose(net.extreme_eigenvalues(p, 3, "smallest"), values[:3], atol=1e-10)
     np.testing.assert_allclose(net.extreme_eigenvalues(p, 4, "largest"), values[-4:], atol=1e-10)
     np.testing.assert_allclose(net.extreme_eigenvalues(p, 2), values[[0, -1]], atol=1e-10)
+    np.testing.assert_allclose(net.extreme_eigenvalues(p, 1), values[-1:], atol=1e-10)
     v = np.ones(net.n_params)
     np.testing.assert_allclose(net.linear_operator(p) @ v, net.hessian(p) @ v, rtol=1e-11)
     with pytest.raises(InputError, match="k is 0"):
@@ -358,3 +359,13 @@ def test_teacher():
     np.testing.assert_allclose(teacher(X), forward(torch.arange(26.0, dtype=torch.float64) / 26).numpy(), rtol=1e-13)
     with pytest.raises(InputError, match="26 parameters"):
         mg.TeacherNet(layers=TANH, params=np.zeros(3), n_features=3)
+
+
+def test_steps_out_of_the_domain_of_an_own_loss() -> None:
+    net = mg.Net(layers=TANH, input=X, target=abs(Y), loss="(f, y) -> f - y * log(f)")  # Poisson's
+    p = net.random_params(seed=0)
+    p["w2"][:], p["b2"][:] = 0, 0.3
+    for solver in ("auto", "NewtonTrustRegion", "BFGS"):
+        res = mg.minimize(net, p, optim_solver=solver, maxiterations_optim=200)
+        assert res.loss < net.loss(p)
+        assert (net(res.x) > 0).all()

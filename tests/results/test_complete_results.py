@@ -63,12 +63,22 @@ def test_code_is_compiled_for_those_who_allow_it(tmp_path):
     _same(net, res.net(allow_code=True), res.x)
 
 
-def test_students_on_infinite_inputs_are_not_kept():
-    teacher = mg.TeacherNet(layers=[(1, "sigmoid2", False), (1, "identity", False)], params=[1.0, 1.0], n_features=1)
-    net = mg.InfiniteNet(teacher, [(1, "sigmoid2", False), (1, "identity", False)])
-    res = mg.flow(net, [0.5, 0.5], maxT=1)
-    with pytest.raises(InputError, match="does not hold its net"):
+def test_students_on_infinite_inputs_come_back_with_their_teacher(tmp_path):
+    layers = [(1, mg.Poly(0, 1, 0.5), False), (1, "identity", False)]
+    teacher = mg.TeacherNet(layers=layers, params=[1.0, 1.0], n_features=1)
+    net = mg.InfiniteNet(teacher, mg.Net([(1, "sigmoid2", False), (1, "identity", False)], n_features=1, l2=0.1))
+    res = mg.load(mg.flow(net, [0.5, 0.5], maxT=1).save(tmp_path / "infinite"))
+    again = res.net()
+    assert isinstance(again, mg.InfiniteNet)
+    assert again.loss(res) == net.loss(res) == res.loss
+    np.testing.assert_array_equal(again.hessian(res), net.hessian(res))
+    own = mg.TeacherNet(
+        layers=[(1, "x -> x / (1 + x^2)", False), (1, "identity", False)], params=[1.0, 1.0], n_features=1
+    )
+    res = mg.flow(mg.InfiniteNet(own, [(1, "tanh", False), (1, "identity", False)]), [0.5, 0.5], maxT=0.1)
+    with pytest.raises(InputError, match="allow_code"):
         res.net()
+    assert res.net(allow_code=True).loss(res) == res.loss
 
 
 def test_a_sweep_keeps_the_data_once(tmp_path):

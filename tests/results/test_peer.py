@@ -125,6 +125,24 @@ def test_results_are_written_for_the_peer(tmp_path):
         assert (back.ode_stopped_by, back.optim_stopped_by) == (res.ode_stopped_by, res.optim_stopped_by)
 
 
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        ({"loss": "correlation"}, "the loss 'correlation'"),
+        ({"loss": "(f, y) -> log(cosh(f - y))"}, "the loss '.*log"),
+        ({"output_factor": 0.5}, "output_factor=0.5: multiply"),
+        ({"layers": [(1, "x -> x^2 / 2", False)]}, "the activation 'x -> x"),
+        ({"layers": [(2, "identity", True)], "loss": "nll", "target": [0, 1, 1]}, "logits with the loss 'nll'"),
+    ],
+)
+def test_nets_that_the_peer_has_no_file_for_are_refused(net, message, tmp_path):
+    given = {"layers": [(1, "tanh", True), (1, "identity", True)], "input": np.eye(3), "target": [1.0, 2.0, 0.0], **net}
+    net = mg.Net(**given)
+    res = mg.minimize(net, net.random_params(0), maxiterations_optim=1)
+    with pytest.raises(mg.InputError, match=message):
+        mg.write_peer(res, tmp_path / "w.pt")
+
+
 def test_labels_and_single_precision_survive(tmp_path):
     X = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
     net = mg.Net(layers=[(3, "softmax", True)], input=X, target=np.arange(12) % 3, loss="nll")

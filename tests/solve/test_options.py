@@ -277,6 +277,17 @@ def test_a_search_goes_on_where_another_ended(monkeypatch):
     assert (finer.loss <= rest.loss).all()
 
 
+def test_points_go_on_from_a_grid_of_the_same_subspace():
+    line = mg.LinearSubspace.through(NET, *(NET.random_params(seed=seed) for seed in (0, 1)))
+    grid = mg.subspace_grid(NET, line, [0.0, 0.5, 1.0], **QUICK)
+    found = mg.subspace_points(NET, line, [0.5, 0.25], previous=grid, backwards=False, **QUICK)
+    assert found.loss[0] == grid.loss[1]
+    np.testing.assert_allclose(line.coordinates(found.x[1]), [0.25])
+    other = mg.LinearSubspace.through(NET, *(NET.random_params(seed=seed) for seed in (2, 3)))
+    with pytest.raises(InputError, match="previous is about another subspace"):
+        mg.subspace_points(NET, other, [0.5], previous=found, **QUICK)
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
@@ -284,8 +295,10 @@ def test_a_search_goes_on_where_another_ended(monkeypatch):
         ({"points": [[1.0, 2.0]], "restarts": -1}, "restarts is -1"),
         ({"points": [[1.0, 2.0]], "neighbours": 1.5}, "neighbours is 1.5"),
         ({"points": [[1.0, 2.0]], "scale": "wide"}, "scale is 'wide'"),
+        ({"points": [[1.0, 2.0]], "previous": 3}, "previous is int"),
+        ({"points": [[1.0, 2.0]], "solver": "BFGS"}, "subspace_points has no keyword 'solver'; did you mean"),
     ],
 )
 def test_searches_that_cannot_be(given, says):
-    with pytest.raises(InputError, match=says):
+    with pytest.raises((InputError, mg.KeywordError), match=says):
         mg.subspace_points(NET, _plane(), **given)

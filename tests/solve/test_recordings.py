@@ -103,6 +103,8 @@ def test_recordings_in_a_sweep(net, tmp_path):
         (lambda: mg.UnitNorms(layer=2), "layer is 2"),
         (lambda: mg.UnitNorms(layer=1, outgoing=True), "layer is 1"),
         (lambda: mg.UnitCosines(pairs=[(0, 4)]), r"pairs has the entry \(0, 4\)"),
+        (lambda: mg.UnitCosines(pairs=(0, 1)), "pairs has the entry 0"),
+        (lambda: mg.Eigenvalues, r"is the class Eigenvalues; make an object: Eigenvalues\(\)"),
         (lambda: mg.UnitCosines(teacher=np.ones((2, 2))), "teacher has vectors of shape"),
         (lambda: mg.UnitCosines(pairs=[(0, 1)], teacher=np.ones((2, 3))), "one of them"),
     ],
@@ -115,6 +117,9 @@ def test_bad_recordings(net, observable, message):
 def test_names_that_meet(net):
     with pytest.raises(InputError, match=r"two observables are called 'a\[1\]'"):
         mg.flow(net, net.random_params(0), maxT=1, observables={"a": mg.Eigenvalues(2), "a[1]": np.sum})
+    for name in ("t", "loss", "x3"):
+        with pytest.raises(InputError, match="which the trajectory itself uses"):
+            mg.flow(net, net.random_params(0), maxT=1, observables={name: np.sum})
 
 
 # ---- callbacks that ask ----------------------------------------------------------------------------------------

@@ -107,9 +107,11 @@ def test_catalogues_of_a_sweep(tmp_path):
     infinite = mg.InfiniteNet(teacher, [(1, "tanh", False), (1, "identity", False)])
     sweep = mg.sweep(infinite, range(2), Here(), tmp_path / "infinite", maxT=10, maxiterations_optim=100)
     assert len(sweep.catalogue()) == 1
-    with pytest.raises(InputError, match="do not hold it"):
-        mg.Sweep.load(tmp_path / "infinite").catalogue()
-    assert mg.Sweep.load(tmp_path / "infinite").catalogue(infinite).count.tolist() == [2]
+    assert mg.Sweep.load(tmp_path / "infinite").catalogue().count.tolist() == [2]
+    more = mg.sweep(
+        directory=tmp_path / "infinite", executor=Here(), continue_unconverged=True, maxiterations_optim=500
+    )
+    assert all(run.error is None and run.result.net().loss(run.result) == run.result.loss for run in more.runs)
 
 
 def test_a_folder_is_read_without_julia(tmp_path, run_python):
@@ -197,6 +199,31 @@ def test_minimisations_go_on_to_the_same_minimum(tmp_path):
         np.testing.assert_allclose(path["size"], np.linalg.norm(path.x, axis=1))
         assert path.t[-1] > path.t[-2] == run.result.ode_t
     assert last.unconverged == []
+
+
+def test_joined_paths_end_with_the_point_of_the_result(tmp_path):
+    net = student(3)
+    ends = []
+    for limit in (100, 1000, 1500):
+        options = {"maxiterations_ode": 50, "maxiterations_optim": limit, "continue_unconverged": True}
+        for run in mg.sweep(net, range(3), Here(), tmp_path, **options).runs:
+            path = run.result.trajectory
+            assert (path.loss[-1], path.gnorm[-1]) == (run.result.loss, run.result.gnorm)
+            np.testing.assert_array_equal(path.x[-1], run.result.x)
+            assert (np.diff(path.t) > 0).all()
+            ends.append(run.result.optim_stopped_by)
+    assert "maxiterations" in ends
+
+
+def test_code_in_a_folder_is_compiled_where_it_is_allowed(tmp_path):
+    net = student(1, "x -> x / (1 + x^2)")
+    list(mg.sweep(net, [0], Here(), tmp_path, maxT=1, maxiterations_optim=1))
+    again = {"directory": tmp_path, "executor": Here(), "continue_unconverged": True, "maxiterations_optim": 20}
+    with pytest.raises(InputError, match="allow_code=True if you trust it"):
+        mg.sweep(**again)
+    (run,) = mg.sweep(**again, allow_code=True).runs
+    assert run.error is None
+    assert run.result.optim_iterations > 1
 
 
 def test_events_schedules_and_a_later_end_keep_the_time_of_the_whole_run(tmp_path):

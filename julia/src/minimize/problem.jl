@@ -33,10 +33,17 @@ mutable struct Objective{T<:AbstractFloat,N<:AbstractNet{T}}
 end
 Objective(net::N) where {T,N<:AbstractNet{T}} = Objective{T,N}(net, 0, 0, 0, 0)
 
+"Loss and gradient; not a number where a loss or an activation of the user's own is not defined."
 function evaluate!(g::Vector{T}, objective::Objective{T}, x::Vector{T})::T where {T}
     objective.nfev += 1
     objective.njev += 1
-    return value_and_gradient!(g, objective.net, x)
+    try
+        return value_and_gradient!(g, objective.net, x)
+    catch err
+        err isa DomainError || rethrow()
+        fill!(g, T(NaN))
+        return T(NaN)
+    end
 end
 
 function evaluate_hessian!(H::Matrix{T}, objective::Objective{T}, x::Vector{T}) where {T}
