@@ -108,19 +108,25 @@ function combine!(C::Matrix{T}, m::Int, A::Matrix{T}, k::Int, W::Weights, n::Int
 end
 
 function combine_tiles!(C::Matrix{T}, m::Int, A::Matrix{T}, k::Int, W::Weights, n::Int) where {T<:BlasReal}
-    for r in 1:2*width(register(T)):n
+    tall = Val(min(2, div(LANES, width(register(T)))))
+    for r in 1:value(tall)*width(register(T)):n
         j = 1
+        while REGISTER > 32 && j + 7 <= m
+            combine_tile!(Val(8), tall, C, j, A, k, W, r)
+            j += 8
+        end
         while j + 3 <= m
-            combine_tile!(Val(4), Val(2), C, j, A, k, W, r)
+            combine_tile!(Val(4), tall, C, j, A, k, W, r)
             j += 4
         end
         while j <= m
-            combine_tile!(Val(1), Val(2), C, j, A, k, W, r)
+            combine_tile!(Val(1), tall, C, j, A, k, W, r)
             j += 1
         end
     end
     return C
 end
+value(::Val{N}) where {N} = N
 combine_tiles!(C::Matrix, m, A, k, W, n) = C
 
 "The weights of a layer as they multiply its input, and, without constants, as they multiply what comes back."

@@ -37,7 +37,7 @@
 end
 
 "One register's worth."
-register(::Type{T}) where {T<:BlasReal} = Vec{div(32, sizeof(T)),T}
+register(::Type{T}) where {T<:BlasReal} = Vec{div(REGISTER, sizeof(T)),T}
 
 "Vectors of four sums A[:, i:i+3]ᵀ B[:, j], …, A[:, i:i+3]ᵀ B[:, j+K-1] over `n` rows."
 @inline @generated function tile(::Val{K}, A::Panel{Matrix{T}}, i::Int, B::Panel{Matrix{T}}, j::Int, n::Int) where {K,T}

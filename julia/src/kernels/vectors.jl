@@ -9,6 +9,22 @@ const LANES = 16
 const BlasReal = Union{Float32,Float64}
 
 """
+Whether code is compiled for this processor and it has AVX-512: twice as long registers, and twice as many. Julia 1.5
+does not tell what it compiles for in other words than these. Code for several processors (the runtime wheel) does
+without: what half of them lack would be done by two instructions, with too few registers.
+"""
+function has_long_registers()
+    unsafe_string(Base.JLOptions().cpu_target) == "native" && isfile("/proc/cpuinfo") || return false
+    for line in eachline("/proc/cpuinfo")
+        startswith(line, "flags") && return issubset(("avx512f", "avx512dq", "avx512vl"), split(line))
+    end
+    return false
+end
+
+"Bytes of a register."
+const REGISTER = has_long_registers() ? 64 : 32
+
+"""
     Vec{W,T}
 
 `W` numbers of type `T` (Float32 or Float64) that one instruction, or a few side by side, works on.
