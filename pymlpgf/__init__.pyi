@@ -59,7 +59,9 @@ from .landscape.widths import grow_net as grow_net, shrink_net as shrink_net, sp
 from .network.activations import (
     ACTIVATIONS as ACTIVATIONS,
     Derivative as Derivative,
+    Inside as Inside,
     Poly as Poly,
+    Sharp as Sharp,
     Tail as Tail,
 )
 from .network.constraints import ConstrainedNet as ConstrainedNet

@@ -435,18 +435,14 @@ def channel(
         raise InputError(f"eps is {eps!r}; a sequence of positive numbers is needed")
 
     def loss(distance: float) -> float:
-        chart = net
-        for layer in {c.layer for c in found.channels}:
-            groups = [c.units for c in found.channels if c.layer == layer]
-            if max(map(len, groups)) == 3:
-                return net.loss(found.point(distance))
-            pairs, tails = [g for g in groups if len(g) == 2], [g[0] for g in groups if len(g) == 1]
-            chart = chart.limit(pairs, tails=tails, layer=layer, eps=distance)
-        return chart.loss(found.q)
+        if any(c.kind in ("triple", "tails", "step") for c in found.channels):
+            return net.loss(found.point(distance))
+        return found.limit.at_distance(distance).loss(found.q)  # type: ignore[union-attr]
 
     above = np.array([loss(distance) for distance in distances]) - found.loss
     drawn: list[Any] = ax.plot(1 / distances, np.where(above > 0, above, np.nan), label="loss L − L₀")
-    drawn += ax.plot(1 / distances, found.coefficients.sum() * distances**2, ":", label="Σ h ε²")
+    square = sum(h for h, c in zip(found.coefficients, found.channels, strict=True) if c.kind not in ("step", "relu"))
+    drawn += ax.plot(1 / distances, square * distances**2, ":", label="Σ h ε²")
     if run is not None:
         path, (first, *_) = _trajectory(run), found.channels
         along = np.array([found.limit.to_limit(x)[1][0] for x in path.x])

@@ -1,5 +1,5 @@
 using MLPGF, LinearAlgebra, Random, Test
-using MLPGF: Derivative, Tail, limit_net, to_limit, from_limit, without_chains, channels, channel_coefficients,
+using MLPGF: Derivative, Inside, Sharp, Tail, limit_net, to_limit, from_limit, without_chains, channels, channel_coefficients,
     minimize_at_infinity, with_number_type, divided_differences
 Base.include(@__MODULE__, joinpath(@__DIR__, "draws.jl"))
 
@@ -53,7 +53,10 @@ end
              ((4, (Derivative(3, 2), Derivative(3), t, s), false), (1, "identity", false)), 2, 1, ()),
             ("classes", ((3, (t, t, Derivative(1)), true), (3, "softmax", true)), 2, 3, (loss="nll",)),
             ("tails", ((4, (Tail(t), Tail(t, 0.3), Tail(s, 0.3), Tail(activation("g"), 0.2)), true), (1, "identity", true)),
-             2, 1, ()))
+             2, 1, ()),
+            ("sharp units", ((5, (Sharp(t, 0.3), Sharp(s, 0.3), Inside(t), Sharp(s), Sharp(t)), true), (1, "identity", true)),
+             2, 1, ()),
+            ("two tails that merge", ((3, (Tail(t), Tail(s), Derivative(1)), true), (2, "identity", true)), 2, 2, ()))
         options == () ? check_derivatives(layers, D, O, 9) :
             (net = Net(; layers=layers, input=normals(1, 2, 9), target=repeat(1:3, 3), options...);
              exact = with_number_type(BigFloat, net); θ = normals(4, n_params(net));
@@ -98,9 +101,9 @@ end
     end
 end
 
-function wavy(; width=4, N=100)
+function wavy(; width=4, N=100, f="tanh")
     X = normals(4, 2, N)          # on which two pairs of units merge, from where a test below begins
-    return Net(layers=((width, "tanh", true), (1, "identity", true)), input=X, target=cos.(2 .* X[1, :]) .* X[2, :])
+    return Net(layers=((width, f, true), (1, "identity", true)), input=X, target=cos.(2 .* X[1, :]) .* X[2, :])
 end
 
 @testset "charts" begin
@@ -146,6 +149,31 @@ end
         θ = from_limit(limit.layers, q, fill(1e-2, n))
         back, ε = to_limit(limit.layers, θ)
         @test predict(limit, back) ≈ predict(limit, q) rtol = (length(groups[1]) == 3 ? 1e-3 : 1e-6)
+    end
+    @testset "two tails that merge, $f" for f in ("tanh", "sigmoid", "softplus", "g")
+        net = wavy(; f=f)
+        limit, exact = limit_net(limit_net(net, [[1], [3]]), [[1, 3]]), with_number_type(BigFloat, net)
+        @test without_chains(limit).layers[1].activation == net.layers[1].activation
+        setprecision(BigFloat, 400) do
+            base, ε = loss(with_number_type(BigFloat, limit), big.(q)), 1e-8
+            @test Float64((loss(exact, from_limit(limit.layers, big.(q), [ε])) - base) / big(ε)^2) ≈
+                  channel_coefficients(limit, q)[1] rtol = 1e-8
+        end
+        back, ε = to_limit(limit.layers, from_limit(limit.layers, q, [1e-2]))
+        @test predict(limit, back) ≈ predict(limit, q) rtol = 1e-2
+        @test ε ≈ [1e-2 * exp(q[9] / 2)] rtol = 1e-2
+        normal = MLPGF.normalise!(copy(q), limit.layers)
+        @test predict(limit, normal) ≈ predict(limit, q) rtol = 1e-12
+        @test norm(normal[[5, 6, 11]]) ≈ 1 && normal[11] == 0
+        found, _ = MLPGF.explain(limit, q, Matrix{Float64}(I, 17, 17))
+        for (e, _) in found, d in e.directions
+            e.label in ("scale of a unit", "offset of a derivative") || continue
+            @test abs(dot(gradient(limit, q), d)) <= 1e-13 * norm(gradient(limit, q)) * norm(d)
+        end
+        @test count(e -> e[1].label in ("scale of a unit", "offset of a derivative"), found) == 2
+        normal[[1, 2]] *= 0.2
+        θ = from_limit(limit.layers, normal, [1e-2])
+        @test [(c.units, c.kind) for c in channels(net, θ)] == [([1, 3], "tails")]
     end
     @testset "coefficients one by one" begin
         limit, exact = limit_net(net, [[1, 3], [2, 4]]), with_number_type(BigFloat, net)
@@ -196,4 +224,53 @@ end
     @test_throws ArgumentError limit_net(two("relu"), [[1, 2]])
     @test_throws ArgumentError limit_net(two("tanh"; l2=1), [[1, 2]])
     @test_throws ArgumentError Tail(activation("relu"))
+end
+
+@testset "steps and relus" begin
+    X, Y = normals(8, 2, 20), normals(9, 1, 20)
+    @testset "$f" for f in MLPGF.SHARP_NAMES
+        net = Net(layers=((3, f, true), (1, "identity", true)), input=X, target=Y)
+        q = normals(7, n_params(net))
+        limit, chart = limit_net(net, []; sharp=[2]), limit_net(net, []; sharp=[2], ε=0.1)
+        q = MLPGF.normalise!(q, limit.layers)
+        θ = from_limit(limit.layers, q, [0.1])
+        @test loss(net, θ) ≈ loss(chart, q) rtol = 1e-13
+        back, ε = to_limit(limit.layers, θ)
+        @test back ≈ q rtol = 1e-13
+        @test ε ≈ [0.1] rtol = 1e-13
+        # What is left at a distance is what the nearest sample has: the second nearest has exp(-20) times as much.
+        h = abs.(vec(q[[3, 4]]' * X) .+ q[8])
+        nearest, second = sort(h)[1:2]
+        e = (second^2 - nearest^2) / 80 / max(second + nearest, 1)
+        setprecision(BigFloat, 4000) do
+            exact = with_number_type(BigFloat, net)
+            base = loss(with_number_type(BigFloat, limit), big.(q))
+            δ = abs(MLPGF.derivatives(activation(f), -big(nearest) / e)[1] - (MLPGF.is_ramp(activation(f)) ? 0 :
+                                                                             MLPGF.floor_of(activation(f))))
+            MLPGF.is_ramp(activation(f)) && (δ *= e)
+            f in ("tanh", "sigmoid", "softplus", "silu") &&
+                @test Float64((loss(exact, from_limit(limit.layers, big.(q), [e])) - base) / δ) ≈
+                      channel_coefficients(limit, q)[1] rtol = 1e-6
+        end
+    end
+    @testset "which samples pull" begin
+        # A sample pulls if it is the nearest for some line between the two sides: tried are 20 000 lines.
+        net = Net(layers=((1, "tanh", true), (1, "identity", true)), input=X, target=Y)
+        limit = limit_net(net, []; sharp=[1])
+        q = MLPGF.place_steps!(limit, [0.3, -0.8, 0.1, 0.7, 0.05])
+        samples, c, X1, h = MLPGF.pulling(limit, q, 1, 1)
+        found, rng = Set{Int}(), MersenneTwister(1)
+        for k in 1:20_000
+            u = q[1:3] + (0.02 + k / 20_000) * randn(rng, 3)
+            d = sign.(h) .* vec(transpose(X1) * u)
+            all(>(0), d) && push!(found, argmin(d))
+        end
+        _, _, all_c = MLPGF.sharp_samples(limit, q, 1, 1)
+        @test Set(samples) == Set(i for i in found if all_c[i] < 0)
+        @test !isempty(samples) && length(found) > length(samples)
+    end
+    @test_throws ArgumentError Sharp(activation("relu"), 0.1)
+    @test_throws ArgumentError Sharp(activation("tanh"), -1)
+    @test_throws ArgumentError Inside(activation("softplus"))
+    @test_throws ArgumentError limit_net(wavy(), [[1]]; sharp=[1])
 end

@@ -17,7 +17,7 @@ __all__ = ["channels"]
 
 
 def channels(net: Net, p: ParametersLike, *, distance: float = 0.3, growth: float = 3.0) -> list[Channel]:
-    """Hidden units that are on their way to infinity at ``p``: pairs and triples that merge, and exponential tails.
+    """Hidden units on their way to infinity at ``p``: pairs and triples that merge, exponential tails, steps and relus.
 
     Two units merge while their outgoing weights diverge with opposite signs: a *channel* (Martinelli, van Meegen,
     Şimşek, Gerstner and Brea, arXiv 2506.14951). Each unit is in one channel at most; the channels of the nearest units
@@ -28,7 +28,7 @@ def channels(net: Net, p: ParametersLike, *, distance: float = 0.3, growth: floa
     net : Net
     p : array of shape (n_params,), Params or TrainResult
     distance : float
-        How near units must be, relative to the length of their incoming weights.
+        How near units must be, relative to the length of their incoming weights; for others see ``Channel``.
     growth : float
         How many times larger their outgoing weights must be than what remains of them.
 

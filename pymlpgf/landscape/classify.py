@@ -28,6 +28,9 @@ REASONS = {
     "duplicate units": "units {0} and {1} of layer {layer} have equal outputs on every sample, up to a factor: "
     "outgoing weights can be traded, and a permutation maps the line of such points to itself",
     "scale of a unit": "incoming and outgoing weights of unit {0} of layer {layer} can trade a factor",
+    "offset of a derivative": "the bias of unit {1} of layer {layer} is part of the outgoing weights of unit {0}",
+    "place of a step": "unit {0} of layer {layer} is a step, which does not move across a sample",
+    "step through samples": "unit {0} of layer {layer} is a step with samples inside, which turns around these alone",
     "linear units": "linear units {units} of layer {layer} can be mixed",
     "dependent units": "units {units} of layer {layer} are linearly dependent on the samples",
     "dependent inputs": "inputs {units} are linearly dependent on the samples",
@@ -42,12 +45,23 @@ REASONS = {
     "parametrisations",
     "separable classes": "the classes are separable, and the weights of layer {layer} grow without bound",
     "tail unit": "unit {0} of layer {layer} acts by its exponential tail, its bias and outgoing weights diverge",
+    "merging tails": "units {0} and {1} of layer {layer} act by their exponential tails and merge into a derivative of "
+    "these",
     "step unit": "unit {0} of layer {layer} becomes a step, its incoming weights diverge",
+    "relu unit": "unit {0} of layer {layer} becomes a relu, its incoming weights diverge and its outgoing ones vanish",
 }
 
 
 #: the roads to infinity that end where ``minimize(..., at_infinity=True)`` lands
-LANDS = ("diverging pair", "diverging triple", "tail unit", "separable classes")
+LANDS = (
+    "diverging pair",
+    "diverging triple",
+    "tail unit",
+    "merging tails",
+    "step unit",
+    "relu unit",
+    "separable classes",
+)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "Derivative",
+    "Inside",
     "Poly",
+    "Sharp",
     "Tail",
     "activation_from_json",
     "activation_to_json",
@@ -54,6 +56,9 @@ class Derivative:
     (σ(h + eps s) + σ(h − eps s))/2 and (σ(h + eps s) − σ(h − eps s))/(2 eps), without cancellation: two ordinary
     units in other parameters. Units are counted from 0. ``Net.limit`` makes such layers.
 
+    If unit ``of`` is a ``Tail`` of α + β (exp(x) + β₂ exp(2x) + …), the output is s exp(h) + β₂ exp(2h): what two units
+    tend to that draw together on their way out, as their outgoing weights grow so fast that the second term remains.
+
     >>> Derivative(of=2)
     Derivative(of=2, order=1, eps=0.0)
     """
@@ -78,11 +83,45 @@ class Tail:
     eps: float = 0.0
 
 
-#: a name, a Poly, a Julia function as text, or one of these for each unit; Derivative and Tail in limits of nets
-Activation = str | Poly | Tail | tuple[str | Poly | Derivative | Tail, ...]
+@dataclass(frozen=True)
+class Sharp:
+    """A step or a relu, as the limit of a unit with ``activation`` whose incoming weights go to infinity.
 
-#: activations that have an exponential tail, and those that have no second derivative everywhere
+    The sign for "tanh" and "sigmoid2", a step from 0 to 1 for "sigmoid" and "normal_cdf"; max(x, 0) for "softplus",
+    "gelu" and "silu", whose outgoing weights go to zero at the same time. With ``eps`` > 0 it is f(x/eps), or
+    eps f(x/eps), a unit of that activation in other parameters. ``Net.limit`` makes such units. The derivative of a
+    step is zero.
+
+    >>> Sharp("softplus")
+    Sharp(activation='softplus', eps=0.0)
+    """
+
+    activation: str
+    eps: float = 0.0
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A step with samples inside: ``activation``, but exactly its ends where the pre-activation is beyond ±40.
+
+    It is the limit of a unit with "tanh", "sigmoid", "sigmoid2" or "normal_cdf" whose weights go to infinity, while the
+    pre-activations of some samples stay finite; those of all others are beyond 40. ``minimize(..., at_infinity=True)``
+    makes such units.
+
+    >>> Inside("tanh")
+    Inside(activation='tanh')
+    """
+
+    activation: str
+
+
+#: a name, a Poly, a Julia function as text, or one of these for each unit; the others are in limits of nets
+Activation = str | Poly | Tail | Sharp | Inside | tuple[str | Poly | Derivative | Tail | Sharp | Inside, ...]
+
+#: activations that have an exponential tail, that become a step or a relu, that have no second derivative everywhere
 WITH_TAIL = ("tanh", "sigmoid", "softplus", "g")
+WITH_STEP = ("tanh", "sigmoid", "sigmoid2", "normal_cdf")
+WITH_SHARP = (*WITH_STEP, "softplus", "gelu", "silu")
 WITH_KINK = ("relu", "selu")
 
 
@@ -94,6 +133,15 @@ def check_activation(activation: object, where: str, width: int) -> Activation:
         if activation.activation not in WITH_TAIL:
             raise InputError(f"{where}: {activation!r} is not possible; {', '.join(WITH_TAIL)} have exponential tails")
         _check_eps(activation, where)
+        return activation
+    if isinstance(activation, Sharp):
+        if activation.activation not in WITH_SHARP:
+            raise InputError(f"{where}: {activation!r} is not possible; {', '.join(WITH_SHARP)} become steps or relus")
+        _check_eps(activation, where)
+        return activation
+    if isinstance(activation, Inside):
+        if activation.activation not in WITH_STEP:
+            raise InputError(f"{where}: {activation!r} is not possible; {', '.join(WITH_STEP)} become steps")
         return activation
     if isinstance(activation, (tuple, list)):
         if len(activation) != width:
@@ -121,7 +169,7 @@ def _check_derivative(unit: Derivative, units: tuple[Any, ...] | list[Any], wher
     _check_eps(unit, where)
     if not isinstance(unit.of, (int, np.integer)) or not 0 <= unit.of < len(units):
         raise InputError(f"{where}: {unit!r} names a unit that is not there; 0 to {len(units) - 1} are")
-    if isinstance(units[unit.of], Derivative) or units[unit.of] in WITH_KINK:
+    if isinstance(units[unit.of], (Derivative, Sharp, Inside)) or units[unit.of] in WITH_KINK:
         raise InputError(f"{where}: {unit!r} is of a unit with {units[unit.of]!r}; a smooth activation is needed")
     orders = sorted(other.order for other in units if isinstance(other, Derivative) and other.of == unit.of)
     if orders not in ([1], [1, 2]) or (unit.eps > 0 and len(orders) > 1):
@@ -130,7 +178,7 @@ def _check_derivative(unit: Derivative, units: tuple[Any, ...] | list[Any], wher
         )
 
 
-def _check_eps(unit: Derivative | Tail, where: str) -> None:
+def _check_eps(unit: Derivative | Tail | Sharp, where: str) -> None:
     if not isinstance(unit.eps, (int, float, np.number)) or not 0 <= unit.eps < np.inf:
         raise InputError(f"{where}: {unit!r} has eps = {unit.eps!r}; a finite number that is not negative is needed")
 
@@ -154,6 +202,10 @@ def activation_to_json(activation: Activation | Derivative) -> Any:
         return {"derivative": int(activation.of), "order": int(activation.order), "eps": float(activation.eps)}
     if isinstance(activation, Tail):
         return {"tail": activation.activation, "eps": float(activation.eps)}
+    if isinstance(activation, Inside):
+        return {"inside": activation.activation}
+    if isinstance(activation, Sharp):
+        return {"sharp": activation.activation, "eps": float(activation.eps)}
     return list(map(activation_to_json, activation)) if isinstance(activation, tuple) else activation
 
 
@@ -162,6 +214,10 @@ def activation_from_json(value: Any) -> Activation:
     if isinstance(value, dict):
         if "derivative" in value:
             return Derivative(value["derivative"], value["order"], value["eps"])  # type: ignore[return-value]
+        if "inside" in value:
+            return Inside(value["inside"])
+        if "sharp" in value:
+            return Sharp(value["sharp"], value["eps"])
         return Tail(value["tail"], value["eps"]) if "tail" in value else Poly(*value["poly"])
     return tuple(map(activation_from_json, value)) if isinstance(value, list) else value  # type: ignore[arg-type]
 

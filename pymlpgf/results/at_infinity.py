@@ -20,29 +20,34 @@ __all__ = ["Channel", "MinimumAtInfinity", "name_of", "towards_infinity"]
 class Channel:
     """Hidden units on their way to infinity.
 
-    Two or three units merge while their outgoing weights diverge, or a single one acts by its exponential tail.
+    Two or three units merge while their outgoing weights diverge, or a single one acts by its exponential tail, or
+    becomes a step or a relu as its incoming weights diverge.
 
     Attributes
     ----------
     layer : int
         Hidden layer, counted from 0.
     units : tuple of int
+    kind : "pair", "triple", "tail", "tails", "step" or "relu"
     cosine : float
         Cosine between the two units' incoming weights with biases, up to the sign for odd units; for three units the
         smallest one.
     distance : float
-        Distance between these weights, relative to their length; for a tail its largest slope on the samples.
+        Distance between these weights, relative to their length; for a tail its largest slope on the samples; for a
+        step or a relu how far the activation is from it at the nearest sample.
     growth : float
         How many times larger the outgoing weights are than their sum; for a tail how many times larger its size is than
-        its variation.
+        its variation; for a step or a relu the pre-activation nearest to zero.
     eps : float
-        How far the units are from the limit: half of their distance; for a tail eps² is the exponential of its bias.
+        How far the units are from the limit: half of their distance; for a tail eps² is the exponential of its bias;
+        for a step or a relu 1/eps is the length of its incoming weights.
     incoming, outgoing : arrays (len(units), fan_in + bias) and (len(units), n_next)
         The limit's parameters: w, Δ and for triples the curvature; c, a and for triples the factor of it.
     """
 
     layer: int
     units: tuple[int, ...]
+    kind: str
     cosine: float
     distance: float
     growth: float
@@ -51,20 +56,30 @@ class Channel:
     outgoing: np.ndarray
 
     def __str__(self) -> str:
-        return name_of(self.layer, self.units, self.eps)
+        return name_of(self.layer, self.units, self.kind, self.eps)
 
 
-def name_of(layer: int, units: Sequence[int], eps: float) -> str:
+#: what the units of a channel do
+DOES = {
+    "pair": "merge into a derivative",
+    "triple": "merge into second derivatives",
+    "tails": "act by their exponential tails and merge",
+    "tail": "acts by its exponential tail",
+    "step": "becomes a step",
+    "relu": "becomes a relu",
+}
+
+
+def name_of(layer: int, units: Sequence[int], kind: str, eps: float) -> str:
     """A channel in words; layer and units count from 0."""
     names = " and ".join(map(str, units)) if len(units) < 3 else "{}, {} and {}".format(*units)
-    does = {1: "acts by its exponential tail", 2: "merge into a derivative", 3: "merge into second derivatives"}
-    return f"{'unit' if len(units) == 1 else 'units'} {names} of layer {layer} {does[len(units)]}, eps={eps:.2g}"
+    return f"{'unit' if len(units) == 1 else 'units'} {names} of layer {layer} {DOES[kind]}, eps={eps:.2g}"
 
 
 def towards_infinity(found: str) -> str:
     """A sentence about the channels that a run has ended in: an array of ``[layer, units, …, eps]``, counted from 1."""
     channels = json.loads(found)
-    names = "; ".join(name_of(layer - 1, [unit - 1 for unit in units], eps) for layer, units, *_, eps in channels)
+    names = "; ".join(name_of(layer - 1, [j - 1 for j in units], kind, eps) for layer, units, kind, *_, eps in channels)
     return f" {names[0].upper()}{names[1:]}: minimize with at_infinity=True lands on the limit, if that is a minimum."
 
 
@@ -88,7 +103,9 @@ class MinimumAtInfinity:
         length, in which the parameters grow: that of the largest margin for a net of one layer.
     channels : list of Channel
     coefficients : array (len(channels),)
-        h of L = L₀ + Σ h ε² + …; the parameters at the distances ε are ``limit.from_limit(q, eps)``.
+        h of L = L₀ + Σ h ε² + …; the parameters at the distances ε are ``limit.from_limit(q, eps)``. For a step it is
+        h of L₀ + h δ(m/ε), with m the pre-activation nearest to zero at ``q``, without those of samples inside, and
+        δ(m) how far f(m) is from its end; for a relu of L₀ + h ε δ(m/ε), with δ(m) = |f(−m)|.
     iterations : int
     stopped_by : str
     reason : str
@@ -110,8 +127,8 @@ class MinimumAtInfinity:
 
     @property
     def attracts(self) -> bool:
-        """Whether the loss falls towards the limit: h > 0 in every channel, or the classes are separable."""
-        return self.kind == "minimum at infinity" and bool((self.coefficients > 0).all())
+        """Whether the loss falls towards the limit: h > 0 in every channel, a perfect fit, or separable classes."""
+        return self.kind == "minimum at infinity"
 
     def point(self, eps: ArrayLike) -> Params:
         """Parameters of the ordinary net in the channels, at the distance ``eps``, or at one for each channel."""

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..facts import ACTIVATIONS
 from ..files import write_atomically
-from ..network.activations import Activation, Derivative, Poly, Tail, check_layers, code_in
+from ..network.activations import Activation, Derivative, Inside, Poly, Sharp, Tail, check_layers, code_in
 from ..network.params import Params
 from ..validate.suggest import nearest
 from .jld2_file import read_jld2_file
@@ -281,6 +281,6 @@ def _name(activation: Any) -> Any:
         inside = ", ".join(map(str, activation.coefficients))
         comma = "," if len(activation.coefficients) == 1 else ""
         return f"Poly{{{len(activation.coefficients)}, Float64}}(({inside}{comma}))"
-    if isinstance(activation, (Derivative, Tail)):
+    if isinstance(activation, (Derivative, Inside, Sharp, Tail)):
         raise InputError("the peer has no units of limit networks")
     return "sigmoid_fast" if activation == "sigmoid" else activation

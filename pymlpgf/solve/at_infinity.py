@@ -18,24 +18,30 @@ __all__ = ["find_channels", "minimum_at_infinity"]
 def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Channel]:
     """The channels that the core ``found`` at ``x``, counted from 0, with the parameters of their limits."""
     channels = []
-    for layer, units, cosine, distance, growth, eps in found:
+    for layer, units, kind, cosine, distance, growth, eps in found:
         group = tuple(unit - 1 for unit in units)
-        one = {"tails": group} if len(group) == 1 else {"pairs": [group]}
-        limit = net.limit(layer=layer - 1, **one)
+        tails, sharp = (group if kind in kinds else () for kinds in (("tail", "tails"), ("step", "relu")))
+        limit = net.limit(tails=tails, sharp=sharp, layer=layer - 1)
+        if len(group) > 1:
+            limit = limit.limit([group], layer=layer - 1)
         q = limit.to_limit(x)[0]
         W, b, V = q.weights[layer - 1], q.biases[layer - 1], q.weights[layer]
         incoming = W[list(group)] if b is None else np.column_stack([W, b])[list(group)]
         outgoing = V[:, list(group)].T.copy()
-        channels.append(Channel(layer - 1, group, cosine, distance, growth, eps, incoming, outgoing))
+        channels.append(Channel(layer - 1, group, kind, cosine, distance, growth, eps, incoming, outgoing))
     return channels
 
 
-def limit_of(net: Net, groups: list[tuple[int, tuple[int, ...]]]) -> Net:
-    """The limit of units of several layers."""
-    for layer in sorted({layer for layer, _ in groups}):
-        units = [group for where, group in groups if where == layer]
-        singles = [group[0] for group in units if len(group) == 1]
-        net = net.limit([group for group in units if len(group) > 1], tails=singles, layer=layer)
+def limit_of(net: Net, groups: list[tuple[int, tuple[int, ...], str]]) -> Net:
+    """The limit of units of several layers: those that merge, and those that do another thing alone or before."""
+    for layer in sorted({layer for layer, *_ in groups}):
+        units = {name: [group for where, group, does in groups if (where, does) == (layer, name)]
+                 for name in ("merge", "tails", "tail", "sharp")}  # fmt: skip
+        alone = {name: [unit for group in units[name] for unit in group] for name in ("tails", "tail", "sharp")}
+        net = net.limit(tails=alone["tail"] + alone["tails"], sharp=alone["sharp"], layer=layer)
+        net = net.limit(units["merge"] + units["tails"], layer=layer)
+        inside = [group[0] for where, group, does in groups if (where, does) == (layer, "inside")]
+        net = net.with_samples_inside(inside, layer)
     return net
 
 
@@ -52,7 +58,7 @@ def minimum_at_infinity(
         def get(name: str) -> Any:
             return net._core.bridge.field(handle, name)
 
-        chains = [(layer - 1, tuple(unit - 1 for unit in units)) for layer, units in json.loads(get("chains"))]
+        chains = [(layer - 1, tuple(j - 1 for j in units), does) for layer, units, does in json.loads(get("chains"))]
         end = get("x")
         return MinimumAtInfinity(
             kind=get("kind"), x=end, loss=float(get("loss")), gnorm=float(get("gnorm")),

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import least_squares, minimize
 
 import pymlpgf as mg
-from pymlpgf import Derivative, InputError, Tail
+from pymlpgf import Derivative, InputError, Inside, Sharp, Tail
 
 spec = importlib.util.spec_from_file_location(
     "minima_at_infinity", Path(__file__).parents[2] / "examples/minima_at_infinity.py"
@@ -253,6 +253,92 @@ def test_channels_of_several_layers():
     )
 
 
+def test_two_tails_that_merge_against_scipy(ends):
+    """Their limit is (c + kx) exp(h) + C exp(2h), which one seed in a hundred goes to."""
+    net = ends["two_inputs"][0]
+    m = mg.minimize(net, net.random_params(seed=69), at_infinity=True, maxiterations_optim=20_000, **QUIET)
+    assert m.kind == "minimum at infinity"
+    assert [channel.kind for channel in m.channels] == ["tails"]
+    assert m.gnorm < 1e-12
+    i, j = m.channels[0].units
+    assert (m.limit.layers[0][1][i], m.limit.layers[0][1][j]) == (Tail("tanh"), Derivative(of=i))
+    X, y = net._core.data[0], net._core.data[1][:, 0]
+    q = m.limit.params(m.q)
+
+    def residuals(z):
+        h = X @ z[:2]
+        pair = (z[2] + X @ z[3:5]) * np.exp(h) + z[5] * np.exp(2 * h)
+        return pair + np.tanh(X @ z[6:10].reshape(2, 2).T + z[10:12]) @ z[12:14] + z[14] - y
+
+    others = [k for k in range(4) if k not in (i, j)]
+    (w, d), (c, a), b = q.weights[0][[i, j]], q.weights[1][0][[i, j]], q.biases[0][i]
+    e = np.exp(b)
+    z = [*w, c * e, *(a * e * d), -a * e**2, *q.weights[0][others].ravel(), *q.biases[0][others]]
+    z = np.array([*z, *q.weights[1][0][others], q.biases[1][0]])
+    assert np.mean(residuals(z) ** 2) == pytest.approx(m.loss, rel=1e-12)
+    fit = least_squares(residuals, z, xtol=1e-15, ftol=1e-15, gtol=1e-15, x_scale="jac")
+    assert np.mean(fit.fun**2) == pytest.approx(m.loss, rel=1e-10)
+    assert m.loss < net.loss(m.point(0.01)) < net.loss(m.point(0.02))
+
+
+def _steps(x, y):
+    """The loss of each fit c + a s(x) with a step s between two samples, or with one sample inside, where |s| < 1."""
+    order = np.argsort(x)
+    x, y = x[order], y[order]
+    for k in range(1, len(x)):
+        for inside in (None, k):
+            keep = np.arange(len(x)) != inside
+            A = np.column_stack([np.sign(np.arange(len(x)) - k + 0.5), np.ones(len(x))])[keep]
+            (a, c), *_ = np.linalg.lstsq(A, y[keep], rcond=None)
+            if inside is None or abs((y[k] - c) / a) < 1:
+                yield np.sum((A @ [a, c] - y[keep]) ** 2) / len(x)
+
+
+def test_steps_against_all_fits_by_least_squares():
+    x = np.linspace(-2, 2, 20)
+    kinds = set()
+    for seed in range(1, 9):
+        y = np.sign(x - 0.3) + 0.1 * np.random.default_rng(seed).normal(size=20)
+        net = mg.Net(layers=[(1, "tanh", True), (1, "identity", True)], input=x[:, None], target=y)
+        m = mg.minimize(net, net.random_params(seed=1), at_infinity=True, **QUIET)
+        assert m.kind != "open"
+        if m.kind == "minimum":
+            continue
+        assert m.gnorm < 1e-12
+        assert [c.kind for c in m.channels] == ["step"]
+        assert min(abs(loss - m.loss) for loss in _steps(x, y)) < 1e-13
+        kinds.add(type(m.limit.layers[0][1][0]))
+        assert (mg.classify(m.limit, m.q).kind, mg.classify(m.limit, m.q).unexplained) == ("degenerate", 0)
+        # From above to the limit, by the exponential of the nearest sample outside.
+        W, b = m.point(0.02).weights[0][0], m.point(0.02).biases[0][0]
+        outside = sorted(h for h in np.abs(x * W + b) if h > 5)[0]
+        assert m.coefficients[0] > 0
+        assert 0 < net.loss(m.point(0.02)) - m.loss < 4 * m.coefficients[0] * np.exp(-2 * outside)
+    assert kinds == {Sharp, Inside}
+
+
+def test_softplus_becomes_relu():
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(30, 2))
+    y = np.maximum(X @ [1, 0.2] - 0.1, 0) + 0.02 * rng.normal(size=30)
+    net = mg.Net(layers=[(1, "softplus", True), (1, "identity", True)], input=X, target=y)
+    m = mg.minimize(net, net.random_params(seed=1), at_infinity=True, **QUIET)
+    assert (m.kind, [e.label for e in mg.classify(net, m.x).explanations]) == ("minimum at infinity", ["relu unit"])
+    assert [c.kind for c in m.channels] == ["relu"]
+    assert m.limit.layers[0] == (1, (Sharp("softplus"),), True)
+    assert m.gnorm < 1e-12
+
+    def residuals(z):
+        return z[3] * np.maximum(X @ z[:2] + z[2], 0) + z[4] - y
+
+    fit = least_squares(residuals, m.q, xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    assert np.mean(fit.fun**2) == pytest.approx(m.loss, rel=1e-12)
+    assert m.coefficients[0] > 0
+    assert net.loss(m.point(0.02)) > m.loss
+    chart = net.limit(sharp=[0], eps=0.02)
+    assert chart.loss(m.q) == pytest.approx(net.loss(m.point(0.02)), rel=1e-12)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_separable_classes_go_in_the_direction_of_the_largest_margin(classes):
     rng = np.random.default_rng(0)
@@ -291,6 +377,10 @@ def test_separable_classes_go_in_the_direction_of_the_largest_margin(classes):
         (lambda net: net.limit([(0, 0)]), r"pairs has \(0, 0\); each unit"),
         (lambda net: net.limit([(0, 4)]), r"pairs has \(0, 4\); two or three units from 0 to 3"),
         (lambda net: net.limit([(0, 1)], tails=[1]), "tails has 1; each unit can go to one limit only"),
+        (lambda net: net.limit([(0, 1)], sharp=[1]), "sharp has 1; each unit can go to one limit only"),
+        (lambda net: net.limit(sharp=[4]), "sharp has 4; a unit from 0 to 3"),
+        (lambda _: mg.Net([(1, Sharp("relu"), True), (1, "identity", True)], n_features=1), "become steps or relus"),
+        (lambda _: mg.Net([(1, Inside("gelu"), True), (1, "identity", True)], n_features=1), "become steps"),
         (lambda net: net.limit([(0, 1)], layer=1), "layer is 1; hidden layers"),
         (lambda net: net.limit([(0, 1)], eps=-1), "eps = -1"),
         (lambda net: net.limit([(0, 1, 2)], eps=0.1), "orders"),

@@ -34,7 +34,7 @@ PYTHON_ALONE = {
     },
     "the abstract type of the discrete methods": {"DiscreteMethod"},
     "MLPGF.align, MLPGF.channels: names too short to export": {"align", "channels"},
-    "units of limit networks, MLPGF.Derivative and MLPGF.Tail": {"Derivative", "Tail"},
+    "units of limit networks, MLPGF.Derivative and so on": {"Derivative", "Tail", "Sharp", "Inside"},
     "what to record; Julia has observables by name": {
         "Eigenvalues", "ParameterNorm", "Projections", "Recording", "UnitCosines", "UnitNorms",
     },

@@ -49,6 +49,7 @@ mutable struct Neuron{S}
 end
 
 function Neuron{S}(a::Activation, D::Int) where {S}
+    a isa Union{Sharp,Inside} && throw(ArgumentError("$a is for nets with data, not for infinitely many normal inputs"))
     kind = a isa Relu ? rectified : a isa Union{NormalCdf,Sigmoid2} ? cumulative : a isa Exp ? exponential : smooth
     kinks, jumps = find_kinks(a)::NTuple{2,Vector{Float64}}
     kind == smooth && !isempty(kinks) && (kind = piecewise)
@@ -74,6 +75,7 @@ bandwidth(::Union{Identity,Square,Cube,Poly,Relu,Selu,Exp}) = 0.0
 
 find_kinks(::Activation) = (Float64[], Float64[])
 find_kinks(::Relu) = ([0.0], [1.0])
+find_kinks(a::Sharp) = homogeneity(a) == 1 ? find_kinks(relu) : (Float64[], Float64[])
 find_kinks(a::Selu) = ([0.0], [derivatives(a, 1e-300)[2] - derivatives(a, -1e-300)[2]])
 
 """

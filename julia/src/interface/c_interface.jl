@@ -102,8 +102,8 @@ end
 
 """
 Layers are arrays `[width, activation, bias]`; an activation is a name, a user's expression such as `"x -> x * exp(-x^2)"`,
-`{"poly": [c0, c1, …]}`, `{"derivative": unit from 0 on, "order": n, "eps": ε}`, `{"tail": name, "eps": ε}`, or an array of
-these, one a unit.
+`{"poly": [c0, c1, …]}`, `{"derivative": unit from 0 on, "order": n, "eps": ε}`, `{"tail": name, "eps": ε}`,
+`{"sharp": name, "eps": ε}`, `{"inside": name}`, or an array of these, one a unit.
 """
 parse_layers(layers) = Any[Base.invokelatest(parse_layer, layer...) for layer in layers::Vector{Any}]
 parse_layer(width, f, bias) = (Int(width), parse_activation(f), bias::Bool)
@@ -123,6 +123,8 @@ end
 parse_activation(units::Vector) = Tuple(parse_activation(unit) for unit in units)
 parse_activation(f::Dict{String,Any}) =
     haskey(f, "poly") ? Poly(Float64.(f["poly"])...) : haskey(f, "tail") ? Tail(activation(f["tail"]), f["eps"]) :
+    haskey(f, "inside") ? Inside(activation(f["inside"])) :
+    haskey(f, "sharp") ? Sharp(activation(f["sharp"]), f["eps"]) :
     Derivative(Int(f["derivative"]) + 1, Int(f["order"]), f["eps"])
 parse_activation(text::String) =
     occursin("->", text) ? get!(() -> compile_activation(text), EXPRESSIONS, text)::Activation : activation(text)

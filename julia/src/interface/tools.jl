@@ -56,12 +56,13 @@ struct AtInfinity{T} <: Question{T}
 end
 function answer(q::AtInfinity, x0, options, monitor)
     m = minimize_at_infinity(q.net, finite(x0), border_minimize_options(options, border_solver(options)), monitor)
-    chains = [(l, c.units) for (l, layer) in enumerate(m.limit.layers) for c in approaches(layer)]
+    chains = [(l, c.units, merges(c) ? (c.activation isa Tail ? "tails" : "merge") : c.activation isa Tail ? "tail" : c.activation isa Inside ? "inside" : "sharp")
+              for (l, layer) in enumerate(m.limit.layers) for c in approaches(layer)]
     return (kind=m.kind, x=m.x, q=m.q, loss=m.loss, gnorm=m.gnorm, channels=channels_json(m.channels), chains=to_json(chains),
             coefficients=m.coefficients, iterations=m.iterations, stopped_by=m.stopped_by, reason=m.reason,
             total_time=m.total_time)
 end
-channels_json(found) = to_json([(c.layer, c.units, c.cosine, c.distance, c.growth, c.eps) for c in found])
+channels_json(found) = to_json([(c.layer, c.units, c.kind, c.cosine, c.distance, c.growth, c.eps) for c in found])
 
 struct Certification{T} <: Question{T}
     net::AbstractNet{T}
@@ -163,7 +164,7 @@ const TOOLS = Dict{String,Function}(
     "on_subspace" => (net, o, a) -> OnSubspace(net, subspace_of(net, a), numbers(net, a[3])),
     "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
     "to_limit" => (net, o, a) -> (r = to_limit(net.layers, finite(numbers(net, a[1]))); (q=r[1], eps=Float64.(r[2]))),
-    "from_limit" => (net, o, a) -> from_limit(net.layers, finite(numbers(net, a[1])), a[2]),
+    "from_limit" => (net, o, a) -> from_limit(net, finite(numbers(net, a[1])), a[2]),
     "channel_coefficients" => (net, o, a) -> channel_coefficients(net, finite(numbers(net, a[1]))),
     "next_coefficients" => (net, o, a) -> next_coefficients(net, finite(a[1])),
     "original_metric" => (net, o, a) -> original_metric(net),

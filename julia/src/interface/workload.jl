@@ -351,6 +351,14 @@ function landscape_workload(::Type{T}) where {T}
         outside_read(outside_tool(limit, "from_limit", NamedTuple(), y, [0.1, 0.1]), "")
         outside_tool(limit, "classify", NamedTuple(), y)
     end
+    alone = Any[Dict("tail" => "tanh", "eps" => 0.0), Dict("derivative" => 0, "order" => 1, "eps" => 0.0),
+                Dict("sharp" => "tanh", "eps" => 0.0)]
+    steps = outside_net(T, Any[[3, alone, true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
+    outside_derivatives(steps, y)
+    outside_read(outside_tool(steps, "to_limit", NamedTuple(), y), "q", "eps")
+    outside_read(outside_tool(steps, "from_limit", NamedTuple(), y, [0.1, 0.1]), "")
+    outside_tool(steps, "classify", NamedTuple(), y)
+    steps_workload(HANDLES[steps], Vector{T}(y))
     chart = outside_net(T, Any[[2, limits[2][1:2], true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
     outside_read(outside_tool(chart, "original_metric", NamedTuple()), "")
     outside_read(outside_tool(chart, "next_coefficients", NamedTuple(), outside_start(chart)), "")
@@ -364,6 +372,17 @@ function landscape_workload(::Type{T}) where {T}
     separable = outside_net(T, Any[[2, "softmax", true]], (loss="nll",), T[-1 -2 1 2], T[1, 1, 2, 2])
     run = outside_solve(separable, outside_start(separable), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=30))
     outside_tool(separable, "classify", NamedTuple(), HANDLES[run].x)
+    return nothing
+end
+
+"A step that a sample pulls inside."
+function steps_workload(limit::Net{T}, q::Vector{T}) where {T}
+    rounds = Rounds{T}(MinimizeOptions(maxiterations=20, maxtime=5.0), Monitor(), seconds(), 0, Stop.running)
+    moved = move_steps(rounds, limit, place_steps!(limit, copy(q)), 10)
+    X, h, _ = sharp_samples(limit, q, 1, 3)
+    inside = put_inside(limit, q, 1, 3, X, h, [1])
+    inside === nothing || (let_out(inside..., 1, 3); classify(inside...); gradient(inside...))
+    ways_down(moved...)
     return nothing
 end
 

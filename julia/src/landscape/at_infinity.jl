@@ -7,8 +7,8 @@ What [`minimize_at_infinity`](@ref) found. `kind` is
 
 - "minimum": `x` is a finite minimum; `channels` is empty
 - "minimum at infinity": `q`, in the net `limit`, is a minimum of the limit of the `channels`, of loss `loss`, and near it
-  the loss is loss + Σ h ε², with h > 0 for each channel in `coefficients`; or, without channels, the classes are
-  separable, and the parameters grow in the direction `q`
+  the loss is loss + Σ h ε², with h > 0 for each channel in `coefficients` (for steps and relus see
+  [`sharp_coefficient`](@ref)); or, without channels, the classes are separable, and the parameters grow in the direction `q`
 - "open": neither was reached; `reason` says why
 
 `x` is a point of the ordinary net: for a minimum at infinity the last one before the limit was taken, and `eps` says
@@ -146,7 +146,7 @@ go on from. Where the loss falls on the way out of some channels, the others alo
 """
 function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
     all_of_them = channels(net, m.x)
-    waiting, x, lowest, alone = [all_of_them], m.x, m.loss, false
+    waiting, x, lowest, alone = [all_of_them, vcat(map(apart, all_of_them)...)], m.x, m.loss, false
     tried = Set{Set{Vector{Int}}}()
     while !isempty(waiting) && !over(rounds)
         seen = popfirst!(waiting)
@@ -159,8 +159,7 @@ function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
             limit, q, ε, h = landing
             θ, value = lowest_on_the_way(net, limit, q, ε, h)
             value < lowest && ((x, lowest) = (θ, value))
-            leading = Set(Set(c.units) for (c, h) in zip(channels_of(limit.layers), h) if h > 0)
-            push!(waiting, filter(c -> Set(c.units) in leading, seen))
+            push!(waiting, filter(c -> all(h[k] >= 0 for k in chains_of(c, limit.layers)), seen))
         end
         # At last each alone; those that have been tried are left out above.
         isempty(waiting) && !alone && (append!(waiting, [[c] for c in all_of_them]); alone = true)
@@ -177,24 +176,62 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
     while !isempty(more) && !over(rounds)
         append!(seen, more)
         for l in unique(c.layer for c in more)
-            limit = limit_net(limit, [c.units for c in more if c.layer == l]; layer=l)
+            of(kinds) = Vector{Int}[c.units for c in more if c.layer == l && c.kind in kinds]
+            singly = [[[j] for units in of(("tails",)) for j in units]; of(("tail",))]
+            limit = limit_net(limit, singly; sharp=[u[1] for u in of(("step", "relu"))], layer=l)
+            limit = limit_net(limit, of(("pair", "triple", "tails")); layer=l)
         end
         start, ε = try_limit(limit, m.x)
         start === nothing && return nothing
+        limit, start = with_insides(limit, start, ε)
         n, kind = a_round!(rounds, limit, start, iterations)
         q = normalise!(n.x, limit.layers)
         if kind in ("minimum", "degenerate")
-            h = channel_coefficients(limit, q)
+            limit, q = move_steps(rounds, limit, q, iterations)
+            h = ways_down(limit, q)
             q = settled_again(limit, q)
             g = similar(q)
             value = value_and_gradient!(g, limit, q)
-            value <= m.loss && all(>(0), h) || return limit, q, ε, h
+            # A run that has come as near as numbers reach has the limit's loss, but for rounding.
+            below = value <= m.loss + 16 * eps(T) * loss_scale(net, m.x)
+            below && supnorm(g) <= sqrt(eps(T)) && leads_down(limit, h) || return limit, q, ε, h
             return MinimumAtInfinity{T}("minimum at infinity", m.x, q, value, supnorm(g), in_order(seen, limit.layers), h, ε,
                                         limit, rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
         end
         more = channels(limit, q)
     end
     return nothing
+end
+"""
+The steps where no sample pulls them to itself: one that does is put inside, which lowers the loss, and goes out again on the
+other side, or stays there at a finite pre-activation. Each time it is a smooth problem of its own.
+"""
+function move_steps(rounds::Rounds{T}, limit::Net{T}, q::Vector{T}, iterations::Int) where {T}
+    value, lower = loss(limit, place_steps!(limit, q)), true
+    while lower && !over(rounds)
+        lower = false
+        for (l, j) in steps(limit)
+            samples, _, X, h = pulling(limit, q, l, j)
+            isempty(samples) && continue
+            i = first(samples)
+            h[i] = sign(h[i])
+            within = [inside(unit_activation(limit.layers[l], j), h); i]
+            moved = put_inside(limit, q, l, j, X, h, unique(within))
+            moved === nothing && continue
+            n, kind = a_round!(rounds, moved..., iterations)
+            kind in ("minimum", "degenerate") && n.loss < value || continue
+            limit, q, value, lower = let_out(moved[1], n.x, l, j)..., n.loss, true
+            place_steps!(limit, q)
+        end
+    end
+    return limit, q
+end
+"Samples that have left the inside of a step are outside for good."
+function let_out(limit::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
+    X, h, _ = sharp_samples(limit, q, l, j)
+    stay = findall(x -> abs(x) <= END_OF_STEP / 2, h)
+    out = put_inside(limit, q, l, j, X, h, stay)
+    return out === nothing ? (limit, q) : out
 end
 "Some more steps to round-off in other scales, unless these change by more than rounding."
 function settled_again(limit::Net{T}, q::Vector{T}) where {T}
@@ -212,20 +249,29 @@ function try_limit(limit::Net, x)
     end
 end
 
-"The channels in the order of the chains of the layers."
-function in_order(seen::Vector{Channel}, layers::Vector{Layer})
-    ordered = Channel[]
-    for (l, layer) in enumerate(layers), chain in approaches(layer)
-        push!(ordered, first(c for c in seen if c.layer == l && Set(c.units) == Set(chain.units)))
-    end
-    return ordered
+"Two tails that merge as two that do not."
+apart(c::Channel) = c.kind != "tails" ? [c] : [Channel(c.layer, [j], "tail", 1.0, c.distance, c.growth, c.eps) for j in c.units]
+
+"The numbers of the chains that a channel has become."
+function chains_of(c::Channel, layers::Vector{Layer})
+    numbered = [(l, chain) for (l, layer) in enumerate(layers) for chain in approaches(layer)]
+    belongs(l, chain) = c.layer == l && Set(c.units) == Set(chain.units)
+    return [k for (k, (l, chain)) in enumerate(numbered) if belongs(l, chain)]
 end
+"The channels in the order of the chains of the layers."
+in_order(seen::Vector{Channel}, layers::Vector{Layer}) =
+    [first(c for c in seen if k in chains_of(c, layers)) for k in 1:count_chains(layers)]
 
 "Out of the limit in the channels that lead up to it, as far as the loss falls."
 function lowest_on_the_way(net::Net{T}, limit::Net{T}, q, ε, h) where {T}
     best, lowest = q, T(Inf)
     for k in -8:8
         θ = from_limit(limit.layers, q, [h[i] > 0 ? ε[i] : T(2)^k for i in eachindex(h)])
+        value = loss(net, θ)
+        value < lowest && ((best, lowest) = (θ, value))
+    end
+    base = best
+    for (l, j) in steps(limit), θ in nearer(limit, q, base, l, j)
         value = loss(net, θ)
         value < lowest && ((best, lowest) = (θ, value))
     end

@@ -104,16 +104,19 @@ Which null directions, of the orthonormal columns of `N`, lead to a minimum at i
 - "tail unit": a unit that is nearly constant on the samples, whose large outgoing weights live on what varies: the
   exponential tail of its activation;
 - "step unit": a unit whose incoming weights can all grow, since every sample lies where its activation is flat, on
-  different sides.
+  different sides;
+- "relu unit": a smoothed relu whose incoming weights can all grow as the outgoing ones shrink, since every sample is far from
+  its bend, on different sides.
 """
 roads_to_infinity(net::AbstractNet, θ, N) = Invariance[]
 roads_to_infinity(net::Net{T}, θ::Vector{T}, N::Matrix{Float64}) where {T} =
-    roads_to_infinity(net.layers, Vector{Float64}(θ), activity(net, θ), Float64(eps(T)), N)
+    roads_to_infinity(net.layers, Vector{Float64}(θ), activity(net, θ), nearest_samples(net, θ), Float64(eps(T)), N)
 
 # How near to its end a road must be: at 1/10 the difference of two units is a derivative to 1 %.
 const NEAR_INFINITY = 0.1
 
-function roads_to_infinity(layers::Vector{Layer}, θ::Vector{Float64}, (grams, slopes, steep), ε::Float64, N::Matrix{Float64})
+function roads_to_infinity(layers::Vector{Layer}, θ::Vector{Float64}, (grams, slopes, steep), nearest,
+                           ε::Float64, N::Matrix{Float64})
     roads = Invariance[]
     for l in 1:length(layers)-1
         layer, next, G = layers[l], layers[l+1], grams[l+1]
@@ -128,7 +131,7 @@ function roads_to_infinity(layers::Vector{Layer}, θ::Vector{Float64}, (grams, s
         varies = Float64[variation(G, j) for j in 1:layer.width]
         matters = Float64[norm(θ[out[j]]) * sqrt(G[j, j]) * varies[j] for j in 1:layer.width]
         for j in 1:layer.width
-            in_chain(layer.chains, j) && continue
+            in_chain(layer.chains, j) || unit_activation(layer, j) isa Union{Sharp,Inside} && continue
             varies[j] > sqrt(ε) && matters[j] > sqrt(ε) * sum(matters) || continue
             if varies[j] < NEAR_INFINITY && slopes[l][j] < NEAR_INFINITY
                 add_road!(roads, "tail unit", l, [j], null_vector_within(N, vcat(into[j], out[j], biases(next))), N)
@@ -136,6 +139,11 @@ function roads_to_infinity(layers::Vector{Layer}, θ::Vector{Float64}, (grams, s
                 e = zeros(length(θ))
                 e[into[j]] = θ[into[j]]
                 add_road!(roads, "step unit", l, [j], e / norm(e), N)
+            elseif is_ramp(unit_activation(layer, j)) &&
+                   sharp_channel(θ, layer, l, j, nearest[l][:, j], CHANNEL_GROWTH) !== nothing
+                e = zeros(length(θ))
+                e[into[j]], e[out[j]] = θ[into[j]], -θ[out[j]]
+                add_road!(roads, "relu unit", l, [j], e / norm(e), N)
             end
         end
     end

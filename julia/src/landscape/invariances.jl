@@ -60,6 +60,7 @@ end
 # Plain loops on one number type: this is compiled at the first use, once.
 function invariances(net::Net{T}, θ::Vector{T}) where {T}
     found = invariances(net.layers, Vector{Float64}(θ), activity(net, θ)[1:2]..., Float64(eps(T)))
+    add_places!(found, net, θ)
     net.objective isa NegativeLogLikelihood && add_shift!(found, last(net.layers), length(net.layers), length(θ))
     net.objective isa Correlation && add_output_freedom!(found, net, θ)
     return found
@@ -107,7 +108,13 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
     for j in 1:layer.width
         in_chain(layer.chains, j) && continue
         dead = slopes[j] <= ε
-        dead || norm(θ[out[j]]) <= sqrt(ε) * size || continue
+        # What it gives to the next layer must be small, too: outgoing weights near zero may follow incoming ones to infinity.
+        output = G[end, end] > 0 ? sqrt(G[j, j] / G[end, end]) : 0.0
+        dead || norm(θ[out[j]]) * max(1, output) <= sqrt(ε) * size || continue
+        if dead && is_step(unit_activation(layer, j)) && !iszero(G[j, j])
+            push!(found, Invariance("place of a step", l, [j], [unit_vector(P, i) for i in into[j]]))
+            continue
+        end
         free = dead && iszero(G[j, j]) ? vcat(into[j], out[j]) : into[j]
         push!(found, Invariance(dead ? "dead unit" : "silent unit", l, [j], [unit_vector(P, i) for i in free]))
     end
@@ -124,6 +131,8 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
     end
     add_scales!(found, layer, next, l, θ)
     for chain in layer.chains
+        has_offset(chain, layer) &&
+            push!(found, Invariance("offset of a derivative", l, chain.units, [offset_direction(θ, layer, next, chain.units)]))
         length(chain.units) == 3 &&
             push!(found, Invariance("curve of three units", l, chain.units, curve_directions(chain.units, into, out, θ)))
     end
@@ -169,16 +178,41 @@ function scale_direction(θ::Vector, layer::Layer, next::Layer, j::Int)
     if k > 0
         e[into] = θ[into]
         e[out] = -k * θ[out]
-    elseif layer.bias && (f isa Exp || f isa Tail && f.ε == 0) && !in_chain(layer.chains, j)
+    elseif layer.bias && is_exponential(f)
         e[last(into)] = one(eltype(θ))
         e[out] = -θ[out]
+        for i in members(layer.chains, j)[2:end]    # s exp(h), and of tails exp(2h), too
+            out, k = outgoing(next, i), f isa Tail ? 2 : 1
+            e[out] = -k * θ[out]
+            f isa Tail && (e[incoming(layer, i)] = θ[incoming(layer, i)])
+        end
     else
         return e[1:0]
     end
     return e
 end
-"Whether `j` is the second unit of a pair at its limit."
-scales(chains::Vector{Chain}, j::Int) = any(c -> length(c.units) == 2 && c.units[2] == j && iszero(c.ε), chains)
+is_exponential(f::Activation) = f isa Exp || f isa Tail && f.ε == 0
+"The units of the chain that begins with `j`, or `j` alone."
+function members(chains::Vector{Chain}, j::Int)
+    for chain in chains
+        chain.units[1] == j && return chain.units
+    end
+    return [j]
+end
+
+"Whether (Δx + δ) exp(h) is the derivative of a pair, in which δ is part of the factor of exp(h)."
+has_offset(chain::Chain, layer::Layer) =
+    layer.bias && length(chain.units) == 2 && is_exponential(chain.activation) && iszero(chain.ε)
+function offset_direction(θ::Vector, layer::Layer, next::Layer, (i, j))
+    e = zero(θ)
+    e[last(incoming(layer, j))] = one(eltype(θ))
+    e[outgoing(next, i)] = -θ[outgoing(next, j)]
+    return e
+end
+
+"Whether `j` is the second unit of a pair at its limit, but for two tails."
+scales(chains::Vector{Chain}, j::Int) =
+    any(c -> length(c.units) == 2 && c.units[2] == j && iszero(c.ε) && !(c.activation isa Tail), chains)
 
 "Linear unit i gets something of what unit j gets, and unit j gives it less to the next layer."
 function mixing_direction(θ::Vector, into_i, into_j, out_i, out_j)

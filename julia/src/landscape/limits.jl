@@ -3,18 +3,19 @@
 # the loss falls on the way.
 
 """
-    limit_net(net, groups; layer = 1, ε = 0) -> net′
+    limit_net(net, groups; sharp = [], layer = 1, ε = 0) -> net′
 
 The net with the pairs or triples of hidden units in `groups` replaced by chains (see [`Derivative`](@ref)): what it tends
 to as the units of each group merge and their outgoing weights diverge. A group of one unit becomes the exponential
-[`Tail`](@ref) of its activation. With `ε` > 0, for pairs and tails, it is the same net in other parameters. It has as many
-parameters as `net`, in the same places.
+[`Tail`](@ref) of its activation; two that are tails already may merge, too (see [`Derivative`](@ref)). The units `sharp` become steps or relus (see
+[`Sharp`](@ref)). With `ε` > 0, for all but triples, it is the same net in other parameters. It has as many parameters as
+`net`, in the same places. Two tails that merge have a limit, but no parameters at a distance.
 """
-function limit_net(net::Net{T}, groups; layer::Int=1, ε::Real=0) where {T}
+function limit_net(net::Net{T}, groups; sharp=Int[], layer::Int=1, ε::Real=0) where {T}
     unregularised(net) ||
         throw(ArgumentError("a net with regularisers has no minimum at infinity: set l2, maxnorm and merge aside"))
     check_hidden(net.layers, layer)
-    activations = limit_activations(net.layers[layer], groups, ε)
+    activations = limit_activations(net.layers[layer], groups, sharp, ε)
     specs = Any[(l.width, m == layer ? activations : spec_activation(l), l.bias) for (m, l) in enumerate(net.layers)]
     return with_specs(net, specs)
 end
@@ -22,16 +23,24 @@ spec_activation(l::Layer) = l.activation isa PerUnit ? Tuple(l.activation.activa
 
 with_specs(net::Net, specs) = rebuilt(net; layers=build_layers(specs, n_features(net)), monitor=net.monitor)
 
-function limit_activations(layer::Layer, groups, ε::Real)
+function limit_activations(layer::Layer, groups, sharp, ε::Real)
     activations = Activation[unit_activation(layer, j) for j in 1:layer.width]
-    for group in groups
+    for group in [collect(groups); [[j] for j in sharp]]
         length(group) in 1:3 || throw(ArgumentError("$group: one, two or three units are needed"))
         for j in group
             1 <= j <= layer.width || throw(ArgumentError("unit is $j; this layer has the units 1 to $(layer.width)"))
-            ordinary = !(activations[j] isa Union{Tail,Derivative}) && !in_chain(layer.chains, j)
+            ordinary = !(activations[j] isa Union{Derivative,Sharp,Inside}) && !in_chain(layer.chains, j) &&
+                !(activations[j] isa Tail && length(group) != 2)
             ordinary && activations[j] == activations[group[1]] ||
                 throw(ArgumentError("units $(join(group, ", ")) must be different ordinary units with one activation"))
         end
+    end
+    allunique(Int[vcat(sharp, groups...);]) || throw(ArgumentError("each unit can go to one limit only"))
+    for j in sharp
+        activations[j] = Sharp(activations[j], ε)
+        layer.bias || throw(ArgumentError("a unit without a bias cannot become a step or a relu at any place"))
+    end
+    for group in groups
         for (order, j) in enumerate(group[2:end])
             activations[j] = Derivative(group[1], order, ε)
         end
@@ -42,9 +51,21 @@ function limit_activations(layer::Layer, groups, ε::Real)
     return Tuple(activations)
 end
 
-"What units of a layer tend to: its chains, then its tails as chains of one unit."
-approaches(layer::Layer) = Chain[layer.chains; Chain[Chain(f.f, [j], f.ε)
-    for (j, f) in enumerate(Activation[unit_activation(layer, j) for j in 1:layer.width]) if f isa Tail]]
+"What units of a layer tend to: its chains, then as chains of one unit its tails, and what becomes a step or a relu."
+approaches(layer::Layer) = Chain[layer.chains; alone(layer)]
+function alone(layer::Layer)
+    found = Chain[]
+    for j in 1:layer.width
+        f = unit_activation(layer, j)
+        f isa Union{Tail,Sharp,Inside} && !in_chain(layer.chains, j) && push!(found, Chain(f, [j], f isa Inside ? 0.0 : f.ε))
+    end
+    return found
+end
+merges(chain::Chain) = length(chain.units) > 1
+
+"The activation of which one is the limit."
+ordinary(f::Activation) = f
+ordinary(f::Union{Tail,Sharp,Inside}) = f.f
 
 """
     without_chains(net) -> net′
@@ -55,7 +76,7 @@ without_chains(net::Net) = with_specs(net, map(net.layers) do l
     isempty(approaches(l)) && return (l.width, spec_activation(l), l.bias)
     activations = Activation[unit_activation(l, j) for j in 1:l.width]
     for chain in approaches(l), j in chain.units
-        activations[j] = chain.activation
+        activations[j] = ordinary(chain.activation)
     end
     (l.width, all(==(activations[1]), activations) ? activations[1] : Tuple(activations), l.bias)
 end)
@@ -73,14 +94,13 @@ may differ by a sign. Of a triple w, s, k and the outgoing weights of the parabo
 function to_limit(layers::Vector{Layer}, θ::AbstractVector{T}) where {T}
     q, found = Vector{T}(θ), T[]
     for (l, layer) in enumerate(layers), chain in approaches(layer)
+        f = chain.activation
         into = Vector{Int}[incoming(layer, j) for j in chain.units]
         out = Vector{Int}[outgoing(layers[l+1], j) for j in chain.units]
-        align_signs!(q, into, out, parity(chain.activation))
-        if length(into) == 1
-            push!(found, tail_to_limit!(q, layer, layers[l+1], chain, into[1], out[1]))
-            continue
-        end
-        push!(found, length(into) == 2 ? pair_to_limit!(q, into, out, T(chain.ε)) : triple_to_limit!(q, into, out))
+        align_signs!(q, into, out, parity(f))
+        push!(found, f isa Tail ? tails_to_limit!(q, layers[l+1], f, into, out) :
+                     length(into) == 1 ? sharp_to_limit!(q, f, into[1], out[1]) :
+                     length(into) == 2 ? pair_to_limit!(q, into, out, T(chain.ε)) : triple_to_limit!(q, into, out))
     end
     return q, found
 end
@@ -125,28 +145,61 @@ function triple_to_limit!(q::Vector{T}, into, out) where {T}
     return e * size
 end
 
-function tail_to_limit!(q::Vector{T}, layer::Layer, next::Layer, chain::Chain, into, out) where {T}
-    α, β, γ = tail(chain.activation)
+"Of one unit, or of two that merge."
+function tails_to_limit!(q::Vector{T}, next::Layer, unit::Tail, into, out) where {T}
+    e = [tail_to_limit!(q, next, unit, into[m], out[m]) for m in eachindex(into)]
+    return length(into) == 1 ? e[1] : merged_tails!(q, into, out, e)
+end
+function tail_to_limit!(q::Vector{T}, next::Layer, unit::Tail, into, out) where {T}
+    α, β, γ = tail(unit.f)
     b = last(into)
-    if q[b] > 0 && (parity(chain.activation) == -1 || chain.activation isa Sigmoid && next.bias)
+    if q[b] > 0 && (parity(unit.f) == -1 || unit.f isa Sigmoid && next.bias)
         q[into] *= -1                               # the other end is the mirror image
-        chain.activation isa Sigmoid && (q[biases(next)] += q[out])
+        unit.f isa Sigmoid && (q[biases(next)] += q[out])
         q[out] *= -1
     end
     α == 0 || next.bias || throw(ArgumentError("a layer without biases cannot take the constant of a tail"))
-    e = iszero(chain.ε) ? exp(γ * q[b] / 2) : T(chain.ε)
+    e = iszero(unit.ε) ? exp(γ * q[b] / 2) : T(unit.ε)
     α == 0 || (q[biases(next)] += α * q[out])
     q[into] *= γ
     q[b] -= 2 * log(e)
     q[out] *= β * e^2
     return e
 end
-function tail_from_limit!(θ::Vector{T}, next::Layer, chain::Chain, into, out, e::T) where {T}
-    α, β, γ = tail(chain.activation)
+function tail_from_limit!(θ::Vector{T}, next::Layer, unit::Tail, into, out, e::T) where {T}
+    α, β, γ = tail(unit.f)
     θ[last(into)] += 2 * log(e)
     θ[into] /= γ
     θ[out] /= β * e^2
     α == 0 || (θ[biases(next)] -= α * θ[out])
+    return θ
+end
+
+# Two tails A₁ exp(w₁x) + A₂ exp(w₂x), whose biases are B ± τ and A ∓ in all of what follows, merge as w₁ − w₂ and exp(B) go to
+# zero together: then A₁ − A₂ grows so that β₂(A₁ exp(2w₁x + B + τ) + A₂ exp(2w₂x + B − τ)) stays. What is left is of the order
+# of exp(B) cosh τ; exp(B) sinh τ = ε² is the shift of the weights. τ is free: it is asinh 1 here.
+const MERGED_TAILS = asinh(1)
+
+"The limit of two tails with biases at zero, at the distances `e` of each."
+function merged_tails!(q::Vector{T}, (i, j), (ci, cj), e) where {T}
+    weights(into) = into[1:end-1]
+    d, A1, A2 = (q[weights(i)] - q[weights(j)]) / 2, q[ci], q[cj]
+    a = A1 * e[1]^2 + A2 * e[2]^2
+    norm(a) > 0 && norm(d) > 0 || throw(ArgumentError("the two tails are the same, or have no second term"))
+    q[weights(i)] = (q[weights(i)] + q[weights(j)]) / 2
+    q[weights(j)] = d * (dot(A1 - A2, a) / dot(a, a))
+    q[last(j)] = 0
+    q[ci], q[cj] = A1 + A2, a
+    return sqrt((e[1]^2 + e[2]^2) / 2cosh(T(MERGED_TAILS)))
+end
+function merged_from_limit!(θ::Vector{T}, next::Layer, unit::Tail, (i, j), (ci, cj), e::T) where {T}
+    w, s, c, a, τ = θ[i], θ[j], θ[ci], θ[cj], asinh(one(T))
+    θ[i], θ[j], θ[ci], θ[cj] = w + e^2 * s, w - e^2 * s, (c + a / e^2) / 2exp(τ), (c - a / e^2) / 2exp(-τ)
+    θ[last(i)] += τ
+    θ[last(j)] -= τ
+    for (into, out) in ((i, ci), (j, cj))
+        tail_from_limit!(θ, next, unit, into, out, e)
+    end
     return θ
 end
 
@@ -164,8 +217,10 @@ function from_limit(layers::Vector{Layer}, q::AbstractVector{T}, ε) where {T}
         e = T(ε[number+=1])
         into = Vector{Int}[incoming(layer, j) for j in chain.units]
         out = Vector{Int}[outgoing(layers[l+1], j) for j in chain.units]
-        if length(into) == 1
-            tail_from_limit!(θ, layers[l+1], chain, into[1], out[1], e)
+        if !merges(chain) || chain.activation isa Tail
+            f = chain.activation
+            merges(chain) ? merged_from_limit!(θ, layers[l+1], f, into, out, e) :
+            f isa Tail ? tail_from_limit!(θ, layers[l+1], f, into[1], out[1], e) : sharp_from_limit!(θ, f, into[1], out[1], e)
             continue
         end
         w, s, c, a = q[into[1]], q[into[2]], q[out[1]], q[out[2]]
@@ -180,22 +235,44 @@ function from_limit(layers::Vector{Layer}, q::AbstractVector{T}, ε) where {T}
     return θ
 end
 
-"The scale of each pair and triple at which ‖Δ‖ = 1, that of each tail at which its bias is 0: outputs stay what they are."
+"""
+The scale of each pair and triple at which ‖Δ‖ = 1, with bias 0 in Δ of two tails, that of each other tail at which its outgoing
+weights have length 1, and that of sharp units at which ‖(w, b)‖ = 1: outputs stay what they are.
+"""
 function normalise!(q::Vector{T}, layers::Vector{Layer}) where {T}
     for (l, layer) in enumerate(layers), chain in approaches(layer)
         iszero(chain.ε) || continue
-        if length(chain.units) == 1                 # as large at bias zero
-            b = last(incoming(layer, chain.units[1]))
-            q[outgoing(layers[l+1], chain.units[1])] *= exp(q[b])
-            q[b] = 0
-            continue
+        f = chain.activation
+        into = Vector{Int}[incoming(layer, j) for j in chain.units]
+        out = Vector{Int}[outgoing(layers[l+1], j) for j in chain.units]
+        if merges(chain)
+            normalise_chain!(q, into, out, f)
+        elseif f isa Tail
+            size = norm(q[out[1]])
+            size > 0 || continue
+            q[out[1]] /= size
+            q[last(into[1])] += log(size)
+        else
+            normalise_sharp!(q, f, into[1], out[1])
         end
-        size = norm(q[incoming(layer, chain.units[2])])
-        size > 0 || continue
-        for (order, j) in enumerate(chain.units[2:end])
-            q[incoming(layer, j)] /= size^order
-            q[outgoing(layers[l+1], j)] *= size^order
-        end
+    end
+    return q
+end
+function normalise_chain!(q::Vector, into, out, f::Activation)
+    if f isa Tail                                   # (Δx + δ) exp(wx): δ is part of c
+        δ = last(into[2])
+        q[out[1]] += q[δ] * q[out[2]]
+        q[δ] = 0
+    end
+    size = norm(q[into[2]])
+    size > 0 || return q
+    if f isa Tail                                   # exp(h) and exp(2h) grow with the bias of h
+        q[last(into[1])] -= log(size)
+        q[out[1]] *= size
+    end
+    for order in 1:length(into)-1
+        q[into[order+1]] /= size^order
+        q[out[order+1]] *= size^(f isa Tail ? 2 : order)
     end
     return q
 end
@@ -205,7 +282,8 @@ end
 
 The coefficient of ε² in the loss at `from_limit(q, ε)`, for each chain of a limit net: L = L₀ + Σ hε² + …, exact. As the
 gradient is zero at a minimum q of the limit, the lowest loss at a distance ε is this, too, to that order: a channel with
-h > 0 leads down to infinity.
+h > 0 leads down to infinity. For a step or a relu it is that of the distance of f from its limit at the nearest sample; see
+[`sharp_coefficient`](@ref).
 """
 function channel_coefficients(net::Net{T}, q::AbstractVector) where {T}
     check_data(net)
@@ -215,22 +293,37 @@ function channel_coefficients(net::Net{T}, q::AbstractVector) where {T}
         number = 0
         for (l, layer) in enumerate(net.layers), chain in approaches(layer)
             iszero(chain.ε) || throw(ArgumentError("this net is not at its limit: ε = $(chain.ε)"))
+            number += 1
+            chain.activation isa Union{Sharp,Inside} && continue
             H = similar(ws.A[l], size(ws.A[l], 1), layer.width)
             linear!(H, layer_input(ws, block, l), q, layer, block.n)
-            h[number+=1] += Base.invokelatest(curvature, chain.activation, H, ws.E[l], chain.units, block.n)
+            h[number] += chain.activation isa Tail ? next_of_tail(chain.activation.f, H, ws.E[l], chain.units, block.n) :
+                Base.invokelatest(curvature, chain.activation, H, ws.E[l], chain.units, block.n)
         end
     end
+    number = 0
+    for (l, layer) in enumerate(net.layers), chain in approaches(layer)
+        number += 1
+        chain.activation isa Union{Sharp,Inside} && (h[number] = sharp_coefficient(net, q, l, chain.units[1]))
+    end
     return h
+end
+
+"Σ E times what of the tail f is of order ε², β₂ exp(2h), or of two that merge."
+function next_of_tail(f::Activation, H::Matrix{T}, E::Matrix{T}, units::Vector{Int}, n::Int) where {T}
+    (β₂, β₃), sum = T.(next_terms(f)), zero(T)
+    for r in 1:n
+        e = exp(H[r, units[1]])
+        sum += E[r, units[1]] * β₂ * e^2
+        length(units) == 2 && (sum += E[r, units[2]] * 2 * (β₂ * H[r, units[2]] * e^2 + β₃ * e^3))
+    end
+    return length(units) == 2 ? sum * cosh(T(MERGED_TAILS)) : sum
 end
 
 "Σ E times what of the outputs of a chain is of order ε²: Taylor coefficients of σ(h + st + kt²) two orders higher."
 function curvature(f::Activation, H::Matrix{T}, E::Matrix{T}, units::Vector{Int}, n::Int) where {T}
     sum = zero(T)
     for r in 1:n
-        if length(units) == 1                       # β₂/β exp(2γx) is the next term of the tail
-            sum -= E[r, units[1]] * exp(2 * H[r, units[1]]) / (f isa Union{Tanh,Sigmoid} ? 1 : 2)
-            continue
-        end
         s = H[r, units[2]]
         _, _, f2, f3, f4 = four_derivatives(f, H[r, units[1]])
         if length(units) == 2
@@ -251,11 +344,15 @@ Hidden units of a `layer` on their way to infinity. Two or three merge while the
 incoming weights of the first two (with biases, up to the sign for odd units), the `distance` of the two relative to their
 length, `growth`, how many times larger the outgoing weights are than their sum, and `eps`, half of the distance, which
 tends to zero. One unit acts by its exponential tail: `distance` is its largest slope on the samples, `growth` how many times
-smaller its variation is than its size, `eps`² the exponential of its bias.
+smaller its variation is than its size, `eps`² the exponential of its bias. Or one unit becomes a step or a relu: `growth`
+is the pre-activation nearest to zero, `distance` how far the activation there is from its limit, 1/`eps` the length of the
+incoming weights. Or two units that act by their tails merge; `eps` is that of tails. `kind` is "pair", "triple", "tail", "tails" for two
+that merge, "step" or "relu".
 """
 struct Channel
     layer::Int
     units::Vector{Int}
+    kind::String
     cosine::Float64
     distance::Float64
     growth::Float64
@@ -266,19 +363,21 @@ end
     channels(net, θ; distance = 0.3, growth = 3) -> Vector{Channel}
 
 Pairs of units, each in one of them at most and the nearest first, whose distance is below and whose growth is above these
-bounds; and triples of units, near to one another, of whose outgoing weights not even the first moments remain.
+bounds; triples of units, near to one another, of whose outgoing weights not even the first moments remain; and single units
+that act by their tails, or become steps or relus.
 """
 function channels(net::Net{T}, θ::AbstractVector; options...) where {T}
     check_data(net)
-    return channels(net.layers, Vector{Float64}(θ), activity(net, Vector{T}(θ))[1:2]...; options...)
+    θ = Vector{T}(θ)
+    return channels(net.layers, Vector{Float64}(θ), activity(net, θ)[1:2]..., nearest_samples(net, θ); options...)
 end
-function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes; distance::Real=0.3, growth::Real=3)
+function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes, nearest; distance::Real=0.3, growth::Real=3)
     found = Channel[]
     for l in 1:length(layers)-1
         layer, next = layers[l], layers[l+1]
         candidates, near = Channel[], Dict{Tuple{Int,Int},Channel}()
         free = [j for j in 1:layer.width
-                if !in_chain(layer.chains, j) && !(unit_activation(layer, j) isa Union{Relu,Selu,Identity,Tail})]
+                if !in_chain(layer.chains, j) && !(unit_activation(layer, j) isa Union{Relu,Selu,Identity,Tail,Sharp,Inside})]
         for a in eachindex(free), b in a+1:length(free)
             pair = pair_channel(θ, layer, next, l, free[a], free[b])
             pair !== nothing && pair.distance < distance || continue
@@ -290,15 +389,25 @@ function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes; dis
             triple = triple_channel(θ, layer, next, l, [i, j, k], [near[i, j], near[i, k], near[j, k]])
             triple !== nothing && triple.growth > growth^2 && push!(candidates, triple)
         end
+        tails = Channel[]
         for j in free
             has_tail(unit_activation(layer, j)) && layer.bias || continue
             unit_activation(layer, j) isa Tanh && !next.bias && continue
-            alone = tail_channel(θ, layer, l, j, slopes[l][j], variation(grams[l+1], j))
-            alone !== nothing && alone.distance < distance && alone.growth > growth && push!(candidates, alone)
+            single = tail_channel(θ, layer, l, j, slopes[l][j], variation(grams[l+1], j))
+            single !== nothing && single.distance < distance && single.growth > growth && push!(tails, single)
+        end
+        append!(candidates, tails)
+        for a in eachindex(tails), b in a+1:length(tails)
+            both = tails_channel(θ, layer, next, l, tails[a], tails[b])
+            both !== nothing && both.distance < distance && both.growth > growth && push!(candidates, both)
+        end
+        for j in free
+            sharp = layer.bias ? sharp_channel(θ, layer, l, j, nearest[l][:, j], growth) : nothing
+            sharp !== nothing && sharp.distance < distance && push!(candidates, sharp)
         end
         taken = Int[]
-        # A triple comes before its pairs: two of the three are a pair only as long as the third waits.
-        for c in sort!(candidates; by=c -> (-length(c.units), c.distance))
+        # A triple comes before its pairs: two of the three are a pair only as long as the third waits. So do tails that merge.
+        for c in sort!(candidates; by=c -> (c.kind == "tails" ? -3 : -length(c.units), c.distance))
             isempty(intersect(taken, c.units)) || continue
             append!(taken, c.units)
             push!(found, c)
@@ -316,7 +425,7 @@ function pair_channel(θ, layer::Layer, next::Layer, l::Int, i::Int, j::Int)
     s != 0 && cosine < 0 && ((v, b, cosine) = (-v, s * b, -cosine))
     size = (norm(u) + norm(v)) / 2
     size > 0 && norm(u - v) > 64 * eps() * size || return nothing
-    return Channel(l, [i, j], cosine, norm(u - v) / size, norm(a - b) / max(norm(a + b), floatmin()), norm(u - v) / 2)
+    return Channel(l, [i, j], "pair", cosine, norm(u - v) / size, norm(a - b) / max(norm(a + b), floatmin()), norm(u - v) / 2)
 end
 
 "Of three units, whose `pairs` are (1, 2), (1, 3) and (2, 3)."
@@ -332,7 +441,7 @@ function triple_channel(θ, layer::Layer, next::Layer, l::Int, units::Vector{Int
     total = sum(norm(q[o]) for o in out)
     first = norm(sum(t[m] * q[out[m]] for m in 1:3)) / sum(abs(t[m]) * norm(q[out[m]]) for m in 1:3)
     zeroth = norm(sum(q[out[m]] for m in 1:3)) / total
-    return Channel(l, units, minimum(p.cosine for p in pairs), pairs[longest].distance,
+    return Channel(l, units, "triple", minimum(p.cosine for p in pairs), pairs[longest].distance,
                    1 / max(zeroth, first^2, floatmin()), pairs[longest].eps)
 end
 
@@ -340,9 +449,28 @@ function tail_channel(θ, layer::Layer, l::Int, j::Int, slope::Float64, variatio
     f, b = unit_activation(layer, j), θ[bias_offset(layer)+j]
     b < 0 || parity(f) == -1 || f isa Sigmoid || return nothing
     γ = tail(f)[3]
-    f isa Union{Softplus,GFunction} && (variation = slope)         # whose tail varies as much as it is large
+    # Tails that vary as much as they are large: by their slopes, that of sigmoid relative to its largest.
+    f isa Union{Softplus,GFunction} && (variation = slope)
+    f isa Sigmoid && b < 0 && (variation = 4 * slope)
     slope > 0 || return nothing
-    return Channel(l, [j], 1.0, slope, 1 / max(variation, floatmin()), exp(-γ * abs(b) / 2))
+    return Channel(l, [j], "tail", 1.0, slope, 1 / max(variation, floatmin()), exp(-γ * abs(b) / 2))
+end
+
+"Of two units that act by their tails, whether these merge: by their weights without biases, and the sizes of the tails."
+function tails_channel(θ, layer::Layer, next::Layer, l::Int, first::Channel, second::Channel)
+    i, j = first.units[1], second.units[1]
+    f = unit_activation(layer, i)
+    f == unit_activation(layer, j) || return nothing
+    q = copy(θ)
+    for unit in (i, j)
+        tail_to_limit!(q, next, Tail(f), incoming(layer, unit), outgoing(next, unit))
+    end
+    u, v = q[incoming(layer, i)[1:end-1]], q[incoming(layer, j)[1:end-1]]
+    a, b = q[outgoing(next, i)], q[outgoing(next, j)]
+    size = (norm(u) + norm(v)) / 2
+    size > 0 && norm(u - v) > 64 * eps() * size || return nothing
+    return Channel(l, [i, j], "tails", cosine_similarity(transpose(u), transpose(v))[1], norm(u - v) / size,
+                   norm(a - b) / max(norm(a + b), floatmin()), sqrt((first.eps^2 + second.eps^2) / 2))
 end
 
 # So near and grown that a point from which the loss falls without end may be said to be on its way to their limit.
@@ -365,11 +493,10 @@ function seen_in_passing(net::Net, θ)
 end
 
 "Those ways as a `Classification` has them."
-function roads_of_channels(net::AbstractNet, θ)
-    labels = ("tail unit", "diverging pair", "diverging triple")
-    return Tuple{String,Int,Vector{Int},Int}[(labels[length(c.units)], c.layer, c.units, 1)
-                                             for c in ways_to_infinity(net, θ)]
-end
+roads_of_channels(net::AbstractNet, θ) =
+    Tuple{String,Int,Vector{Int},Int}[(ROAD_LABELS[c.kind], c.layer, c.units, 1) for c in ways_to_infinity(net, θ)]
+const ROAD_LABELS = Dict("tail" => "tail unit", "tails" => "merging tails", "pair" => "diverging pair", "triple" => "diverging triple",
+                         "step" => "step unit", "relu" => "relu unit")
 
 "The limit net with other distances, one for each chain and tail."
 function at_distances(net::Net, ε)
@@ -378,11 +505,10 @@ function at_distances(net::Net, ε)
         activations = Activation[unit_activation(l, j) for j in 1:l.width]
         for chain in approaches(l)
             number += 1
-            e = Float64(ε[number])
-            for j in chain.units
-                f = activations[j]
-                f isa Derivative && (activations[j] = Derivative(f.of, f.order, e))
-                length(chain.units) == 1 && (activations[j] = Tail(chain.activation, e))
+            e, first = Float64(ε[number]), chain.units[1]
+            merges(chain) || (activations[first] = Tail(chain.activation.f, e))
+            for j in chain.units[2:end]
+                activations[j] = Derivative(first, activations[j].order, e)
             end
         end
         (l.width, l.activation isa PerUnit ? Tuple(activations) : l.activation, l.bias)
@@ -398,8 +524,9 @@ gradient with τₘ, and the Hessian H of the limit, both in the complement of t
 differences in BigFloat, of so small a step that they are exact in Float64.
 """
 function next_coefficients(net::Net, q::AbstractVector)
-    any(c -> length(c.units) == 3, channels_of(net.layers)) &&
-        throw(ArgumentError("the next coefficients are known for pairs and tails, not for triples"))
+    any(c -> c.activation isa Union{Sharp,Inside} || length(c.units) > (c.activation isa Tail ? 1 : 2),
+        channels_of(net.layers)) &&
+        throw(ArgumentError("the next coefficients are known for pairs and tails, not for triples, tails that merge, steps and relus"))
     n, ε = count_chains(net.layers), 2.0^-40
     return setprecision(BigFloat, 768) do
         x, big_net, τ = BigFloat.(q), with_number_type(BigFloat, net), big(ε)^2
@@ -424,7 +551,7 @@ function fixed_scales(layers::Vector{Layer}, q::Vector{Float64})
     rows = Vector{Float64}[]
     for layer in layers, chain in approaches(layer)
         row, into = zeros(length(q)), incoming(layer, last(chain.units))
-        length(chain.units) == 1 ? (row[last(into)] = 1) : (row[into] = q[into])
+        merges(chain) ? (row[into] = q[into]) : (row[last(into)] = 1)
         push!(rows, row)
     end
     return permutedims(reduce(hcat, rows))

@@ -12,15 +12,19 @@ finitely many steps. An empty vector if the classes are not separable.
 function maximum_margin(net::Net{T}) where {T}
     length(net.layers) == 1 && net.objective isa NegativeLogLikelihood ||
         throw(ArgumentError("the largest margin is that of a net of one layer with negative log-likelihood"))
-    A = margins(net)
+    return Vector{T}(least_norm(margins(net)))
+end
+
+"The θ of least norm for which all of A θ are at least 1, or `none` where there is none."
+function least_norm(A::Matrix{Float64}; none=Float64[])
     M, P = size(A)
     E, f = [transpose(A); ones(1, M)], [zeros(P); 1.0]
     u = nonnegative_least_squares(E, f)
     r = E * u - f
-    norm(r) <= sqrt(eps()) && return T[]
+    norm(r) <= sqrt(eps()) && return none
     support = findall(>(0), u)
     θ = pinv(A[support, :]) * ones(length(support))         # to rounding, once it is known who lies on the margin
-    return minimum(A * θ) >= 1 - 1e-9 ? Vector{T}(θ) : T[]
+    return minimum(A * θ) >= 1 - 1e-9 ? θ : none
 end
 
 "A row for each sample and each other class, whose product with θ is how much larger the logit of the label is."

@@ -6,6 +6,7 @@ homogeneity(::Activation) = 0
 homogeneity(::Union{Identity,Relu}) = 1
 homogeneity(::Square) = 2
 homogeneity(::Cube) = 3
+homogeneity(a::Sharp) = Int(is_ramp(a.f) && a.ε == 0)
 homogeneity(p::Poly) = count(!iszero, p.coefficients) == 1 ? findfirst(!iszero, p.coefficients) - 1 : 0
 
 "1 if f(−x) = f(x), −1 if f(−x) = −f(x), else 0."

@@ -30,6 +30,8 @@ several vectors at once; as one chain of dependent operations softplus took twic
 
 "f'' of a straight line with a kink at zero: zero, where numbers are; a range of them may reach across the kink."
 @inline bend(x) = zero(x)
+"Slope of a step at zero: zero, where numbers are, but for the jump itself; a range of them may reach across."
+@inline off_jump(x) = zero(x)
 
 # ---- one block each ---------------------------------------------------------------------------------------------
 

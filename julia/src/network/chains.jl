@@ -12,6 +12,8 @@ the pre-activations h of unit `of`, s of the unit of order 1 and k of that of or
 
 the coefficients of σ(h + s ε + k ε²) in powers of ε: the limit of two or three units that draw together. A pair has an
 `ε` > 0, too: (σ(h + εs) + σ(h − εs))/2 and (σ(h + εs) − σ(h − εs))/2ε, which are two ordinary units in other parameters.
+With unit `of` a [`Tail`](@ref) of α + β(exp(x) + β₂ exp(2x) + …) the output of order 1 is s exp(h) + β₂ exp(2h): what two units
+tend to that draw together on their way out, as their outgoing weights grow so fast that the second term remains.
 """
 struct Derivative <: Activation
     of::Int
@@ -41,6 +43,10 @@ has_tail(::Union{Tanh,Sigmoid,Softplus,GFunction}) = true
 "f(x) = α + β exp(γx) + … for x → −∞"
 tail(::Tanh) = (-1, 2, 2)
 tail(::Union{Sigmoid,Softplus,GFunction}) = (0, 1, 1)
+
+"f(x/γ) = α + β (exp(x) + β₂ exp(2x) + β₃ exp(3x) + …) for x → −∞: β₂ and β₃"
+next_terms(::Union{Tanh,Sigmoid}) = (-1.0, 1.0)
+next_terms(::Union{Softplus,GFunction}) = (-1 / 2, 1 / 3)
 
 "The activation that is f, but for its end at −∞ and its scale, with α = 0 and β = γ = 1."
 from_zero(f::Activation) = f
@@ -80,7 +86,7 @@ function find_chains(a::PerUnit)
     for (i, f) in enumerate(a.activations)
         members = findall(g -> g isa Derivative && g.of == i, a.activations)
         isempty(members) && continue
-        f isa Union{Derivative,Relu,Selu,Softmax} &&
+        f isa Union{Derivative,Relu,Selu,Softmax,Sharp,Inside} &&
             throw(ArgumentError("unit $i has the activation $f; a Derivative needs a unit with a smooth one of its own"))
         sort!(members; by=j -> a.activations[j].order)
         orders, ε = Int[a.activations[j].order for j in members], a.activations[members[1]].ε
@@ -88,6 +94,8 @@ function find_chains(a::PerUnit)
             throw(ArgumentError("unit $i has Derivatives of orders $orders; 1, or 1 and 2, are possible"))
         0 <= ε < Inf && (ε == 0 || length(orders) == 1) && all(a.activations[j].ε == ε for j in members) ||
             throw(ArgumentError("a Derivative of unit $i has ε = $ε; 0, or for a pair a positive number, is possible"))
+        f isa Tail && (ε > 0 || f.ε > 0 || length(orders) > 1) &&
+            throw(ArgumentError("two tails merge at infinity, without a distance, and three do not"))
         push!(chains, Chain(f, [i; members], ε))
     end
     lost = findfirst(g -> g isa Derivative && !any(c -> g.of == c.units[1], chains), a.activations)
@@ -162,6 +170,10 @@ end
 @inline function limit_pair(f::Activation, h::T, s::T) where {T}
     a, b, c, d, _ = four_derivatives(f, h)
     return (a, s * b), (b, zero(T), s * c, b), (c, zero(T), zero(T), s * d, c, zero(T))
+end
+@inline function limit_pair(f::Tail, h::T, s::T) where {T}
+    e, t = exp(h), T(next_terms(f.f)[1]) * exp(2h)
+    return (e, s * e + t), (e, zero(T), s * e + 2t, e), (e, zero(T), zero(T), s * e + 4t, e, zero(T))
 end
 @inline function shifted_pair(f::Activation, h::T, s::T, ε::T) where {T}
     a, b, c = derivatives(f, h + ε * s)

@@ -4,14 +4,15 @@
 # The Hessian is zero along t at such a point, so that its index is that of the rows and columns of the others.
 
 "Labels of invariances that hold exactly, and not at one point alone."
-const GAUGES = ("scale of a unit", "linear units", "softmax shift", "dead unit")
+const GAUGES = ("scale of a unit", "offset of a derivative", "linear units", "softmax shift", "dead unit", "place of a step")
 
 "Directions of an invariance at θ, exact for a θ of intervals."
 function directions(e::Invariance, layers::Vector{Layer}, θ::Vector{T}) where {T}
-    e.label in ("softmax shift", "dead unit") && return [T.(d) for d in e.directions]
+    e.label in ("softmax shift", "dead unit", "place of a step") && return [T.(d) for d in e.directions]
     l = e.layer
     into, out = [incoming(layers[l], j) for j in e.units], [outgoing(layers[l+1], j) for j in e.units]
     e.label == "scale of a unit" && return [scale_direction(θ, layers[l], layers[l+1], e.units[1])]
+    e.label == "offset of a derivative" && return [offset_direction(θ, layers[l], layers[l+1], e.units)]
     length(e.units) == 2 && return [mixing_direction(θ, into[1], into[2], out[1], out[2])]
     return [bias_direction(θ, layers[l], layers[l+1], e.units[1])]
 end

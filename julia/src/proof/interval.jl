@@ -124,6 +124,7 @@ end
 "Any choice will do where both do."
 exceeds(x::Interval, y::Interval) = x.lo + x.hi > y.lo + y.hi
 may_be_positive(x::Interval) = !(x.hi <= 0)
+@inline off_jump(x::Interval) = x.lo <= 0 <= x.hi || isnan(x) ? entire(typeof(x)) : zero(x)
 @inline bend(x::Interval) = x.lo < 0 < x.hi || isnan(x) ? entire(typeof(x)) : zero(x)
 
 @inline Base.abs(x::Interval{T}) where {T} =
