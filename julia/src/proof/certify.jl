@@ -296,13 +296,31 @@ function curvature!(proof::Proof)
     H = hessian(proof.coarse, proof.x)
     all_finite(H) || throw(Unproved("the Hessian is not finite at this point"))
     length(proof.free) == size(H, 1) || (H = H[proof.free, proof.free])
-    d, V = LAPACK.syevr!('V', 'A', 'L', H, 0.0, 0.0, 0, 0, -1.0)
+    d, V = eigenpairs!(H)
     null = findall(λ -> abs(λ) <= 100 * eps() * length(d) * maximum(abs, d), d)
     isempty(null) && return V, d
     N = zeros(length(proof.x), length(null))
     N[proof.free, :] = V[:, null]
     fix_gauges!(proof, N) && return curvature!(proof)
     throw(Unproved(null_directions(proof, N)))
+end
+
+"""
+Ascending eigenvalues and the eigenvectors of a symmetric matrix, which is overwritten. LAPACK's quickest method gives up
+on some clusters of eigenvalues; what it leaves alone, all above the diagonal, goes to one that does not.
+"""
+function eigenpairs!(H::Matrix{Float64})
+    diagonal = diag(H)
+    try
+        return LAPACK.syevr!('V', 'A', 'L', H, 0.0, 0.0, 0, 0, -1.0)
+    catch failure
+        failure isa LAPACKException || rethrow()
+    end
+    for i in eachindex(diagonal)
+        H[i, i] = diagonal[i]
+    end
+    # Its type is asserted: Julia 1.5's compiler aborts at the assignment of an array or a pair of arrays to two variables.
+    return LAPACK.syev!('V', 'U', H)::Tuple{Vector{Float64},Matrix{Float64}}
 end
 
 function null_directions(proof::Proof, N::Matrix{Float64})
