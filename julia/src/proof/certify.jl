@@ -92,15 +92,24 @@ function certify(net::AbstractNet, θ::AbstractVector; precision::Integer=128, p
     64 <= precision <= 10_000 || throw(ArgumentError("precision is $precision; 64 to 10000 bits are possible"))
     within === nothing || 0 < within < Inf ||
         throw(ArgumentError("within is $within; a positive number is needed"))
-    return setprecision(BigFloat, precision) do
-        prove(start_proof(net, Vector{Float64}(θ), Int(precision)), polish, within, maxtime, monitor)
+    x, bits = Vector{Float64}(θ), Int(precision)
+    return setprecision(BigFloat, bits) do
+        proof = start_proof(net, x, bits)
+        proof isa String ? unproved(x, proof, bits) : prove(proof, polish, within, maxtime, monitor)
     end
 end
 
-start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int) =
-    Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
-          in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
-          entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), precision)
+"The proof to be, or why there is none: the loss of a teacher on infinite data, a constant, may have no bounds."
+function start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int)
+    try
+        return Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
+                     in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
+                     entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), precision)
+    catch failure
+        failure isa Unproved || rethrow()
+        return failure.reason
+    end
+end
 
 """
 The same net with blocks of `LANES` samples: an interval of BigFloat takes some 250 bytes, so that the workspace for 256
@@ -140,9 +149,10 @@ loss_in(net::Net) = net.objective
 loss_in(net::InfiniteNet) = net.student.objective
 loss_in(r::ConstrainedNet) = loss_in(r.net)
 
-unproved(proof::Proof, reason::String) =
-    Certificate(false, reason, proof.x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]),
-                fixed(proof), gauges(proof), NaN, proof.precision, Float64[])
+unproved(x::Vector{Float64}, reason::String, precision::Int, fixed=Int[], gauges=Tuple{String,Int,Vector{Int}}[]) =
+    Certificate(false, reason, x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]), fixed, gauges, NaN,
+                precision, Float64[])
+unproved(proof::Proof, reason::String) = unproved(proof.x, reason, proof.precision, fixed(proof), gauges(proof))
 
 function prove!(proof::Proof, polish::Bool, within::Float64)
     all(isfinite, proof.x) || throw(Unproved("the parameters contain NaN or Inf"))
