@@ -235,11 +235,13 @@ function null_vectors(G::Matrix{Float64})
     for i in 1:n, j in 1:n
         G[i, j] /= scale[i] * scale[j]
     end
-    F = eigen!(Symmetric(G))
     vectors = Vector{Float64}[]
+    all_finite(G) || return vectors                             # of a Gram matrix that overflows nothing is known
+    # By the QR method: LAPACK's quickest one, `eigen`, goes on forever with some of equal columns.
+    d, U = LAPACK.syev!('V', 'L', G)::Tuple{Vector{Float64},Matrix{Float64}}
     for k in 1:n
-        F.values[k] <= 1e-12 || continue
-        v = Float64[F.vectors[i, k] / scale[i] for i in 1:n]
+        d[k] <= 1e-12 || continue
+        v = Float64[U[i, k] / scale[i] for i in 1:n]
         push!(vectors, rmul!(v, 1 / norm(v)))
     end
     return vectors

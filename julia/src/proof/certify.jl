@@ -56,6 +56,8 @@ mutable struct Proof{N<:AbstractNet{Float64},B<:AbstractNet{Interval{Float64}},F
     symmetries::Vector{Invariance}                # for which others are held where they are
     loss::Interval{Float64}
     g::Vector{Interval{Float64}}                  # of all parameters, at x
+    V::Matrix{Float64}                            # eigenvectors of the Hessian in the free parameters, near x,
+    d::Vector{Float64}                            # and its eigenvalues, ascending
     precision::Int
 end
 
@@ -104,7 +106,7 @@ function start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int)
     try
         return Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
                      in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
-                     entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), precision)
+                     entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), zeros(0, 0), Float64[], precision)
     catch failure
         failure isa Unproved || rethrow()
         return failure.reason
@@ -160,15 +162,17 @@ function prove!(proof::Proof, polish::Bool, within::Float64)
     any(f -> f isa Union{Custom,CustomLoss} && !(f.differentiation isa Jets), functions(proof.coarse)) &&
         throw(Unproved("a user's function is differentiated by ForwardDiff: make the net without it"))
     P = length(proof.x)
-    V, d = curvature!(proof)
-    polish && ((V, d) = approach!(proof, V, d))
+    curvature!(proof)
+    polish && approach!(proof)
     bounded_gradient!(proof)
     x, free = proof.x, proof.free
+    collect_matrices(P)
     H = Matrix{Interval{Float64}}(undef, P, P)
     R = starting_radius(x)
     hessian_in_box!(H, proof, R)
-    lower, upper = eigenvalue_bounds(H, free, V, d)
-    V = d = nothing
+    lower, upper = eigenvalue_bounds(H, free, proof.V, proof.d)
+    proof.V = zeros(0, 0)
+    collect_matrices(P)
     A = approximate_inverse(H, free)
     Z = contraction(A, H, free)
     Z < 1 || throw(Unproved(too_flat(Z)))
@@ -273,25 +277,26 @@ function radius_of(Y::Float64, Z::Float64, R::Float64)
 end
 
 """
-Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there; returns those at the last point. In
-Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for its rounding.
+Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there, and those at the last point left in the
+proof. In Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for its
+rounding.
 """
-function approach!(proof::Proof, V::Matrix{Float64}, d::Vector{Float64})
+function approach!(proof::Proof)
     x = proof.x
     scale, moved = 1 + maximum(abs, x), 0.0              # since the last eigenvectors
     for attempt in 1:8
-        step = spectral_step(V, d, proof.free, gradient(proof.coarse, x))
+        step = newton_step(proof, gradient(proof.coarse, x))
         size = maximum(abs, step)
         size <= 1e-2 * scale || throw(Unproved("Newton's step is $(short(size)) long: the point is not near a " *
                                                "critical point, minimize first"))
         x[proof.free] .+= step
         moved += size
-        size > 1e-6 * scale && ((V, d) = curvature!(proof); moved = 0.0)
+        size > 1e-6 * scale && (curvature!(proof); moved = 0.0)
         size <= 1e-12 * scale && break
     end
     for attempt in 1:3
         bounded_gradient!(proof)
-        step = spectral_step(V, d, proof.free, Float64[midpoint_radius(g)[1] for g in proof.g])
+        step = newton_step(proof, Float64[midpoint_radius(g)[1] for g in proof.g])
         y = x[proof.free] .+ step
         all(isfinite, y) || throw(Unproved("Newton's method does not converge from here"))
         y == x[proof.free] && break
@@ -299,16 +304,26 @@ function approach!(proof::Proof, V::Matrix{Float64}, d::Vector{Float64})
         moved += maximum(abs, step)
         maximum(abs, step) <= 1e-8 * scale && break             # its square is below rounding
     end
-    return moved > 0 ? curvature!(proof) : (V, d)    # so that who verifies, from `x` on, finds the same bounds
+    moved > 0 && curvature!(proof)                   # so that who verifies, from `x` on, finds the same bounds
+    return nothing
 end
 
+const LARGE = 360                # parameters: a matrix is a megabyte, and the QR method takes less than a second
+
+# Those of the last stage of a proof, so that there are three at a time; of small ones there may be more.
+collect_matrices(P::Int) = P > LARGE && GC.gc()
+
+"Eigenvectors and eigenvalues of the Hessian at `x`; parameters are held where symmetries explain that it is singular."
 function curvature!(proof::Proof)
+    proof.V = zeros(0, 0)
+    collect_matrices(length(proof.x))
     H = hessian(proof.coarse, proof.x)
     all_finite(H) || throw(Unproved("the Hessian is not finite at this point"))
     length(proof.free) == size(H, 1) || (H = H[proof.free, proof.free])
     d, V = eigenpairs!(H)
     null = findall(λ -> abs(λ) <= 100 * eps() * length(d) * maximum(abs, d), d)
-    isempty(null) && return V, d
+    proof.V, proof.d = V, d
+    isempty(null) && return nothing
     N = zeros(length(proof.x), length(null))
     N[proof.free, :] = V[:, null]
     fix_gauges!(proof, N) && return curvature!(proof)
@@ -317,17 +332,20 @@ end
 
 """
 Ascending eigenvalues and the eigenvectors of a symmetric matrix, which is overwritten. LAPACK's quickest method gives up
-on some clusters of eigenvalues; what it leaves alone, all above the diagonal, goes to one that does not.
+on some clusters of eigenvalues, or goes on forever: it is for large matrices alone, and what it leaves of them, all above
+the diagonal, goes to the QR method if need be.
 """
 function eigenpairs!(H::Matrix{Float64})
     diagonal = diag(H)
-    try
-        return LAPACK.syevr!('V', 'A', 'L', H, 0.0, 0.0, 0, 0, -1.0)
-    catch failure
-        failure isa LAPACKException || rethrow()
-    end
-    for i in eachindex(diagonal)
-        H[i, i] = diagonal[i]
+    if length(diagonal) > LARGE
+        try
+            return LAPACK.syevr!('V', 'A', 'L', H, 0.0, 0.0, 0, 0, -1.0)
+        catch failure
+            failure isa LAPACKException || rethrow()
+        end
+        for i in eachindex(diagonal)
+            H[i, i] = diagonal[i]
+        end
     end
     # Its type is asserted: Julia 1.5's compiler aborts at the assignment of an array or a pair of arrays to two variables.
     return LAPACK.syev!('V', 'U', H)::Tuple{Vector{Float64},Matrix{Float64}}
@@ -341,8 +359,8 @@ function null_directions(proof::Proof, N::Matrix{Float64})
     return "the Hessian has $k null directions, so that the point is not isolated: " * join(reasons, "; ")
 end
 
-"−H⁻¹g from the eigenpairs of H"
-spectral_step(V::Matrix{Float64}, d::Vector{Float64}, free, g) = -(V * ((V' * g[free]) ./ d))
+"−H⁻¹g of the free parameters from the eigenpairs of H"
+newton_step(proof::Proof, g) = -(proof.V * ((proof.V' * g[proof.free]) ./ proof.d))
 
 function bounded_gradient!(proof::Proof)
     g = Vector{BigInterval}(undef, length(proof.x))
