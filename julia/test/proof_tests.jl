@@ -307,6 +307,18 @@ end
     kinked = student(relu, 1)
     y = minimum_of(kinked, 1)
     @test !certify(kinked, y).certified || classify(kinked, y).kind == "minimum"
+    for i in 1:9, size in (1e3, 1e20, 1e200, 1e300), polished in (true, false)        # none that goes on forever, either
+        @test !certify(net, [j == i ? size : x[j] for j in 1:9]; polish=polished).certified
+    end
+    # Two inputs that are nearly one: over the usual box the Hessian varies too much, over a smaller one it does not.
+    waves = sin.((1:30)')
+    flat(δ) = Net(layers=((1, M.tanh_, true), (1, M.identity_, true)), input=[waves; waves .+ δ .* cos.(7 .* (1:30)')],
+                  target=[0.8 * tanh(sin(n) + 0.3) + 0.1 * sin(5n) for n in 1:30])
+    ill(δ) = certify(flat(δ), Float64.(polish(flat(δ), minimize(flat(δ), [0.5, 0.5, 0.3, 0.8, 0.0]).x; digits=30).x))
+    c = ill(10.0^-4.5)                                               # condition number 3e10
+    @test c.certified && c.kind == "minimum" && c.radius < 1e-13
+    c = ill(1e-5)
+    @test !c.certified && occursin("condition number is 3.0e11", c.reason)
     rough = Net(layers=((1, M.Custom(x -> abs(x), M.Jets()), false),), input=[1.0 1.0], target=[0.0, 1e-9])
     c = certify(rough, [1e-10], polish=false)
     @test !c.certified && occursin("user's function", c.reason)

@@ -132,6 +132,7 @@ function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monit
     catch failure
         failure isa Interrupted && return unproved(proof, "it was interrupted, or ran out of time")
         failure isa Unproved && return unproved(proof, failure.reason)
+        failure isa LAPACKException && return unproved(proof, "LAPACK finds no eigenvectors of the Hessian")
         # A user's function that knows no intervals, or asks on which side of a kink it is.
         users = any(f -> f isa Union{Custom,CustomLoss}, functions(proof.coarse))
         (failure isa InterruptException || !users) && rethrow()
@@ -169,14 +170,14 @@ function prove!(proof::Proof, polish::Bool, within::Float64)
     collect_matrices(P)
     H = Matrix{Interval{Float64}}(undef, P, P)
     R = starting_radius(x)
-    hessian_in_box!(H, proof, R)
-    lower, upper = eigenvalue_bounds(H, free, proof.V, proof.d)
-    proof.V = zeros(0, 0)
-    collect_matrices(P)
-    A = approximate_inverse(H, free)
-    Z = contraction(A, H, free)
-    Z < 1 || throw(Unproved(too_flat(Z)))
-    Y = at_most(maximum(magnitude, bounded_step(A, proof)), 1)
+    A, Z, Y, lower, upper = settle!(H, proof, R)
+    if !(Z < 1) && 0 < 16Y < R                # an ill-conditioned Hessian, which varies too much over the usual box
+        A = zeros(0, 0)
+        curvature!(proof)
+        R = 2.0^(exponent(Y) + 3)             # a power of two: who verifies finds the same
+        A, Z, Y, lower, upper = settle!(H, proof, R)
+    end
+    Z < 1 || throw(Unproved(too_flat(proof, Z)))
     if !(Y < (1 - Z) * R / 2)                # the point is known less well than usual: a larger box
         R = 4Y
         hessian_in_box!(H, proof, R)
@@ -220,10 +221,27 @@ function lifted(p::Certificate, C::Constraint{Float64})
                        p.eigenvalue_bounds, p.fixed, p.gauges, p.contraction, p.precision, p.x)
 end
 
+"""
+    settle!(H, proof, R) -> A, Z, Y, lower, upper
+
+Krawczyk's numbers over the box of radius R, and bounds of the eigenvalues there. Uses up the proof's eigenvectors.
+"""
+function settle!(H::Matrix{Interval{Float64}}, proof::Proof, R::Float64)
+    hessian_in_box!(H, proof, R)
+    lower, upper = eigenvalue_bounds(H, proof.free, proof.V, proof.d)
+    proof.V = zeros(0, 0)
+    collect_matrices(length(proof.x))
+    A = approximate_inverse(H, proof.free)
+    Z = contraction(A, H, proof.free)
+    Y = at_most(maximum(magnitude, bounded_step(A, proof)), 1)
+    return A, Z, Y, lower, upper
+end
+
 short(x::Float64) = string(round(x; sigdigits=2))
-too_flat(Z::Float64) = isfinite(Z) ?
-    "the Hessian is too close to singular for its rounding errors (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed)" :
-    "the Hessian cannot be bounded here"
+too_flat(proof::Proof, Z::Float64) = isfinite(Z) ?
+    "the Hessian, whose condition number is $(short(maximum(abs, proof.d) / minimum(abs, proof.d))), is too close to singular " *
+    "for its rounding errors (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed): freeze a parameter, add a penalty, or rescale " *
+    "the inputs" : "the Hessian cannot be bounded here"
 function smallest(lower, upper)
     i = argmin([max(abs(l), abs(u)) for (l, u) in zip(lower, upper)])
     return "[$(short(lower[i])), $(short(upper[i]))]"
@@ -354,7 +372,8 @@ end
 function null_directions(proof::Proof, N::Matrix{Float64})
     k = size(N, 2)
     found, unexplained = explain(proof.coarse, proof.x, N)
-    reasons = String["$(e.label) ($(join(e.units .- 1, ", ")) of layer $(e.layer - 1))" for (e, _) in found]
+    reasons = String["$(e.label) ($(join(e.units .- 1, ", ")) of $(e.layer == 0 ? "the inputs" : "layer $(e.layer - 1)"))"
+                      for (e, _) in found]
     unexplained > 0 && push!(reasons, "no known reason ($unexplained)")
     return "the Hessian has $k null directions, so that the point is not isolated: " * join(reasons, "; ")
 end
