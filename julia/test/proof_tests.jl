@@ -307,6 +307,18 @@ end
     kinked = student(relu, 1)
     y = minimum_of(kinked, 1)
     @test !certify(kinked, y).certified || classify(kinked, y).kind == "minimum"
+    for i in 1:9, size in (1e3, 1e20, 1e200, 1e300), polished in (true, false)        # none that goes on forever, either
+        @test !certify(net, [j == i ? size : x[j] for j in 1:9]; polish=polished).certified
+    end
+    # Two inputs that are nearly one: over the usual box the Hessian varies too much, over a smaller one it does not.
+    waves = sin.((1:30)')
+    flat(δ) = Net(layers=((1, M.tanh_, true), (1, M.identity_, true)), input=[waves; waves .+ δ .* cos.(7 .* (1:30)')],
+                  target=[0.8 * tanh(sin(n) + 0.3) + 0.1 * sin(5n) for n in 1:30])
+    ill(δ) = certify(flat(δ), Float64.(polish(flat(δ), minimize(flat(δ), [0.5, 0.5, 0.3, 0.8, 0.0]).x; digits=30).x))
+    c = ill(10.0^-4.5)                                               # condition number 3e10
+    @test c.certified && c.kind == "minimum" && c.radius < 1e-13
+    c = ill(1e-5)
+    @test !c.certified && occursin("condition number is 3.0e11", c.reason)
     rough = Net(layers=((1, M.Custom(x -> abs(x), M.Jets()), false),), input=[1.0 1.0], target=[0.0, 1e-9])
     c = certify(rough, [1e-10], polish=false)
     @test !c.certified && occursin("user's function", c.reason)
@@ -314,22 +326,83 @@ end
     @test occursin("ForwardDiff", certify(foreign, [0.8]).reason)
 end
 
-@testset "the population loss in intervals" begin
-    layers(k, f, O) = ((k, f, false), (O, M.identity_, false))
-    for (f, O, factor) in ((relu, 1, 1.0), (sigmoid2, 2, 0.7), (M.normal_cdf, 1, 1.0))
-        teacher = TeacherNet(layers=layers(2, f, O), params=[(1:8) ./ 5 .- 0.7; 0.3 .+ (1:2O) ./ 3], n_features=4)
-        net = InfiniteNet(teacher, Net(layers=layers(3, f, O), n_features=4, output_factor=factor))
-        θ = random_params(3, net)
-        boxed, box = M.with_number_type(I64, net), I64.(θ)
-        g, H = similar(box), hessian(boxed, box)
-        L = value_and_gradient!(g, boxed, box)
-        middle(x) = M.midpoint_radius(x)[1]
-        @test abs(middle(L) - loss(net, θ)) < 1e-12 && L.hi - L.lo < 1e-12
-        @test maximum(abs, middle.(g) - gradient(net, θ)) < 1e-12 && maximum(x -> x.hi - x.lo, g) < 1e-11
-        @test maximum(abs, middle.(H) - hessian(net, θ)) < 1e-12 && maximum(x -> x.hi - x.lo, H) < 1e-11
-        fine = setprecision(() -> M.with_number_type(M.BigInterval, net), BigFloat, 200)
-        narrow = setprecision(() -> loss(fine, M.BigInterval.(θ)), BigFloat, 200)
-        @test L.lo <= narrow.lo <= narrow.hi <= L.hi && narrow.hi - narrow.lo < 1e-50
+@testset "the population loss in intervals: $f, $h" for (f, h, O, bias) in (
+        (relu, relu, 1, false), (relu, relu, 2, true), (sigmoid2, sigmoid2, 2, false), (sigmoid2, M.normal_cdf, 1, true),
+        (square, cube, 2, true), (M.Poly(0.2, 1, -0.3, 0.1), relu, 1, true), (sigmoid2, M.Poly(0.2, 1, -0.3), 1, true),
+        (relu, exp, 1, true), (exp, M.normal_cdf, 1, true), (exp, exp, 1, false), (M.identity_, cube, 1, true))
+    layers(k, a) = ((k, a, bias), (O, M.identity_, bias))
+    teacher = TeacherNet(layers=layers(2, f), params=[sin(3i) / 2 for i in 1:8+2O+bias*(2+O)], n_features=4)
+    net = InfiniteNet(teacher, Net(layers=layers(3, h), n_features=4, output_factor=0.7))
+    θ = [0.6 * cos(2i + i^2) for i in 1:n_params(net)]
+    boxed, box = M.with_number_type(I64, net), I64.(θ)
+    g, H = similar(box), hessian(boxed, box)
+    L = value_and_gradient!(g, boxed, box)
+    middle(x) = M.midpoint_radius(x)[1]
+    @test abs(middle(L) - loss(net, θ)) < 1e-12 && L.hi - L.lo < 1e-12
+    @test maximum(abs, middle.(g) - gradient(net, θ)) < 1e-12 && maximum(x -> x.hi - x.lo, g) < 1e-11
+    @test maximum(abs, middle.(H) - hessian(net, θ)) < 1e-12 && maximum(x -> x.hi - x.lo, H) < 1e-11
+    setprecision(BigFloat, 200) do
+        fine, y = M.with_number_type(M.BigInterval, net), M.BigInterval.(θ)
+        narrow = similar(y)
+        sharp = value_and_gradient!(narrow, fine, y)
+        @test L.lo <= sharp.lo <= sharp.hi <= L.hi && sharp.hi - sharp.lo < 1e-50
+        @test all(a.lo <= b.lo <= b.hi <= a.hi for (a, b) in zip(g, narrow)) && maximum(x -> x.hi - x.lo, narrow) < 1e-50
+    end
+    R = 1e-4                                       # a box, and derivatives somewhere in it
+    wide = [t + M.Interval(-R, R) for t in box]
+    Lw, gw, Hw = loss(boxed, wide), similar(box), hessian(boxed, wide)
+    value_and_gradient!(gw, boxed, wide)
+    y = θ .+ R .* sin.(5 .* (1:length(θ)))
+    widened(x) = M.Interval(x.lo - 1e-12, x.hi + 1e-12)                       # numbers have their own rounding errors
+    @test loss(net, y) in widened(Lw) && all(in.(gradient(net, y), widened.(gw))) && all(in.(hessian(net, y), widened.(Hw)))
+end
+
+@testset "bivariate normal probabilities in intervals" begin
+    # P(X ≤ h, Y ≤ k) - Φ(h) Φ(k), the integral of the density over the correlation, by the tanh-sinh rule
+    function plackett(h, k, ρ)
+        f(r) = exp(-(h^2 - 2r * h * k + k^2) / (2 * (1 - r^2))) / (2big(pi) * sqrt((1 - r) * (1 + r)))
+        s, step = big(0.0), big(2.0)^-6
+        for t in step*(-320:320)
+            y = big(pi) / 2 * sinh(t)
+            s += cosh(t) / cosh(y)^2 * f(ρ / 2 + ρ / 2 * tanh(y))
+        end
+        return s * step * big(pi) / 4 * ρ
+    end
+    rng, failures = MersenneTwister(12), 0
+    cases = [(3randn(rng), 3randn(rng), rand(rng) < 0.5 ? 2rand(rng) - 1 : sign(randn(rng)) * (1 - 10.0^(-4rand(rng)))) for _ in 1:100]
+    append!(cases, [(h, k, ρ) for h in (0.0, 1e-30, -0.5, 40.0) for k in (0.0, 0.5, -40.0, 1.0) for ρ in (0.5, -0.5, 0.9, 0.0)])
+    for (h, k, ρ) in cases
+        narrow = setprecision(() -> M.correlated(M.BigInterval(h), M.BigInterval(k), M.BigInterval(ρ)), BigFloat, 128)
+        exact = setprecision(() -> plackett(big(h), big(k), big(ρ)), BigFloat, 160)
+        failures += !(narrow.lo - 1e-26 <= exact <= narrow.hi + 1e-26) + !(narrow.hi - narrow.lo < 1e-24)
+        r = 1e-3 * rand(rng)                       # over a box that contains the point, and not in its middle
+        around(x) = M.Interval(x - r * rand(rng), x + r * rand(rng))
+        ρ_wide = M.Interval(ρ - min(r, (1 - abs(ρ)) / 2), ρ)
+        x = M.added_by_correlation(around(h), around(k), ρ_wide, I64(0))
+        failures += !(x.lo <= narrow.lo && narrow.hi <= x.hi)
+    end
+    @test failures == 0
+    @test !isfinite(M.added_by_correlation(I64(0.3), I64(0.2), M.Interval(0.9, 1.0), I64(0)))
+end
+
+@testset "certificates of population losses: $f, $h" for (f, h, k, bias, seed) in (
+        (relu, relu, 2, true, 2), (sigmoid2, M.normal_cdf, 2, true, 1), (relu, cube, 1, true, 1), (relu, exp, 2, true, 1),
+        (cube, cube, 2, false, 2), (sigmoid2, M.Poly(0.2, 1, -0.3, 0.1), 1, false, 1), (M.tanh_, relu, 1, false, 1),
+        (relu, M.tanh_, 1, false, 1), (relu, sigmoid2, 1, false, 1), (relu, relu, 2, false, 1))
+    layers(n, a) = ((n, a, bias), (1, M.identity_, bias))
+    teacher = TeacherNet(layers=layers(2, f), params=[0.7 * sin(3i) for i in 1:8+3bias], n_features=3)
+    net = InfiniteNet(teacher, layers(k, h))
+    x = minimize(net, random_params(seed, net), maxtime=10.0).x
+    c = certify(net, x)
+    if M.tanh_ in (f, h) || h == sigmoid2 != f
+        @test !c.certified && occursin("no closed form", c.reason)
+    elseif f == h == relu && !bias                 # the teacher itself
+        @test !c.certified && occursin("same direction", c.reason)
+    else
+        @test c.certified && c.kind == "minimum" && c.radius < 1e-14 && c.uniqueness_radius > 1e-12
+        @test maximum(abs, gradient(net, c.x)) < 1e-11 && certify(net, c.x; polish=false, within=c.uniqueness_radius).certified
+        lowest = eigvals(Symmetric(hessian(net, c.x)))[length(c.fixed)+1]
+        @test lowest > 0 && c.loss_interval[1] - 1e-12 <= loss(net, c.x) <= c.loss_interval[2] + 1e-12
     end
 end
 

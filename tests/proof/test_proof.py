@@ -268,5 +268,57 @@ def test_a_minimum_of_the_population_loss(tmp_path):
     proof = mg.certify(sigmoid2, mg.train(sigmoid2, sigmoid2.random_params(seed=1), maxtime_ode=20, maxtime_optim=20))
     assert proof.certified
     assert proof.kind == "minimum"
-    biased = mg.InfiniteNet(teacher, [(2, "relu", True), (1, "identity", False)])
-    assert "without biases" in mg.certify(biased, mg.minimize(biased, biased.random_params(seed=0))).reason
+    smooth = mg.InfiniteNet(teacher, [(2, "tanh", True), (1, "identity", False)])
+    assert "no closed form" in mg.certify(smooth, mg.minimize(smooth, smooth.random_params(seed=0))).reason
+
+
+def test_minima_of_the_literature():
+    """Relu students as wide as their teacher: minima that are not global, proved by Safran and Shamir (ICML 2018).
+
+    The entries of their points and the objectives L/2 there, which are by their formula those of the points that they
+    published (github.com/ItaySafran/OneLayerGDconvergence, Results/newExp-k-k.mat), at which |∇L| is below 1e-8.
+    """
+    for k, diagonal, other, column, row, corner, objective in (
+        (6, 0.98670382, -0.05041340, 0.22451580, 0.30801098, -0.60151192, 0.025080581002463016),
+        (7, 0.99692, -0.03508, 0.18599, 0.26169, -0.63270, 0.023202714913566078),
+    ):
+        units = np.full((k, k), other) + (diagonal - other) * np.eye(k)
+        units[-1, :], units[:, -1], units[-1, -1] = column, row, corner  # a unit for each row; one of them points back
+        layers = [(k, "relu", False), (1, "identity", False)]
+        teacher = mg.TeacherNet(layers=layers, params=[*np.eye(k).ravel(), *np.ones(k)], n_features=k)
+        proof = mg.certify(mg.InfiniteNet(teacher, layers), [*units.ravel(), *np.ones(k)])
+        assert proof.certified
+        assert proof.kind == "minimum"
+        assert np.abs(proof.x[: k * k] - units.ravel()).max() < 1e-4
+        assert proof.loss_interval[0] / 2 <= objective <= proof.loss_interval[1] / 2
+        assert np.diff(proof.loss_interval) < 1e-16
+
+
+def test_copies_and_averages_of_the_literature():
+    """erf students narrower than their teacher: units that average m orthonormal ones (Şimşek et al., NeurIPS 2023).
+
+    They have the norm 1/√(2m − 1) and the weight m, and add m/3 − 2m²/π arcsin(1/2m) to the loss.
+    """
+    mpmath = pytest.importorskip("mpmath")
+    k = 4
+    teacher = mg.TeacherNet(
+        layers=[(k, "sigmoid2", False), (1, "identity", False)],
+        params=[*np.eye(k).ravel(), *np.ones(k)],
+        n_features=k,
+    )
+    proofs = {}
+    for groups in ((4,), (1, 3), (2, 2)):
+        net = mg.InfiniteNet(teacher, [(len(groups), "sigmoid2", False), (1, "identity", False)])
+        first = np.cumsum([0, *groups])
+        units = [
+            [1 / np.sqrt(m * (2 * m - 1)) if f <= i < f + m else 0 for i in range(k)]
+            for f, m in zip(first, groups, strict=False)
+        ]
+        proof = proofs[groups] = mg.certify(net, [*np.ravel(units), *groups])
+        loss = sum(mpmath.mpf(m) / 3 - 2 * m * m / mpmath.pi * mpmath.asin(mpmath.mpf(1) / (2 * m)) for m in groups)
+        assert proof.certified
+        assert proof.loss_interval[0] <= loss <= proof.loss_interval[1]
+        assert np.diff(proof.loss_interval) < 1e-15
+    assert proofs[4,].kind == proofs[1, 3].kind == "minimum"
+    assert proofs[2, 2].kind == "saddle"
+    assert len(mg.distinct([proofs[1, 3], proofs[2, 2]])) == 2

@@ -43,7 +43,7 @@ function add_loss!(net::InfiniteNet, order::Int)
         L += d[o]^2
         order >= 1 && last_layer.bias && (g[bias_offset(last_layer)+o] += 2 * d[o])
     end
-    any(!iszero, d) || last_layer.bias || return L
+    last_layer.bias || any(!iszero, d) || return L
     for i in eachindex(units)
         c = column_dot_vector(a, i, d)
         e0, e1, e2, _, _ = single(units[i], ws.nodes)

@@ -24,7 +24,7 @@ function add_second!(target::A, net::InfiniteNet) where {A}
     hidden, last_layer = net.student.layers[1], net.student.layers[2]
     a, d, units, ws = net.outputs, net.offset, net.units, net.pairs
     k, outputs = hidden.width, length(net.offset)
-    offset = any(!iszero, d) || last_layer.bias
+    offset = last_layer.bias || any(!iszero, d)
     for i in 1:k
         heartbeat(net.monitor)
         for j in 1:length(units)

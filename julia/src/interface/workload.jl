@@ -422,7 +422,7 @@ function proof_workload(::Type{T}) where {T}
     deep = outside_net(T, Any[[2, "tanh", true], [2, "softplus", true], [2, "softmax", true]], (loss="nll", l2=0.1), X,
                        T[1 + i % 2 for i in 1:12])
     # Of one net each kind: the others' code is mostly the same, and float32 nets are proved in float64.
-    for net in (T === Float64 ? [one_hidden("tanh"), one_hidden("relu"), deep] : [])
+    for net in (T === Float64 ? [one_hidden("tanh"), one_hidden("relu"), deep, infinite_net(T, "sigmoid2", "normal_cdf")] : [])
         run = outside_solve(net, outside_start(net), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=200))
         x = HANDLES[run].x
         question = outside_tool(net, "certification", (precision=128, polish=true), x)
@@ -438,12 +438,15 @@ function proof_workload(::Type{T}) where {T}
     return nothing
 end
 
+function infinite_net(::Type{T}, f, h) where {T}
+    teacher, student = (outside_net(T, Any[[2, a, true], [1, "identity", true]], 2) for a in (f, h))
+    return outside_handle(c_infinite_net, teacher, outside_start(teacher, 3), student)
+end
+
 function infinite_workload(::Type{T}) where {T}
     for (f, h) in (("tanh", "tanh"), ("relu", "relu"), ("sigmoid2", "sigmoid2"), ("normal_cdf", "normal_cdf"), ("softplus", "softplus"),
                    (Dict("poly" => [0.0, 1.0, 0.5]), "square"), ("gelu", "relu"), ("sigmoid2", "tanh"), ("tanh", "relu"))
-        teacher, student = (outside_net(T, Any[[2, a, true], [1, "identity", true]], 2)
-                            for a in (f, h))
-        net = outside_handle(c_infinite_net, teacher, outside_start(teacher, 3), student)
+        net = infinite_net(T, f, h)
         x = outside_start(net)
         outside_derivatives(net, x)
         outside_solve(net, x, "train", (alg="auto", maxT=1, optim_solver="NewtonTrustRegion", maxiterations_optim=4))

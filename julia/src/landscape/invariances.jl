@@ -269,11 +269,18 @@ function null_vectors(G::Matrix{Float64})
     for i in 1:n, j in 1:n
         G[i, j] /= scale[i] * scale[j]
     end
-    F = eigen!(Symmetric(G))
     vectors = Vector{Float64}[]
+    all_finite(G) || return vectors                             # of a Gram matrix that overflows nothing is known
+    # By the QR method: LAPACK's quickest one, `eigen`, goes on forever with some of equal columns.
+    d, U = try
+        LAPACK.syev!('V', 'U', G)::Tuple{Vector{Float64},Matrix{Float64}}
+    catch failure
+        failure isa LAPACKException || rethrow()
+        return vectors
+    end
     for k in 1:n
-        F.values[k] <= 1e-12 || continue
-        v = Float64[F.vectors[i, k] / scale[i] for i in 1:n]
+        d[k] <= 1e-12 || continue
+        v = Float64[U[i, k] / scale[i] for i in 1:n]
         push!(vectors, rmul!(v, 1 / norm(v)))
     end
     return vectors

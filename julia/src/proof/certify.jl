@@ -56,6 +56,8 @@ mutable struct Proof{N<:AbstractNet{Float64},B<:AbstractNet{Interval{Float64}},F
     symmetries::Vector{Invariance}                # for which others are held where they are
     loss::Interval{Float64}
     g::Vector{Interval{Float64}}                  # of all parameters, at x
+    V::Matrix{Float64}                            # eigenvectors of the Hessian in the free parameters, near x,
+    d::Vector{Float64}                            # and its eigenvalues, ascending
     precision::Int
 end
 
@@ -92,15 +94,24 @@ function certify(net::AbstractNet, θ::AbstractVector; precision::Integer=128, p
     64 <= precision <= 10_000 || throw(ArgumentError("precision is $precision; 64 to 10000 bits are possible"))
     within === nothing || 0 < within < Inf ||
         throw(ArgumentError("within is $within; a positive number is needed"))
-    return setprecision(BigFloat, precision) do
-        prove(start_proof(net, Vector{Float64}(θ), Int(precision)), polish, within, maxtime, monitor)
+    x, bits = Vector{Float64}(θ), Int(precision)
+    return setprecision(BigFloat, bits) do
+        proof = start_proof(net, x, bits)
+        proof isa String ? unproved(x, proof, bits) : prove(proof, polish, within, maxtime, monitor)
     end
 end
 
-start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int) =
-    Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
-          in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
-          entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), precision)
+"The proof to be, or why there is none: the loss of a teacher on infinite data, a constant, may have no bounds."
+function start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int)
+    try
+        return Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
+                     in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
+                     entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), zeros(0, 0), Float64[], precision)
+    catch failure
+        failure isa Unproved || rethrow()
+        return failure.reason
+    end
+end
 
 """
 The same net with blocks of `LANES` samples: an interval of BigFloat takes some 250 bytes, so that the workspace for 256
@@ -121,6 +132,7 @@ function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monit
     catch failure
         failure isa Interrupted && return unproved(proof, "it was interrupted, or ran out of time")
         failure isa Unproved && return unproved(proof, failure.reason)
+        failure isa LAPACKException && return unproved(proof, "LAPACK finds no eigenvectors of the Hessian")
         # A user's function that knows no intervals, or asks on which side of a kink it is.
         users = any(f -> f isa Union{Custom,CustomLoss}, functions(proof.coarse))
         (failure isa InterruptException || !users) && rethrow()
@@ -140,9 +152,10 @@ loss_in(net::Net) = net.objective
 loss_in(net::InfiniteNet) = net.student.objective
 loss_in(r::ConstrainedNet) = loss_in(r.net)
 
-unproved(proof::Proof, reason::String) =
-    Certificate(false, reason, proof.x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]),
-                fixed(proof), gauges(proof), NaN, proof.precision, Float64[])
+unproved(x::Vector{Float64}, reason::String, precision::Int, fixed=Int[], gauges=Tuple{String,Int,Vector{Int}}[]) =
+    Certificate(false, reason, x, NaN, NaN, -1, "unknown", (-Inf, Inf), (Float64[], Float64[]), fixed, gauges, NaN,
+                precision, Float64[])
+unproved(proof::Proof, reason::String) = unproved(proof.x, reason, proof.precision, fixed(proof), gauges(proof))
 
 function prove!(proof::Proof, polish::Bool, within::Float64)
     all(isfinite, proof.x) || throw(Unproved("the parameters contain NaN or Inf"))
@@ -150,19 +163,21 @@ function prove!(proof::Proof, polish::Bool, within::Float64)
     any(f -> f isa Union{Custom,CustomLoss} && !(f.differentiation isa Jets), functions(proof.coarse)) &&
         throw(Unproved("a user's function is differentiated by ForwardDiff: make the net without it"))
     P = length(proof.x)
-    V, d = curvature!(proof)
-    polish && ((V, d) = approach!(proof, V, d))
+    curvature!(proof)
+    polish && approach!(proof)
     bounded_gradient!(proof)
     x, free = proof.x, proof.free
+    collect_matrices(P)
     H = Matrix{Interval{Float64}}(undef, P, P)
     R = starting_radius(x)
-    hessian_in_box!(H, proof, R)
-    lower, upper = eigenvalue_bounds(H, free, V, d)
-    V = d = nothing
-    A = approximate_inverse(H, free)
-    Z = contraction(A, H, free)
-    Z < 1 || throw(Unproved(too_flat(Z)))
-    Y = at_most(maximum(magnitude, bounded_step(A, proof)), 1)
+    A, Z, Y, lower, upper = settle!(H, proof, R)
+    if !(Z < 1) && 0 < 16Y < R                # an ill-conditioned Hessian, which varies too much over the usual box
+        A = zeros(0, 0)
+        curvature!(proof)
+        R = 2.0^(exponent(Y) + 3)             # a power of two: who verifies finds the same
+        A, Z, Y, lower, upper = settle!(H, proof, R)
+    end
+    Z < 1 || throw(Unproved(too_flat(proof, Z)))
     if !(Y < (1 - Z) * R / 2)                # the point is known less well than usual: a larger box
         R = 4Y
         hessian_in_box!(H, proof, R)
@@ -206,10 +221,27 @@ function lifted(p::Certificate, C::Constraint{Float64})
                        p.eigenvalue_bounds, p.fixed, p.gauges, p.contraction, p.precision, p.x)
 end
 
+"""
+    settle!(H, proof, R) -> A, Z, Y, lower, upper
+
+Krawczyk's numbers over the box of radius R, and bounds of the eigenvalues there. Uses up the proof's eigenvectors.
+"""
+function settle!(H::Matrix{Interval{Float64}}, proof::Proof, R::Float64)
+    hessian_in_box!(H, proof, R)
+    lower, upper = eigenvalue_bounds(H, proof.free, proof.V, proof.d)
+    proof.V = zeros(0, 0)
+    collect_matrices(length(proof.x))
+    A = approximate_inverse(H, proof.free)
+    Z = contraction(A, H, proof.free)
+    Y = at_most(maximum(magnitude, bounded_step(A, proof)), 1)
+    return A, Z, Y, lower, upper
+end
+
 short(x::Float64) = string(round(x; sigdigits=2))
-too_flat(Z::Float64) = isfinite(Z) ?
-    "the Hessian is too close to singular for its rounding errors (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed)" :
-    "the Hessian cannot be bounded here"
+too_flat(proof::Proof, Z::Float64) = isfinite(Z) ?
+    "the Hessian, whose condition number is $(short(maximum(abs, proof.d) / minimum(abs, proof.d))), is too close to singular " *
+    "for its rounding errors (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed): freeze a parameter, add a penalty, or rescale " *
+    "the inputs" : "the Hessian cannot be bounded here"
 function smallest(lower, upper)
     i = argmin([max(abs(l), abs(u)) for (l, u) in zip(lower, upper)])
     return "[$(short(lower[i])), $(short(upper[i]))]"
@@ -263,25 +295,26 @@ function radius_of(Y::Float64, Z::Float64, R::Float64)
 end
 
 """
-Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there; returns those at the last point. In
-Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for its rounding.
+Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there, and those at the last point left in the
+proof. In Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for its
+rounding.
 """
-function approach!(proof::Proof, V::Matrix{Float64}, d::Vector{Float64})
+function approach!(proof::Proof)
     x = proof.x
     scale, moved = 1 + maximum(abs, x), 0.0              # since the last eigenvectors
     for attempt in 1:8
-        step = spectral_step(V, d, proof.free, gradient(proof.coarse, x))
+        step = newton_step(proof, gradient(proof.coarse, x))
         size = maximum(abs, step)
         size <= 1e-2 * scale || throw(Unproved("Newton's step is $(short(size)) long: the point is not near a " *
                                                "critical point, minimize first"))
         x[proof.free] .+= step
         moved += size
-        size > 1e-6 * scale && ((V, d) = curvature!(proof); moved = 0.0)
+        size > 1e-6 * scale && (curvature!(proof); moved = 0.0)
         size <= 1e-12 * scale && break
     end
     for attempt in 1:3
         bounded_gradient!(proof)
-        step = spectral_step(V, d, proof.free, Float64[midpoint_radius(g)[1] for g in proof.g])
+        step = newton_step(proof, Float64[midpoint_radius(g)[1] for g in proof.g])
         y = x[proof.free] .+ step
         all(isfinite, y) || throw(Unproved("Newton's method does not converge from here"))
         y == x[proof.free] && break
@@ -289,32 +322,64 @@ function approach!(proof::Proof, V::Matrix{Float64}, d::Vector{Float64})
         moved += maximum(abs, step)
         maximum(abs, step) <= 1e-8 * scale && break             # its square is below rounding
     end
-    return moved > 0 ? curvature!(proof) : (V, d)    # so that who verifies, from `x` on, finds the same bounds
+    moved > 0 && curvature!(proof)                   # so that who verifies, from `x` on, finds the same bounds
+    return nothing
 end
 
+const LARGE = 360                # parameters: a matrix is a megabyte, and the QR method takes less than a second
+
+# Those of the last stage of a proof, so that there are three at a time; of small ones there may be more.
+collect_matrices(P::Int) = P > LARGE && GC.gc()
+
+"Eigenvectors and eigenvalues of the Hessian at `x`; parameters are held where symmetries explain that it is singular."
 function curvature!(proof::Proof)
+    proof.V = zeros(0, 0)
+    collect_matrices(length(proof.x))
     H = hessian(proof.coarse, proof.x)
     all_finite(H) || throw(Unproved("the Hessian is not finite at this point"))
     length(proof.free) == size(H, 1) || (H = H[proof.free, proof.free])
-    d, V = LAPACK.syevr!('V', 'A', 'L', H, 0.0, 0.0, 0, 0, -1.0)
+    d, V = eigenpairs!(H)
     null = findall(λ -> abs(λ) <= 100 * eps() * length(d) * maximum(abs, d), d)
-    isempty(null) && return V, d
+    proof.V, proof.d = V, d
+    isempty(null) && return nothing
     N = zeros(length(proof.x), length(null))
     N[proof.free, :] = V[:, null]
     fix_gauges!(proof, N) && return curvature!(proof)
     throw(Unproved(null_directions(proof, N)))
 end
 
+"""
+Ascending eigenvalues and the eigenvectors of a symmetric matrix, which is overwritten. LAPACK's quickest method gives up
+on some clusters of eigenvalues, or goes on forever: it is for large matrices alone, and what it leaves of them, all above
+the diagonal, goes to the QR method if need be.
+"""
+function eigenpairs!(H::Matrix{Float64})
+    diagonal = diag(H)
+    if length(diagonal) > LARGE
+        try
+            return LAPACK.syevr!('V', 'A', 'L', H, 0.0, 0.0, 0, 0, -1.0)
+        catch failure
+            failure isa LAPACKException || rethrow()
+        end
+        for i in eachindex(diagonal)
+            H[i, i] = diagonal[i]
+        end
+    end
+    # Its type is asserted: Julia 1.5's compiler aborts at the assignment of an array or a pair of arrays to two variables.
+    return LAPACK.syev!('V', 'U', H)::Tuple{Vector{Float64},Matrix{Float64}}
+end
+
 function null_directions(proof::Proof, N::Matrix{Float64})
     k = size(N, 2)
     found, unexplained = explain(proof.coarse, proof.x, N)
-    reasons = String["$(e.label) ($(join(e.units .- 1, ", ")) of layer $(e.layer - 1))" for (e, _) in found]
+    reasons = String["$(e.label) ($(join(e.units .- 1, ", ")) of $(e.layer == 0 ? "the inputs" : "layer $(e.layer - 1)"))"
+                      for (e, _) in found]
     unexplained > 0 && push!(reasons, "no known reason ($unexplained)")
     return "the Hessian has $k null directions, so that the point is not isolated: " * join(reasons, "; ")
 end
 
-"−H⁻¹g from the eigenpairs of H"
-spectral_step(V::Matrix{Float64}, d::Vector{Float64}, free, g) = -(V * ((V' * g[free]) ./ d))
+"−H⁻¹g of the free parameters from the eigenpairs of H"
+newton_step(proof::Proof, g) = -(proof.V * ((proof.V' * g[proof.free]) ./ proof.d))
 
 function bounded_gradient!(proof::Proof)
     g = Vector{BigInterval}(undef, length(proof.x))

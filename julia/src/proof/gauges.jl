@@ -18,19 +18,21 @@ function directions(e::Invariance, layers::Vector{Layer}, θ::Vector{T}) where {
 end
 
 """
-Hold parameters where they are, if that accounts for the null directions `N` (of all parameters). With a constraint
-none are: what it leaves of a symmetry is no coordinate, in general; one parameter each can be frozen, too.
+Hold parameters where they are, if that accounts for the null directions `N` (of all parameters), beside those that are
+held already. With a constraint none are: what it leaves of a symmetry is no coordinate, in general; one parameter each
+can be frozen, too.
 """
 function fix_gauges!(proof::Proof, N::Matrix{Float64})
-    isempty(proof.symmetries) && unregularised(proof.coarse) && !(proof.coarse isa ConstrainedNet) || return false
+    unregularised(proof.coarse) && !(proof.coarse isa ConstrainedNet) || return false
     found, unexplained = explain(proof.coarse, proof.x, N)
     unexplained == 0 && all(e.label in GAUGES for (e, _) in found) || return false
-    T = hcat((d for (e, _) in found for d in e.directions)...)
+    symmetries = [proof.symmetries; [e for (e, _) in found]]
+    T = hcat((d for e in symmetries for d in directions(e, layers_in(proof.coarse), proof.x))...)
     F = qr(permutedims(T), Val(true))
     rank = count(r -> abs(r) > 1e-8 * abs(F.R[1]), diag(F.R))
-    rank == size(N, 2) || return false
-    proof.free = setdiff(proof.free, F.p[1:rank])
-    proof.symmetries = [e for (e, _) in found]
+    rank == length(fixed(proof)) + size(N, 2) || return false
+    proof.free = setdiff(1:length(proof.x), F.p[1:rank])
+    proof.symmetries = symmetries
     return true
 end
 
