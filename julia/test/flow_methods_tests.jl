@@ -77,6 +77,36 @@ relative(x, y) = norm(x - y) / norm(y)
         @test order - 0.3 < log2(errors[1] / errors[2]) < order + 0.7
     end
 
+    # A predictor of k values and its corrector, from exact values on an irregular grid: local errors of order k + 1 and k + 2.
+    # The Hessian is that of the third point back, so that neither the remainder nor its derivative vanish now.
+    @testset "ExpAdams with $k values" for k in 2:MLPGF.ADAMS_MOST
+        p = rotated(BigFloat, "", [(:quartic, 1.0), (:well, 2.0)], (1, 0.5), 1.0)
+        function errors(h)
+            problem, state = FlowProblem(p.net, 1), nothing
+            state = FlowState(problem, 1e-12, 1e-12)
+            cache = MLPGF.make_state(ExpAdams(), BigFloat, problem.n)
+            times = cumsum(BigFloat(h) .* vcat(0, [1 + m % 3 // 4 for m in 1:9]))
+            for (m, t) in enumerate(times)
+                copyto!(state.y, p.exact(t))
+                MLPGF.value_and_gradient_at!(state.g, problem, state.y)
+                state.h = m < length(times) ? times[m+1] - t : BigFloat(h)
+                cache.age = m == 8 ? -1 : 1                  # the Hessian is taken at the eighth point only, and the first
+                m == 1 && (cache.age = -1)
+                cache.chosen = m == length(times) ? k : 2
+                @test MLPGF.step!(cache, problem, state)
+                m < length(times) || break
+                MLPGF.accepted!(cache)
+                fill!(cache.offset, 0)
+                cache.move .= cache.eigen.vectors' * (p.exact(times[m+1]) - p.exact(t))
+            end
+            x = p.exact(times[end] + BigFloat(h))
+            return norm(state.ynew - x), norm(state.ynew + cache.trial - x), norm(state.err)
+        end
+        rates = log2.(errors(2.0^-12) ./ errors(2.0^-13))        # times are exact in Float64
+        @test k + 0.9 < rates[1] < k + 1.1 && k + 0.9 < rates[3] < k + 1.1
+        @test k + 1.9 < rates[2] < k + 2.1
+    end
+
     # The formula of order k, started with exact values on an equidistant grid, over a fixed time.
     @testset "QNDF at order $k" for k in 1:5
         p = rotated(BigFloat, "", [(:quartic, 1.0), (:well, 1.0)], (1, 0.5), 1.0)
@@ -253,6 +283,8 @@ relative(x, y) = norm(x - y) / norm(y)
         @test r.nfev == 6 * (r.iterations + r.rejected) + 2 && r.nhev == 0
         r = runs[Exprb53s3()]
         @test r.nfev <= 3 * (r.iterations + r.rejected) + 2 && r.nhev == r.iterations
+        r = runs[ExpAdams()]
+        @test r.nfev <= r.iterations + r.rejected + 3 && r.nhev <= 1 + r.iterations / 8 + r.rejected / 2
         # Few Hessians and about two gradients a step are the point of the method.
         r = runs[QNDF(linsolve=:cholesky)]
         @test r.nhev < r.iterations / 8 && r.nfev < 2.2 * r.iterations
@@ -276,12 +308,13 @@ relative(x, y) = norm(x - y) / norm(y)
 
     @testset "choice of the stiff method" begin
         choice = MLPGF.stiff_method
-        @test choice(33, 544) == choice(201, 1000) == Rodas5P()
-        @test choice(33, 545) == choice(33, 10_000) == Exprb53s3()
+        @test choice(33, 66) == choice(201, 402) == choice(33, 544, true) == Rodas5P()
+        @test choice(33, 67) == choice(33, 10_000) == choice(401, 1000) == ExpAdams()
+        @test choice(33, 545, true) == Exprb53s3()
         @test choice(601, 100) == choice(10_000, 10^6) == QNDF(linsolve=:krylov)
         p = student(Float64, "", [(8, softplus)], [(4, softplus)], 2, 2000)
         r = flow(p.net, p.x0; maxT=30, dense=true)
-        @test r.alg == "Exprb53s3" && r.iterations < 100
+        @test r.alg == "ExpAdams" && r.iterations < 100
         @test r.sol(30.0) ≈ r.x rtol = 1e-12
     end
 

@@ -8,21 +8,23 @@ With J = -∇²L at the last point where the Hessian was taken, the flow is y′
 exactly; the remainder n is a polynomial in time through its values at past points and, in the corrector, at the end of the
 step. Where a Hessian was taken the derivative of n along the flow is known too and interpolated with it (Hermite), so that
 it vanishes where J is that of the point. What the corrector adds is the error estimate. The number of interpolated
-values, 2 to $(2 + 6), and the step change together.
+values, 2 to 8, and the step change together.
 
 M. Hochbruck and A. Ostermann, *Exponential multistep methods of Adams-type*, BIT Numerical Mathematics 51 (2011) 889–908.
 """
 struct ExpAdams <: FlowMethod end
 
 const ADAMS_LEAST, ADAMS_MOST = 2, 8       # values that the predictor interpolates
+const ADAMS_SAFETY = 0.75 / SAFETY         # a failed step costs as much as one that leads on; 0.9 takes 8% more gradients
 
 """
-How many steps share a Hessian: more where an eigenproblem costs more, which takes about n²/N gradients on N samples.
-On nets of 31 to 201 parameters 4 to 10 steps cost the same within a tenth where it is for nothing.
+How many steps share a Hessian: more where it costs more. With one hidden layer it takes about 3 + n/30 gradients, and its
+eigenproblem n²/N on N samples.
+On nets of 31 to 201 parameters 4 to 10 steps cost the same within a fifth where an eigenproblem is for nothing.
 """
 function steps_per_hessian(n::Int, samples::Int)
-    price = 3 + (samples == 0 ? 0.0 : n^2 / samples)         # a Hessian costs three gradients
-    return clamp(round(Int, 4 * sqrt(price)), 7, 30)
+    price = 3 + n / 30 + (samples == 0 ? 0.0 : n^2 / samples)
+    return clamp(round(Int, 5 * sqrt(price)), 8, 30)
 end
 
 "A point of the corrected solution, `behind` the current one; f and, if `known`, its derivative along the flow."
@@ -98,13 +100,8 @@ function step!(cache::ExpAdamsCache{T}, problem::FlowProblem{T}, state::FlowStat
     interpolate!(cache)
     cache.order = k = min(cache.chosen, cache.values)
     weights!(cache, one(T), k + 2)
-    W, newest, ended = cache.weights, cache.newest, cache.ended
-    @inbounds for i in eachindex(step)
-        step[i] = (h * cache.moments[i, 1]) * f[i]       # φ f alone would underflow for the longest steps
-        for m in 1:k
-            step[i] += (h * W[i, m]) * newest[i, m]
-        end
-    end
+    newest, ended = cache.newest, cache.ended
+    solution!(step, cache, k, one(T))
     rotate!(y, 'N', eigen, step)
     add_scaled!(y, one(T), now.y)
     value_and_gradient_at!(state.gnew, problem, y)
@@ -114,7 +111,7 @@ function step!(cache::ExpAdamsCache{T}, problem::FlowProblem{T}, state::FlowStat
         n[i] = λ[i] * step[i] - n[i] - f[i]
     end
     add_value!(ended, newest, cache.x, cache.values, one(T), n)
-    error_of_order!(correction, cache, k)
+    add_corrector!(fill!(correction, zero(T)), cache, k)
     rotate!(cache.trial, 'N', eigen, correction)
     copyto!(state.err, cache.trial)
     @inbounds @simd for i in eachindex(step)
@@ -266,10 +263,12 @@ function weights!(cache::ExpAdamsCache{T}, s::T, m::Int) where {T}
     W, M, a, λ = cache.weights, cache.moments, cache.basis, cache.eigen.values
     m = min(m, cache.values + 1)
     moments!(M, λ, -s * cache.h, m)
-    fill!(W, zero(T))
     fill!(a, zero(T))
     a[1] = one(T)
     for k in 1:m
+        @inbounds for i in eachindex(λ)
+            W[i, k] = zero(T)
+        end
         power = s
         for j in 1:k
             b = a[j] * power
@@ -297,49 +296,71 @@ const UPWARDS = 4
 ∫₀¹ e^((1-u)z) u^j du = j! φ_{j+1}(z) with z = λ factor, for j < m, a column for each j. They obey z M_j = j M_{j-1} - 1.
 """
 function moments!(M::Matrix{T}, λ::Vector{T}, factor::T, m::Int) where {T}
+    small(z) = ifelse(abs(z) < UPWARDS, z, zero(z))
+    last, term = m, one(T)
+    while term > eps(T) / 16
+        last += 1
+        term *= T(UPWARDS) / last
+    end
+    @inbounds for i in eachindex(λ)
+        M[i, m] = one(T)
+    end
+    for j in last:-1:m+1                  # Σ z^q m!/(m + q)! by Horner's rule
+        r = 1 / T(j)
+        @inbounds @simd for i in eachindex(λ)
+            M[i, m] = 1 + small(λ[i] * factor) * r * M[i, m]
+        end
+    end
+    @inbounds for i in eachindex(λ)
+        M[i, m] /= m
+    end
+    for j in m-1:-1:1
+        r = 1 / T(j)
+        @inbounds @simd for i in eachindex(λ)
+            M[i, j] = (small(λ[i] * factor) * M[i, j+1] + 1) * r
+        end
+    end
     @inbounds for i in eachindex(λ)
         z = λ[i] * factor
-        if abs(z) >= UPWARDS
-            M[i, 1] = expm1(z) / z
-            for j in 1:m-1
-                M[i, j+1] = (j * M[i, j] - 1) / z
-            end
-        else
-            term = sum = one(T) / m
-            j = m
-            while abs(term) > eps(T) / 16 * abs(sum)
-                j += 1
-                term *= z / j
-                sum += term
-            end
-            M[i, m] = sum
-            for j in m-1:-1:1
-                M[i, j] = (z * M[i, j+1] + 1) / j
-            end
+        abs(z) < UPWARDS && continue
+        r = 1 / z
+        M[i, 1] = expm1(z) * r
+        for j in 1:m-1
+            M[i, j+1] = (j * M[i, j] - 1) * r
         end
     end
     return M
 end
 
-"What the value at the end of the step adds to a predictor of `k` values, in the basis of eigenvectors."
-function error_of_order!(out::Vector{T}, cache::ExpAdamsCache{T}, k::Int) where {T}
+"y(s) - y(0) of the predictor of `k` values, in the basis of eigenvectors, by the weights for `s`."
+function solution!(out::Vector{T}, cache::ExpAdamsCache{T}, k::Int, s::T) where {T}
+    W, D, M, f, h = cache.weights, cache.newest, cache.moments, cache.f, cache.h
+    @inbounds @simd for i in eachindex(out)
+        out[i] = (s * h * M[i, 1]) * f[i]       # φ f alone would underflow for the longest steps
+    end
+    for m in 1:k
+        @inbounds @simd for i in eachindex(out)
+            out[i] += (h * W[i, m]) * D[i, m]
+        end
+    end
+    return out
+end
+
+"What the value at the end of the step adds to that."
+function add_corrector!(out::Vector{T}, cache::ExpAdamsCache{T}, k::Int) where {T}
     W, D, h = cache.weights, cache.ended, cache.h
     @inbounds @simd for i in eachindex(out)
-        out[i] = (h * W[i, k+1]) * D[i, k+1]
+        out[i] += (h * W[i, k+1]) * D[i, k+1]
     end
     return out
 end
 
 "y(s) - y(0) of the corrected solution."
 function continuous!(out, cache::ExpAdamsCache{T}, state, s::T) where {T}
-    k, h, w = cache.order, cache.h, cache.step
+    k, w = cache.order, cache.step
     weights!(cache, s, k + 1)
-    @inbounds for i in eachindex(w)
-        w[i] = (s * h * cache.moments[i, 1]) * cache.f[i] + (h * cache.weights[i, k+1]) * cache.ended[i, k+1]
-        for m in 1:k
-            w[i] += (h * cache.weights[i, m]) * cache.newest[i, m]
-        end
-    end
+    solution!(w, cache, k, s)
+    add_corrector!(w, cache, k)
     return rotate!(out, 'N', cache.eigen, w)
 end
 
@@ -377,7 +398,7 @@ function next_factor!(cache::ExpAdamsCache{T}, control::Controller, state::FlowS
     factor = step_factor(k, error)
     for other in (k - 1, k + 1)
         ADAMS_LEAST <= other <= min(ADAMS_MOST, cache.values) || continue
-        rotate!(cache.gradient, 'N', cache.eigen, error_of_order!(cache.correction, cache, other))
+        rotate!(cache.gradient, 'N', cache.eigen, add_corrector!(fill!(cache.correction, zero(T)), cache, other))
         e = max(point_norm(cache.gradient, problem, state), 1e-10)
         step_factor(other, e) > factor && ((best, error, factor) = (other, e, step_factor(other, e)))
     end
@@ -385,10 +406,10 @@ function next_factor!(cache::ExpAdamsCache{T}, control::Controller, state::FlowS
     best == k && control.h > 0 && (factor = min(factor, factor * (state.h / control.h) * (control.err / error)^(1 / (k + 1))))
     control.err, control.h, control.order = max(error, 1e-4), state.h, best + 1
     cache.chosen = best
-    state.factor = clamp(factor, MIN_FACTOR, clean ? MAX_GROWTH : 1.0)
+    state.factor = clamp(ADAMS_SAFETY * factor, MIN_FACTOR, clean ? MAX_GROWTH : 1.0)
     return nothing
 end
 
 register!(FLOW_METHODS, "ExpAdams", ExpAdams(),
           "exponential multistep method of order 4 to 10 on the Hessian's eigenvectors (Hochbruck and Ostermann 2011)";
-          matrices=4, when="all smooth nets with few parameters")
+          matrices=4, when="smooth nets: the fewest gradients and Hessians")

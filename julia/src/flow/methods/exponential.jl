@@ -201,9 +201,6 @@ function interpolant!(c::Vector{T}, offset::Int, cache::ExponentialCache{T}, pro
     return nothing
 end
 
-"Where P² is at most so many times the number of samples, an eigenproblem costs little beside them; see `Auto`."
-const EIGENPROBLEM_PAYS = 2
-
 register!(FLOW_METHODS, "Exprb53s3", Exprb53s3(),
           "exponential Rosenbrock method of order 5 on the Hessian's eigenvectors (Luan and Ostermann 2014)"; matrices=4,
-          when="few parameters P, many samples N: P² ≤ $(EIGENPROBLEM_PAYS)N")
+          when="one step at a time: where a past is worth nothing")
