@@ -49,6 +49,6 @@ steps_worth(n::Int) = 1 + n / 28
 const STIFF_TRIAL = 32         # steps
 
 register!(FLOW_METHODS, "auto", Auto(),
-          "the cheapest of the others that suits the problem: explicit until stiffness shows, then stiff";
+          "the cheapest of the others that suits the problem";
           when="first: ExpAdams where N > $(EIGENPROBLEM_PAYS)P; else Tsit5, then Rodas5P, or QNDF beyond " *
                "$FACTORED + N/$FACTORED_SAMPLES (at most $FACTORED_EVER) parameters")

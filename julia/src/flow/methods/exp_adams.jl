@@ -1,14 +1,18 @@
 """
     ExpAdams()
 
-Linearised exponential multistep method of order 4 to 10 in predictor–corrector form, on the eigendecomposition of the
-Hessian: one gradient a step, and a Hessian and a symmetric eigenproblem every few steps.
+Linearised exponential multistep method of order 3 to 9 in predictor–corrector form, on the eigendecomposition of the
+Hessian: one gradient a step, and a Hessian and a symmetric eigenproblem every 8 to 30 steps.
 
 With J = -∇²L at the last point where the Hessian was taken, the flow is y′ = Jy + n(y). The linear part is followed
 exactly; the remainder n is a polynomial in time through its values at past points and, in the corrector, at the end of the
 step. Where a Hessian was taken the derivative of n along the flow is known too and interpolated with it (Hermite), so that
 it vanishes where J is that of the point. What the corrector adds is the error estimate. The number of interpolated
 values, 2 to 8, and the step change together.
+
+Points between the first and the last one are the predictor's, whose loss and gradient are evaluated; the corrected point,
+which is nearer to the flow, is where the next step begins. Where a continuous solution is asked for, and at the end, the
+corrected point is evaluated too.
 
 M. Hochbruck and A. Ostermann, *Exponential multistep methods of Adams-type*, BIT Numerical Mathematics 51 (2011) 889–908.
 """
@@ -411,5 +415,5 @@ function next_factor!(cache::ExpAdamsCache{T}, control::Controller, state::FlowS
 end
 
 register!(FLOW_METHODS, "ExpAdams", ExpAdams(),
-          "exponential multistep method of order 4 to 10 on the Hessian's eigenvectors (Hochbruck and Ostermann 2011)";
+          "exponential multistep method of order 3 to 9 on the Hessian's eigenvectors (Hochbruck and Ostermann 2011)";
           matrices=4, when="smooth nets: the fewest gradients and Hessians")
