@@ -25,7 +25,7 @@ import pymlpgf as mg
 T = 100.0
 PATIENCE = 3.0
 UNITS = 8
-OURS = ("auto", "Tsit5", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3")
+OURS = ("auto", "Tsit5", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", "ExpAdams")
 SCIPY = ("LSODA", "BDF", "Radau", "DOP853")
 DIFFRAX = ("Tsit5", "Kvaerno5")
 

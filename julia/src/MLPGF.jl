@@ -62,6 +62,7 @@ include("flow/methods/rodas5p.jl")
 include("flow/methods/trbdf2.jl")
 include("flow/methods/qndf.jl")
 include("flow/methods/exponential.jl")
+include("flow/methods/exp_adams.jl")
 include("flow/methods/auto.jl")
 include("flow/options.jl")
 include("flow/flow.jl")
@@ -152,7 +153,7 @@ export Net, loss, gradient, gradient!, value_and_gradient!, hessian, hessian!, h
 export FlowOptions, MinimizeOptions
 export minimize, AutoMinimizer, NewtonLBFGS, VariableProjection, Newton, NewtonTrustRegion, LevenbergMarquardt
 export NewtonKrylov, BFGS, LBFGS, train
-export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, Auto, Stop, Monitor, GradientFlowProblem
+export flow, Tsit5, RK4, Rodas5P, TRBDF2, QNDF, Exprb53s3, ExpAdams, Auto, Stop, Monitor, GradientFlowProblem
 export GradientDescent, Momentum, Nesterov, RMSprop, Adam, AdamW, UpdateRule, ExponentialDecay, CosineDecay
 export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, softmax, Poly, activation

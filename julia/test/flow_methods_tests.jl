@@ -7,7 +7,7 @@ Base.include(@__MODULE__, joinpath(@__DIR__, "problems.jl"))
 
 const EXPLICIT = (Tsit5(), RK4())
 const STIFF = (Rodas5P(), TRBDF2(linsolve=:cholesky), TRBDF2(linsolve=:krylov), QNDF(linsolve=:cholesky),
-               QNDF(linsolve=:krylov), Exprb53s3())
+               QNDF(linsolve=:krylov), Exprb53s3(), ExpAdams())
 const METHODS = (EXPLICIT..., STIFF...)
 
 # One step of length h from x0, and its polynomial.
@@ -75,6 +75,38 @@ relative(x, y) = norm(x - y) / norm(y)
             relative(x, p.exact(1))
         end
         @test order - 0.3 < log2(errors[1] / errors[2]) < order + 0.7
+    end
+
+    # A predictor of k values and its corrector, from exact values on an irregular grid: local errors of order k + 1 and k + 2.
+    # The Hessian is that of the third point back, so that neither the remainder nor its derivative vanish now.
+    @testset "ExpAdams with $k values" for k in 2:MLPGF.ADAMS_MOST
+        Q = BigFloat[3 -4; 4 3] / 5
+        net = Rotated{BigFloat}([(:quartic, 1), (:well, 2)], Q)
+        exact(t) = Q * [flow_of(:quartic, 1, 1, t), flow_of(:well, 2, 0.5, t)]
+        function errors(h)
+            problem = FlowProblem(net, 1)
+            state = FlowState(problem, 1e-12, 1e-12)
+            cache = MLPGF.make_state(ExpAdams(), BigFloat, problem.n)
+            t = big(0.0)
+            for m in 1:10
+                copyto!(state.y, exact(t))
+                MLPGF.value_and_gradient_at!(state.g, problem, state.y)
+                state.h = h * (1 + (m + 2) % 3 / 4)           # h in the end
+                cache.age = m in (1, 8) ? -1 : 1         # where the Hessian is taken
+                cache.chosen = m == 10 ? k : 2
+                @test MLPGF.step!(cache, problem, state)
+                m == 10 && break
+                MLPGF.accepted!(cache)
+                fill!(cache.offset, 0)
+                cache.move .= cache.eigen.vectors' * (exact(t + state.h) - exact(t))
+                t += state.h
+            end
+            x = exact(t + state.h)
+            return norm(state.ynew - x), norm(state.ynew + cache.trial - x), norm(state.err)
+        end
+        rates = log2.(errors(2.0^-12) ./ errors(2.0^-13))        # in powers of two, as times are Float64
+        @test k + 0.9 < rates[1] < k + 1.1 && k + 0.9 < rates[3] < k + 1.1
+        @test k + 1.9 < rates[2] < k + 2.1
     end
 
     # The formula of order k, started with exact values on an equidistant grid, over a fixed time.
@@ -159,7 +191,7 @@ relative(x, y) = norm(x - y) / norm(y)
         p.exact === nothing && @test relative(tight(Tsit5()), reference) < 1e-8
         for alg in (METHODS..., Auto())
             p.name == "stiff" && alg in EXPLICIT && continue        # millions of steps
-            p.name == "601 parameters" && alg == Exprb53s3() && continue   # 40 gradients' time an eigenproblem
+            p.name == "601 parameters" && alg in (Exprb53s3(), ExpAdams()) && continue   # 40 gradients' time an eigenproblem
             r = flow(p.net, p.x0; alg=alg, abstol=1e-6, reltol=1e-6, maxT=p.T, save_everystep=true)
             @test r.stopped_by == Stop.maxT && r.t === p.T
             @test relative(r.x, reference) < (alg isa TRBDF2 ? 3e-4 : alg isa QNDF ? 1e-4 : 5e-6)
@@ -253,6 +285,8 @@ relative(x, y) = norm(x - y) / norm(y)
         @test r.nfev == 6 * (r.iterations + r.rejected) + 2 && r.nhev == 0
         r = runs[Exprb53s3()]
         @test r.nfev <= 3 * (r.iterations + r.rejected) + 2 && r.nhev == r.iterations
+        r = runs[ExpAdams()]
+        @test r.nfev <= r.iterations + r.rejected + 3 && r.nhev <= 1 + r.iterations / 8 + r.rejected / 2
         # Few Hessians and about two gradients a step are the point of the method.
         r = runs[QNDF(linsolve=:cholesky)]
         @test r.nhev < r.iterations / 8 && r.nfev < 2.2 * r.iterations
@@ -276,12 +310,13 @@ relative(x, y) = norm(x - y) / norm(y)
 
     @testset "choice of the stiff method" begin
         choice = MLPGF.stiff_method
-        @test choice(33, 544) == choice(201, 1000) == Rodas5P()
-        @test choice(33, 545) == choice(33, 10_000) == Exprb53s3()
+        @test choice(33, 66) == choice(201, 402) == choice(33, 544, true) == Rodas5P()
+        @test choice(33, 67) == choice(33, 10_000) == choice(401, 1000) == ExpAdams()
+        @test choice(33, 545, true) == Exprb53s3()
         @test choice(601, 100) == choice(10_000, 10^6) == QNDF(linsolve=:krylov)
         p = student(Float64, "", [(8, softplus)], [(4, softplus)], 2, 2000)
         r = flow(p.net, p.x0; maxT=30, dense=true)
-        @test r.alg == "Exprb53s3" && r.iterations < 100
+        @test r.alg == "ExpAdams" && r.iterations < 100
         @test r.sol(30.0) ≈ r.x rtol = 1e-12
     end
 

@@ -6,7 +6,7 @@ using MLPGF: FlowProblem, flow
 Base.include(@__MODULE__, joinpath(@__DIR__, "problems.jl"))
 
 leaky(x) = max(x, 0.1x)
-const METHODS = (Auto(), Tsit5(), MLPGF.RK4(), Rodas5P(), MLPGF.TRBDF2(), QNDF(), Exprb53s3())
+const METHODS = (Auto(), Tsit5(), MLPGF.RK4(), Rodas5P(), MLPGF.TRBDF2(), QNDF(), Exprb53s3(), ExpAdams())
 
 "A net of relu (or leaky, with a slope below 0) units, and its gradient as matrices say it."
 struct Kinked

@@ -1,7 +1,7 @@
 # What a flow records holds at the point it is recorded with; events between the steps; losses accurate relative to themselves.
 using MLPGF, Random, Test
 
-const METHODS = (Tsit5(), RK4(), Rodas5P(), TRBDF2(), QNDF(), QNDF(linsolve=:krylov), Exprb53s3())
+const METHODS = (Tsit5(), RK4(), Rodas5P(), TRBDF2(), QNDF(), QNDF(linsolve=:krylov), Exprb53s3(), ExpAdams())
 
 @testset "loss and gradient norm are those at the point, $alg, tolerance $tol" for alg in METHODS, tol in (1e-1, 1e-2, 1e-6)
     rng = MersenneTwister(1)

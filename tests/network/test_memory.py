@@ -35,6 +35,7 @@ CALLS: dict[str, Callable[[mg.Net, np.ndarray], Any]] = {
     },
     "Rodas5P": lambda net, p: mg.flow(net, p, alg="Rodas5P"),
     "Exprb53s3": lambda net, p: mg.flow(net, p, alg="Exprb53s3"),
+    "ExpAdams": lambda net, p: mg.flow(net, p, alg="ExpAdams"),
     "train": lambda net, p: mg.train(net, p, optim_solver="Newton"),
 }
 

@@ -21,7 +21,7 @@ def test_the_file_is_what_the_core_says():
 
 
 def test_lists_are_derived():
-    assert set(FLOW_ALGORITHMS) == {"auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3"}
+    assert set(FLOW_ALGORITHMS) == {"auto", "Tsit5", "RK4", "Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", "ExpAdams"}
     assert set(OPTIM_SOLVERS) == {
         "auto", "NewtonLBFGS", "VariableProjection",
         "NewtonTrustRegion", "Newton", "LevenbergMarquardt", "NewtonKrylov", "BFGS", "LBFGS",

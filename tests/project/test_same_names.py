@@ -56,7 +56,7 @@ JULIA_ALONE = {
     "options as structs; in Python they are keywords": {"FlowOptions", "MinimizeOptions"},
     "methods as objects; in Python names": {
         "Newton", "NewtonTrustRegion", "LevenbergMarquardt", "NewtonKrylov", "BFGS", "LBFGS", "Tsit5", "RK4", "Rodas5P",
-        "TRBDF2", "QNDF", "Exprb53s3", "Auto", "AutoMinimizer", "NewtonLBFGS", "VariableProjection",
+        "TRBDF2", "QNDF", "Exprb53s3", "ExpAdams", "Auto", "AutoMinimizer", "NewtonLBFGS", "VariableProjection",
     },
     "activations as functions; in Python names": {
         "softplus", "relu", "sigmoid", "sigmoid2", "normal_cdf", "gelu", "silu", "selu", "square", "cube", "softmax",

@@ -37,7 +37,10 @@ def distance(problem, alg, tol, T):
 
 # (algorithm, largest distance in units of the tolerance, least exponent of the tolerance that it falls with).
 # TRBDF2 is of order 2 with an error estimate of order 3.
-METHODS = [("Tsit5", 5, 0.7), ("RK4", 20, 0.7), ("Rodas5P", 5, 0.75), ("QNDF", 60, 0.65), ("Exprb53s3", 5, 0.75)]
+METHODS = [
+    ("Tsit5", 5, 0.7), ("RK4", 20, 0.7), ("Rodas5P", 5, 0.75), ("QNDF", 60, 0.65), ("Exprb53s3", 5, 0.75),
+    ("ExpAdams", 5, 0.75),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("T", TIMES)

@@ -78,7 +78,7 @@ def test_a_flow_on_one_batch_of_all_samples_is_the_flow():
     assert pieces.ode_t == pytest.approx(3, rel=1e-12)
 
 
-@pytest.mark.parametrize("alg", ["Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", "auto"])
+@pytest.mark.parametrize("alg", ["Rodas5P", "TRBDF2", "QNDF", "Exprb53s3", "ExpAdams", "auto"])
 def test_every_flow_takes_batches_and_the_mean_descends(alg):
     res = mg.flow(NET, P, alg=alg, batchsize=30, batch_steps=2, maxT=4, seed=3, verbosity=0)
     assert res.ode_stopped_by == "maxT"

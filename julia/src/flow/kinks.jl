@@ -135,6 +135,11 @@ function Kinks(net::Net{T}, whole::AbstractNet{T}) where {T}
     return Kinks{T}(plain=net, net=copy, whole=whole, sided=around(copy, whole), rows=rows, watch=watch)
 end
 
+"Whether [`Kinks`](@ref) may find any, from the activations' names alone: those of a user's function take time to find."
+may_have_kinks(::AbstractNet) = false
+may_have_kinks(net::Net) = any(c.activation isa Custom || !isempty(kinks_of(c.activation)[1])
+                               for l in net.layers for c in l.columns)
+
 # A user's function may not be defined everywhere, or jump itself: then nothing is known of its kinks.
 kinks_of(a::Activation) = find_kinks(a)
 function kinks_of(a::Custom)

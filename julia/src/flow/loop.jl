@@ -50,8 +50,8 @@ function Integration(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T}
                      options::FlowOptions, monitor::Monitor) where {T}
     n, event, kinks = problem.n, options.event, problem.kinks
     auto = alg isa Auto
-    stiff = stiff_method(n, sample_count(problem.net)::Int)
-    if auto && stiff isa Exprb53s3 && kinks === nothing
+    stiff = stiff_method(n, sample_count(problem.net)::Int, kinks !== nothing)
+    if auto && stiff isa ExpAdams
         alg, auto = stiff, false
     end
     method::StepCache{T} = make_state(auto ? Tsit5() : alg, T, n)

@@ -235,8 +235,12 @@ The solvers compile at their first call, which takes seconds that no time limit 
 the first call is made here, on a few units and two samples.
 """
 function warm_up(net::AbstractNet, method::Auto, batches::Bool)
-    stiff = stiff_method(n_params(net), sample_count(net))
-    return warm_up(net, stiff, batches) + (stiff isa Exprb53s3 ? 0.0 : warm_up(net, Tsit5(), batches))
+    n, samples = n_params(net), sample_count(net)
+    stiff = stiff_method(n, samples)
+    time = warm_up(net, stiff, batches)
+    kinked = may_have_kinks(innermost(net))
+    kinked && (time += warm_up(net, stiff_method(n, samples, true), batches))
+    return time + (kinked || !(stiff isa ExpAdams) ? warm_up(net, Tsit5(), batches) : 0.0)
 end
 function warm_up(net::AbstractNet, ::AutoMinimizer, batches::Bool)
     n_params(net) > DENSE_PARAMETERS && return warm_up(net, LBFGS(), batches)

@@ -271,7 +271,7 @@ function large_workload(::Type{T}) where {T}
     for (k, D) in ((15, 3), (50, 2))
         net, x = student(T; k=k, D=D, N=12)
         outside_derivatives(net, x)
-        for alg in ("Rodas5P", "Exprb53s3", "TRBDF2", "QNDF")
+        for alg in ("Rodas5P", "ExpAdams", "Exprb53s3", "TRBDF2", "QNDF")
             outside_solve(net, x, "flow", (alg=alg, maxT=1, maxiterations_ode=4))
         end
         for solver in MINIMIZE_METHODS.names
@@ -280,7 +280,7 @@ function large_workload(::Type{T}) where {T}
     end
     net, x = student(T; k=130, N=5)
     length(x) > DENSE_LIMIT || error("the large net has too few parameters")
-    for alg in ("auto", "TRBDF2", "QNDF", "Exprb53s3")
+    for alg in ("auto", "TRBDF2", "QNDF", "ExpAdams", "Exprb53s3")
         outside_solve(net, x, "flow", (alg=alg, maxT=1, maxiterations_ode=4))
     end
     for solver in ("NewtonKrylov", "LBFGS")

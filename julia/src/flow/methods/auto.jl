@@ -1,35 +1,37 @@
 """
     Auto()
 
+[`ExpAdams`](@ref) where there are more than two samples a parameter and the net is not large. Else
 [`Tsit5`](@ref) until its step has been held down by stability, then the stiff method that suits the size of the
-problem: [`Exprb53s3`](@ref) where an eigenproblem costs little beside the samples, [`Rodas5P`](@ref) where a
-factorisation is cheap, and [`QNDF`](@ref) with a Krylov method for large nets. The first of them is taken from the
-start, as its steps cost no more than those of Tsit5. The rules count steps, parameters and
-samples and know no clock, so that a run can be repeated.
+problem: [`Rodas5P`](@ref) where a factorisation is cheap, and [`QNDF`](@ref) with a Krylov method for large nets. Where
+activations have kinks it is Tsit5 first, too. The rules count steps, parameters and samples and know no clock, so that a
+run can be repeated.
 """
 struct Auto <: FlowMethod end
 
-# Measured on the student with one hidden layer of k softplus units (P = 4k + 1), to T = 300 at 1e-6, one thread, seconds:
+# Measured: CPU time in ms to distances of 1e-4, 1e-6 and 1e-8 from the end of the flow at t = 10 to 1000, one thread.
 #
-#      N     P   Rodas5P   Exprb53s3   QNDF   QNDF, Krylov
-#    100    33    0.0043      0.0071  0.0022        0.0078
-#    100   201     0.022       0.141   0.019         0.048
-#    100   601      0.31           –       –         0.059
-#   1000    33     0.015       0.013   0.012         0.062
-#   1000   201      0.11        0.20   0.068          0.49
-#   1000   601      0.85           –       –          0.44
-#  10000    33      0.13       0.090   0.098             –
+#                                             ExpAdams           Rodas5P             QNDF         Tsit5, then Rodas5P or QNDF
+#   2-8-1 softplus,   P = 33,   N = 100      0.73   1.05   1.5    0.70   1.05   2.5    0.82   1.3   –    0.80   1.05   2.0
+#   2-8-1 softplus,   P = 33,   N = 10 000     13     17    26      22     46   121      28    44   –
+#   3-8-1 tanh,       P = 41,   N = 500       1.7    2.4   3.2     2.4    4.2    11     2.3   3.8   –     2.6    3.4   7.5
+#   2-6-6-1 tanh,     P = 67,   N = 400       5.0    6.9    10     9.5     19    48     4.6   7.7   –     6.6     11    19
+#   2-50-1 softplus,  P = 201,  N = 1000       20     32    45      31     62   155      22    36   –      34     59   131
+#   2-100-1 softplus, P = 401,  N = 1000       47     67   104      70    143   390      67   103   –      62     90   160
+#   2-25-1 tanh,      P = 101,  N = 200       6.4    8.7    12     4.8    8.2    20     4.6   7.0   –     4.5    7.0    13
+#   3-6-1 silu,       P = 31,   N = 40       0.89    1.3   1.8    0.57    1.1   3.0    0.64   1.0   –    0.54   0.73   1.4
+#   3-30-1 tanh,      P = 151,  N = 50        8.5     11    15     3.8    6.9    14     4.9   6.4   –     3.0    4.4   6.8
 #
-# where the errors of QNDF are those of Rodas5P at a tolerance ten times as large. At P² = 2N Exprb53s3 takes as long as
-# the others to t = 1 and 0.8 of their time to t = 100 (P = 33, 65 and 101).
-# QNDF with products at P = 33 and 201 is from an earlier run. In gradients (of which a Hessian costs
-# 3.3 at P = 33 and 20 at 1201, a product with it 1.4) N = 10 000 and P = 33 take to a distance of 7e-7 Rodas5P 390,
-# Exprb53s3 280, QNDF 350; to start with Tsit5 costs 230 more. Tsit5 before the switch: 1195 steps and 0.44 s where Rodas5P takes 40 and 0.030 s (N = 1000).
+# QNDF reaches none of the last distances at tolerances from 1e-9 on.
+
 # Up to so many parameters, and one more for each so many samples, a Hessian is worth its sum and its factor.
 const FACTORED, FACTORED_SAMPLES, FACTORED_EVER = 400, 5, 1500
-function stiff_method(n::Int, samples::Int)
+# So many samples a parameter pay for the eigenproblems of ExpAdams.
+const EIGENPROBLEM_PAYS = 2
+function stiff_method(n::Int, samples::Int, kinked::Bool=false)
     n > min(FACTORED + samples ÷ FACTORED_SAMPLES, FACTORED_EVER) && return QNDF(linsolve=:krylov)
-    return n^2 <= EIGENPROBLEM_PAYS * samples ? Exprb53s3() : Rodas5P()
+    kinked && return n^2 <= 2 * samples ? Exprb53s3() : Rodas5P()      # each kink would end the past of a multistep method
+    return samples > EIGENPROBLEM_PAYS * n ? ExpAdams() : Rodas5P()
 end
 
 # What counts of a net's data for the choice: nothing where a loss is no mean over samples.
@@ -47,6 +49,6 @@ steps_worth(n::Int) = 1 + n / 28
 const STIFF_TRIAL = 32         # steps
 
 register!(FLOW_METHODS, "auto", Auto(),
-          "the cheapest of the others that suits the problem: explicit until stiffness shows, then stiff";
-          when="first: Exprb53s3 where P² ≤ $(EIGENPROBLEM_PAYS)N; else Tsit5, then Rodas5P, or QNDF beyond " *
+          "the cheapest of the others that suits the problem";
+          when="first: ExpAdams where N > $(EIGENPROBLEM_PAYS)P; else Tsit5, then Rodas5P, or QNDF beyond " *
                "$FACTORED + N/$FACTORED_SAMPLES (at most $FACTORED_EVER) parameters")

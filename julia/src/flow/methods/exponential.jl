@@ -20,7 +20,32 @@ struct Exprb53s3 <: FlowMethod end
 const EXPRB53_ESTIMATE = 0.1
 const EXPRB53_C2, EXPRB53_C3 = 1 // 2, 9 // 10
 
-mutable struct ExponentialCache{T<:AbstractFloat} <: StepCache{T}
+"""
+    ExponentialCache{T}
+
+The state of a method whose continuous solution, [`continuous!`](@ref), is no polynomial. The interpolant is the polynomial
+of degree 5 that has its values at `nodes`; `vandermonde` makes coefficients of them. `polynomial` has room for `6n`
+coefficients, `step` and `gradient` for `n` numbers.
+"""
+abstract type ExponentialCache{T} <: StepCache{T} end
+
+interpolant_degree(::ExponentialCache) = 5
+escape_limit(::ExponentialCache, reltol::Float64) = 1.0
+
+# These methods have no limit of stability.
+function measure!(::ExponentialCache, state::FlowState)
+    state.stiffness = 0.0
+    state.longest = Inf
+    return nothing
+end
+
+"Chebyshev's nodes of degree 5 on a step, and the matrix from values there to coefficients."
+function chebyshev_fit(::Type{T}) where {T}
+    nodes = T[(1 - cos(T(π) * k / 5)) / 2 for k in 0:5]
+    return nodes, inv([s^m for s in nodes, m in 0:5])
+end
+
+mutable struct Exprb53Cache{T<:AbstractFloat} <: ExponentialCache{T}
     H::Matrix{T}
     eigen::SymmetricEigen{T}
     fresh::Bool
@@ -34,19 +59,16 @@ mutable struct ExponentialCache{T<:AbstractFloat} <: StepCache{T}
     polynomial::Vector{T}    # of the step, where a continuous solution is asked for
 end
 
-function ExponentialCache(::Type{T}, n::Int) where {T}
+function Exprb53Cache(::Type{T}, n::Int) where {T}
     z() = zeros(T, n)
-    nodes = T[(1 - cos(T(π) * k / 5)) / 2 for k in 0:5]
-    return ExponentialCache{T}(zeros(T, n, n), SymmetricEigen{T}(n), false, z(), z(), z(), z(), z(), nodes,
-                           inv([s^m for s in nodes, m in 0:5]), zeros(T, 6n))
+    return Exprb53Cache{T}(zeros(T, n, n), SymmetricEigen{T}(n), false, z(), z(), z(), z(), z(), chebyshev_fit(T)...,
+                           zeros(T, 6n))
 end
 
-make_state(::Exprb53s3, ::Type{T}, n::Int) where {T} = ExponentialCache(T, n)
-method_name(::ExponentialCache) = "Exprb53s3"
-controller(::ExponentialCache) = Controller(true, 4)
-interpolant_degree(::ExponentialCache) = 5
-escape_limit(::ExponentialCache, reltol::Float64) = 1.0
-watch_escape(::ExponentialCache) = false
+make_state(::Exprb53s3, ::Type{T}, n::Int) where {T} = Exprb53Cache(T, n)
+method_name(::Exprb53Cache) = "Exprb53s3"
+controller(::Exprb53Cache) = Controller(true, 4)
+watch_escape(::Exprb53Cache) = false
 
 """
     phi(z) -> (φ₁, φ₂, φ₃, φ₄)
@@ -72,7 +94,7 @@ function phi(z::T) where {T}
     return z * φ2 + 1, φ2, φ3, φ4
 end
 
-function step!(cache::ExponentialCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function step!(cache::Exprb53Cache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
     if !cache.fresh
         hessian_at!(cache.H, problem, state.y)
         decompose!(cache.eigen, cache.H) || return false
@@ -110,7 +132,7 @@ function step!(cache::ExponentialCache{T}, problem::FlowProblem{T}, state::FlowS
 end
 
 # n at y + step: f there, less its linear part at y.
-function nonlinear_part!(n, cache::ExponentialCache{T}, problem, state) where {T}
+function nonlinear_part!(n, cache::Exprb53Cache{T}, problem, state) where {T}
     eigen, step, y = cache.eigen, cache.step, state.ynew
     rotate!(y, 'N', eigen, step)
     add_scaled!(y, one(T), state.y)
@@ -129,14 +151,8 @@ end
     return a - c2 * d3, d3
 end
 
-function accepted!(cache::ExponentialCache)
+function accepted!(cache::Exprb53Cache)
     cache.fresh = false
-    return nothing
-end
-
-function measure!(::ExponentialCache, state::FlowState)
-    state.stiffness = 0.0
-    state.longest = Inf
     return nothing
 end
 
@@ -154,7 +170,7 @@ function interpolation_error!(err, cache::ExponentialCache{T}, problem, state) w
 end
 
 "y(s) - y(0) of the formula at the head of this file."
-function continuous!(out, cache::ExponentialCache{T}, state, s::T) where {T}
+function continuous!(out, cache::Exprb53Cache{T}, state, s::T) where {T}
     f, step, λ = cache.f, cache.step, cache.eigen.values
     h = T(min(state.h, Float64(floatmax(T)) / 1e3))
     @inbounds for i in eachindex(f)
@@ -185,9 +201,6 @@ function interpolant!(c::Vector{T}, offset::Int, cache::ExponentialCache{T}, pro
     return nothing
 end
 
-"Where P² is at most so many times the number of samples, an eigenproblem costs little beside them; see `Auto`."
-const EIGENPROBLEM_PAYS = 2
-
 register!(FLOW_METHODS, "Exprb53s3", Exprb53s3(),
           "exponential Rosenbrock method of order 5 on the Hessian's eigenvectors (Luan and Ostermann 2014)"; matrices=4,
-          when="few parameters P, many samples N: P² ≤ $(EIGENPROBLEM_PAYS)N")
+          when="one step at a time: where a past is worth nothing")
