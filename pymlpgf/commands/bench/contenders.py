@@ -18,7 +18,19 @@ from ...runtime.environment import package
 from .by_hand import gradient, hessian
 from .cases import Case
 
-__all__ = ["Call", "Form", "Jax", "Ours", "Prepared", "Torch", "agree", "available", "jax_loss", "torch_loss"]
+__all__ = [
+    "Call",
+    "Form",
+    "Jax",
+    "Ours",
+    "Prepared",
+    "Torch",
+    "agree",
+    "available",
+    "jax_loss",
+    "jax_outputs",
+    "torch_loss",
+]
 
 Call = Callable[[int], float]  # seconds of so many calls
 
@@ -155,12 +167,12 @@ class Torch:
         return forms
 
 
-def jax_loss(jax: Any, case: Case, x: Any, y: Any) -> Callable[[Any], Any]:
-    """The loss of a flat array of parameters. Samples are in columns inside, which XLA computes faster."""
+def jax_outputs(jax: Any, case: Case, x: Any) -> Callable[[Any], Any]:
+    """The outputs (O, N) by a flat array of parameters: samples in columns, which XLA computes faster."""
     nn = jax.nn
     kinds = {"softplus": nn.softplus, "tanh": nn.tanh, "sigmoid": nn.sigmoid, "relu": nn.relu}
 
-    def loss(theta: Any) -> Any:
+    def outputs(theta: Any) -> Any:
         a, offset = x.T, 0
         for width, fan_in, activation, bias in case.shapes:
             a = theta[offset : offset + width * fan_in].reshape(width, fan_in) @ a
@@ -169,8 +181,19 @@ def jax_loss(jax: Any, case: Case, x: Any, y: Any) -> Callable[[Any], Any]:
                 a = a + theta[offset : offset + width, None]
                 offset += width
             a = kinds[activation](a) if activation in kinds else a
+        return a
+
+    return outputs
+
+
+def jax_loss(jax: Any, case: Case, x: Any, y: Any) -> Callable[[Any], Any]:
+    """The loss of a flat array of parameters."""
+    outputs = jax_outputs(jax, case, x)
+
+    def loss(theta: Any) -> Any:
+        a = outputs(theta)
         if case.loss == "nll":
-            return -jax.numpy.take_along_axis(nn.log_softmax(a, 0), y[None], 0).mean()
+            return -jax.numpy.take_along_axis(jax.nn.log_softmax(a, 0), y[None], 0).mean()
         return ((a - y.T) ** 2).sum(0).mean()
 
     return loss
