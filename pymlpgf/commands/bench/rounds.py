@@ -23,7 +23,7 @@ def main(settings: dict[str, Any]) -> None:
         os.sched_setaffinity(0, settings["cores"])
     quick, threads = settings["quick"], settings["threads"]
     done = {tuple(key) for key in settings["done"]}
-    found = available(settings["peer"], not quick, _note) if threads == 1 else [Ours()]
+    found = available(settings["peer"], not quick, _note) if threads == 1 else [Ours(time.perf_counter)]
     for dtype in ("float64", "float32") if threads == 1 else ("float64",):
         for case in cases(quick, threads):
             wanted = [q for q in QUANTITIES if (case.name, dtype, q) not in done and (q != "hessian" or case.hessian)]
