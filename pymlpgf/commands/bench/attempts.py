@@ -41,7 +41,7 @@ def main(settings: dict[str, Any]) -> None:
                 if key not in prepared:
                     prepared[key] = contender.prepare(problem)
                     if prepared[key] is not None:  # compile
-                        prepared[key](X, Y, problem.start(seed), Goal(GNORM, -np.inf, 0.2))
+                        prepared[key](X, Y, problem.start(seed), Goal(GNORM, -np.inf, settings["limit"]))
                         prepared[key](X, Y, problem.start(seed), Goal(0.0, 1e300, settings["limit"]))
                 if prepared[key] is not None:
                     rows.append(_row(problem, seed, contender.name, prepared[key], X, Y, settings["limit"]))

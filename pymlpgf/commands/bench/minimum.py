@@ -23,13 +23,13 @@ MEAN_GOAL, PROBLEM_GOAL = 20.0, 5.0
 NEAR = 1e-12  # losses as near as this, or in six digits, count as the same minimum
 
 #: the problem of whole processes
-ALONE = 1
+ALONE = 0
 
 
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure what the record does not have yet; print and write tables and figure."""
     output: Path = options.output
-    limit = 0.5 if options.quick else LIMIT
+    limit = 1.5 if options.quick else LIMIT
     record = Record(output / "minimum.json", quick=options.quick, limit=limit)
     cores = sorted(os.sched_getaffinity(0))[:1] if hasattr(os, "sched_getaffinity") else []
     print("From random parameters to a gradient of 1e-9:", flush=True)
@@ -71,10 +71,10 @@ def _alone(record: Record, cores: list[int]) -> None:
                 continue
             before, begin = os.times(), time.perf_counter()
             settings = {"contender": name, "problem": ALONE, "cores": cores}
-            for row in child("pymlpgf.commands.bench.attempts", settings):
-                used = os.times()
-                cpu = used.children_user + used.children_system - before.children_user - before.children_system
-                record.add({**row, "turn": turn, "wall": time.perf_counter() - begin, "cpu": cpu})
+            (row,) = child("pymlpgf.commands.bench.attempts", settings)
+            used, wall = os.times(), time.perf_counter() - begin
+            cpu = used.children_user + used.children_system - before.children_user - before.children_system
+            record.add({**row, "turn": turn, "wall": wall, "cpu": cpu})
 
 
 def score(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
