@@ -51,7 +51,7 @@ def draw(
         ax.set_xlabel("samples N")
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize="small")
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
     figure.suptitle(
         "One thread, float64, one hidden softplus layer, 2 inputs (above 1: pymlpgf is faster; dashed: goal)"
     )
