@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` runs the main job, `make test` all tests.
-# `make bench` times derivatives against PyTorch and JAX; BENCH=--quick makes it short. `make paper` repeats the paper's
-# experiments, `make docs` builds the site. `make soak` trains ten thousand times in one process and
+# `make bench` times derivatives and minimisation against other packages; BENCH=--quick makes it short. `make paper`
+# repeats the paper's experiments, `make docs` builds the site. `make soak` trains ten thousand times in one process and
 # injects faults at more random moments; `make lower` runs the core tests with the oldest versions that pyproject.toml
 # allows.
 PYTHON ?= python3

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+#: what ``pymlpgf bench`` measures; the first two by default
+BENCH_PARTS = ["derivatives", "minimum", "startup"]
+
 #: word on the command line -> name, UUID and version bound of a Julia package installed on request only
 ON_REQUEST = {
     "sundials": ("Sundials", "c3572dad-4567-51f8-b174-8c6c989267f4", "4.28, 5, 6"),
@@ -115,29 +118,36 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser(
         "bench",
-        help="time gradients and Hessians against PyTorch, JAX and MLPGradientFlow.jl",
-        description="Time gradients and Hessians of pymlpgf and, where installed, of PyTorch, JAX and "
-        "MLPGradientFlow.jl, in one run. Write a table (CSV) and a figure. Takes a quarter of an hour; two minutes "
-        "with --quick.",
+        help="time derivatives and minimisation against other packages",
+        description="Time derivatives of pymlpgf and, where installed, of PyTorch, JAX, SimpleChains.jl and "
+        "MLPGradientFlow.jl, and the time to a minimum against SciPy, optimistix, PyTorch and scikit-learn. Write "
+        "tables and figures. Takes hours, or two minutes with --quick; a second call continues the first.",
+    )
+    bench.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        type=_part,
+        default=BENCH_PARTS[:2],
+        help="derivatives, minimum (both by default), or startup: first and second calls of every function in fresh "
+        "processes, with and without a system image",
     )
     bench.add_argument("--quick", action="store_true", help="fewer networks and repetitions")
-    bench.add_argument(
-        "--startup",
-        action="store_true",
-        help="instead, time the first and second call of every function in fresh processes, with and without an image",
-    )
     bench.add_argument(
         "--output", type=Path, default=Path("pymlpgf-bench"), metavar="DIR", help="folder (default ./pymlpgf-bench)"
     )
     bench.add_argument(
-        "--peer-julia", type=_program, metavar="PATH", help="a julia that has MLPGradientFlow.jl, to compare with"
+        "--peer-julia",
+        type=_program,
+        metavar="PATH",
+        help="a julia that has SimpleChains.jl or MLPGradientFlow.jl, to compare with",
     )
     bench.add_argument(
         "--peer-project",
         type=Path,
         default=Path("@."),
         metavar="DIR",
-        help="the Julia project that MLPGradientFlow.jl is in",
+        help="the Julia project that these are in",
     )
     bench.set_defaults(run=_bench)
     return parser
@@ -149,6 +159,12 @@ def _names(text: str) -> list[str]:
         if name not in ON_REQUEST:
             raise argparse.ArgumentTypeError(f"{name!r} is unknown; there are {', '.join(ON_REQUEST)}")
     return names
+
+
+def _part(text: str) -> str:
+    if text not in BENCH_PARTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown; there are {', '.join(BENCH_PARTS)}")
+    return text
 
 
 def _seed(text: str) -> int:

@@ -213,6 +213,7 @@ def test_a_folder_that_cannot_be_written_gives_no_traceback(tmp_path: Path, caps
         (["demo", "--seed", "-1"], "--seed: '-1' is no whole number from 0"),
         (["demo", "--seed", str(2**64)], "is no whole number from 0"),
         (["bench", "--peer-julia", "/nowhere/julia"], "--peer-julia: there is no program '/nowhere/julia'"),
+        (["bench", "startups"], "'startups' is unknown; there are derivatives, minimum, startup"),
         (["install", "--with", "sundails"], "'sundails' is unknown; there are sundials, nlopt"),
         (["dance"], "invalid choice: 'dance'"),
         ([], "COMMAND"),

@@ -1,4 +1,7 @@
-"""The same derivatives by pymlpgf, PyTorch, JAX and MLPGradientFlow.jl."""
+"""The same derivatives by pymlpgf, NumPy by hand, PyTorch, JAX, SimpleChains.jl and MLPGradientFlow.jl.
+
+A contender has ``prepare(case, dtype)``: (name, quantity) -> a ``Form``, or why it is left out for that case.
+"""
 
 from __future__ import annotations
 
@@ -6,119 +9,202 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...network.net import Net
 from ...runtime.environment import package
-from .cases import Call, Case
+from .by_hand import gradient, hessian
+from .cases import Case
 
-__all__ = ["Ours", "agree", "available"]
+__all__ = [
+    "Call",
+    "Form",
+    "Jax",
+    "Ours",
+    "Prepared",
+    "Torch",
+    "agree",
+    "available",
+    "jax_loss",
+    "jax_outputs",
+    "torch_loss",
+]
+
+Call = Callable[[int], float]  # seconds of so many calls
+Clock = Callable[[], float]
+
+#: more than this is not given to automatic Hessians, which hold several times as much
+LARGEST_TANGENTS = 1_000_000_000
 
 
-def repeat(f: Callable[[], object]) -> Call:
-    """Seconds of so many calls of ``f``."""
+class Form(NamedTuple):
+    """How a quantity is computed: the seconds of so many calls, and its value for comparison where it is at hand."""
+
+    call: Call
+    value: Callable[[], np.ndarray] | None = None
+
+
+Prepared = dict[tuple[str, str], Form | str]
+
+
+def repeat(f: Callable[[], object], clock: Clock = time.process_time) -> Form:
+    """The form whose call is ``f``. One thread is measured in CPU time, which other processes disturb less."""
 
     def call(n: int) -> float:
-        begin = time.perf_counter()
+        begin = clock()
         for _ in range(n):
             f()
-        return time.perf_counter() - begin
+        return clock() - begin
 
-    return call
+    return Form(call, lambda: np.asarray(f()))
 
 
-def start(case: Case) -> np.ndarray:
-    """The parameters at which everybody computes; their order is that of PyTorch's ``parameters_to_vector``."""
-    return Net(layers=case.layers, n_features=case.features, loss=case.loss).random_params(seed=0).flat
+def direction(case: Case, dtype: str) -> np.ndarray:
+    """The vector of the Hessian-vector products."""
+    return np.random.default_rng(1).normal(size=case.n_params).astype(dtype)
 
 
 class Ours:
     """This package, called from Python with arrays for the results."""
 
-    name = "pymlpgf"
+    def __init__(self, clock: Clock = time.process_time) -> None:
+        self._clock = clock
 
-    def __init__(self, dtype: str = "float64") -> None:
-        self._dtype = dtype
-
-    def prepare(self, case: Case) -> dict[str, Any]:
-        """A ``Call`` for each quantity, and ``values`` for comparison."""
-        X, Y = case.data()
-        net = Net(layers=case.layers, input=X, target=Y, loss=case.loss, dtype="float64")
-        if self._dtype == "float32":
-            Y = Y if case.loss == "nll" else Y.astype("f4")
-            net = Net(layers=case.layers, input=X.astype("f4"), target=Y, loss=case.loss, dtype="float32")
-        p = net.random_params(seed=0).flat
-        v = np.random.default_rng(1).normal(size=net.n_params).astype(p.dtype)
+    def prepare(self, case: Case, dtype: str) -> Prepared:
+        """Its forms."""
+        X, Y = case.data(dtype)
+        net = Net(layers=case.layers, input=X, target=Y, loss=case.loss, dtype=dtype)
+        p, v = case.start(dtype), direction(case, dtype)
         G, y = np.empty_like(p), np.empty_like(p)
-        calls: dict[str, Any] = {
-            "gradient": repeat(lambda: net.gradient(p, out=G)),
-            "hvp": repeat(lambda: net.hvp(p, v, out=y)),
-            "values": {"gradient": lambda: net.gradient(p), "hessian": lambda: net.hessian(p)},
+        forms: Prepared = {
+            ("pymlpgf", "gradient"): repeat(lambda: net.gradient(p, out=G), self._clock),
+            ("pymlpgf", "hvp"): repeat(lambda: net.hvp(p, v, out=y), self._clock),
         }
         if case.hessian:
             H = np.empty((net.n_params, net.n_params), p.dtype)
-            calls["hessian"] = repeat(lambda: net.hessian(p, out=H))
-        return calls
+            forms["pymlpgf", "hessian"] = repeat(lambda: net.hessian(p, out=H), self._clock)
+        return forms
+
+
+class Numpy:
+    """Loss and gradient, and Hessians of one hidden layer through dsyrk, written by hand for NumPy and SciPy."""
+
+    def prepare(self, case: Case, dtype: str) -> Prepared:
+        """Its forms."""
+        X, Y = case.data(dtype)
+        p = case.start(dtype)
+        forms: Prepared = {("NumPy", "gradient"): repeat(lambda: gradient(case, X, Y, p)[1])}
+        one_layer = len(case.layers) == 2 and case.layers[-1] == (1, "identity", True) and case.layers[0][2]
+        if one_layer and case.hessian:
+            forms["NumPy + dsyrk", "hessian"] = repeat(lambda: hessian(case, X, Y, p))
+        return forms
+
+
+def torch_loss(torch: Any, case: Case, x: Any, y: Any) -> Callable[[Any], Any]:
+    """The loss of a flat tensor of parameters, for data in tensors."""
+    F = torch.nn.functional
+    kinds = {"softplus": F.softplus, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
+    sizes = [size for width, fan_in, _, bias in case.shapes for size in (width * fan_in, width * bias)]
+
+    def loss(theta: Any) -> Any:
+        parts, a = torch.split(theta, sizes), x
+        for i, (width, fan_in, activation, bias) in enumerate(case.shapes):
+            a = F.linear(a, parts[2 * i].view(width, fan_in), parts[2 * i + 1] if bias else None)
+            a = kinds[activation](a) if activation in kinds else a
+        return F.cross_entropy(a, y) if case.loss == "nll" else ((a - y) ** 2).sum(1).mean()
+
+    return loss
 
 
 class Torch:
-    """``loss.backward()`` of an ``nn.Sequential`` and ``torch.autograd.functional.hessian``, eager."""
+    """``backward()`` and ``torch.func``, eager, and the same through ``torch.compile``."""
 
-    name = "PyTorch"
-
-    def __init__(self, threads: int) -> None:
+    def __init__(self, compiled: bool = True) -> None:
         import torch
 
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(torch.float64)
-        self._torch = torch
+        torch.set_num_threads(1)
+        self._torch, self._compiled = torch, compiled
 
-    def prepare(self, case: Case) -> dict[str, Any]:
-        """A ``Call`` for each quantity, and ``values`` for comparison."""
-        torch, nn = self._torch, self._torch.nn
-        kinds = {"softplus": nn.Softplus, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
-        modules, fan_in = [], case.features
-        for width, activation, bias in case.layers:
-            modules.append(nn.Linear(fan_in, width, bias=bias))
-            if activation in kinds:
-                modules.append(kinds[activation]())
-            fan_in = width
-        model = nn.Sequential(*modules)
-        x, y = map(torch.from_numpy, case.data())
-        vector = torch.from_numpy(start(case))
-        nn.utils.vector_to_parameters(vector, model.parameters())
-        shapes = {name: p.shape for name, p in model.named_parameters()}
+    def compiles(self) -> str:
+        """Why ``torch.compile`` does not work here, or nothing."""
+        torch = self._torch
+        try:
+            torch.compile(lambda x: torch.sin(x) + 1)(torch.ones(3))
+        except Exception as error:  # of the compiler, the linker or the loader, in whatever class torch puts them
+            return str(error).strip().splitlines()[0]
+        return ""
 
-        def loss(output: Any) -> Any:
-            return nn.functional.cross_entropy(output, y) if case.loss == "nll" else ((output - y) ** 2).sum(1).mean()
+    def prepare(self, case: Case, dtype: str) -> Prepared:
+        """Its forms."""
+        torch, func = self._torch, self._torch.func
+        x, y = map(torch.from_numpy, case.data(dtype))
+        theta, v = torch.from_numpy(case.start(dtype)), torch.from_numpy(direction(case, dtype))
+        leaf = theta.clone().requires_grad_()
+        loss = torch_loss(torch, case, x, y)
 
-        def gradient() -> None:
-            model.zero_grad(set_to_none=True)
-            loss(model(x)).backward()
+        def backward() -> Any:
+            leaf.grad = None
+            loss(leaf).backward()
+            return leaf.grad
 
-        def of_vector(theta: Any) -> Any:
-            parts = torch.split(theta, [s.numel() for s in shapes.values()])
-            parameters = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-            return loss(torch.func.functional_call(model, parameters, (x,)))
+        def hvp(theta: Any, v: Any) -> Any:
+            return func.jvp(func.grad(loss), (theta,), (v,))[1]
 
-        def hessian() -> Any:
-            return torch.autograd.functional.hessian(of_vector, vector)
+        forms: Prepared = {
+            ("PyTorch", "gradient"): repeat(backward),
+            ("PyTorch", "hvp"): repeat(lambda: hvp(theta, v)),
+        }
+        if case.hessian:
+            forms["PyTorch", "hessian"] = fitting(case, lambda: func.hessian(loss)(theta))
+        if self._compiled:
+            torch._dynamo.reset()  # the compiler gives up after eight shapes of one function
+            fast, product, square = (
+                torch.compile(f, dynamic=False)
+                for f in (func.grad_and_value(loss), hvp, func.jacrev(func.jacrev(loss)))
+            )
+            forms["torch.compile", "gradient"] = repeat(lambda: fast(theta)[0])
+            forms["torch.compile", "hvp"] = repeat(lambda: product(theta, v))
+            if case.hessian:
+                forms["torch.compile", "hessian"] = fitting(case, lambda: square(theta))
+        return forms
 
-        def flat_gradient() -> np.ndarray:
-            gradient()
-            return torch.cat([p.grad.flatten() for p in model.parameters()]).numpy()
 
-        values = {"gradient": flat_gradient, "hessian": lambda: hessian().numpy()}
-        calls = {"gradient": repeat(gradient), "values": values}
-        return calls if case.heavy else {**calls, "hessian": repeat(hessian)}
+def jax_outputs(jax: Any, case: Case, x: Any) -> Callable[[Any], Any]:
+    """The outputs (O, N) by a flat array of parameters: samples in columns, which XLA computes faster."""
+    nn = jax.nn
+    kinds = {"softplus": nn.softplus, "tanh": nn.tanh, "sigmoid": nn.sigmoid, "relu": nn.relu}
+
+    def outputs(theta: Any) -> Any:
+        a, offset = x.T, 0
+        for width, fan_in, activation, bias in case.shapes:
+            a = theta[offset : offset + width * fan_in].reshape(width, fan_in) @ a
+            offset += width * fan_in
+            if bias:
+                a = a + theta[offset : offset + width, None]
+                offset += width
+            a = kinds[activation](a) if activation in kinds else a
+        return a
+
+    return outputs
+
+
+def jax_loss(jax: Any, case: Case, x: Any, y: Any) -> Callable[[Any], Any]:
+    """The loss of a flat array of parameters."""
+    outputs = jax_outputs(jax, case, x)
+
+    def loss(theta: Any) -> Any:
+        a = outputs(theta)
+        if case.loss == "nll":
+            return -jax.numpy.take_along_axis(jax.nn.log_softmax(a, 0), y[None], 0).mean()
+        return ((a - y.T) ** 2).sum(0).mean()
+
+    return loss
 
 
 class Jax:
-    """Jitted ``jax.grad`` and ``jax.hessian`` of the loss of a flat vector."""
-
-    name = "JAX"
+    """Jitted gradients, products, ``jax.hessian`` and the Hessian column by column, of a flat vector."""
 
     def __init__(self) -> None:
         import jax
@@ -127,35 +213,36 @@ class Jax:
         jax.config.update("jax_platforms", "cpu")
         self._jax = jax
 
-    def prepare(self, case: Case) -> dict[str, Any]:
-        """A ``Call`` for each quantity, and ``values`` for comparison."""
+    def prepare(self, case: Case, dtype: str) -> Prepared:
+        """Its forms."""
         jax, jnp = self._jax, self._jax.numpy
-        kinds = {name: getattr(jax.nn, name) for name in ("softplus", "tanh", "sigmoid", "relu", "log_softmax")}
-        x, y = map(jnp.asarray, case.data())
-        theta = jnp.asarray(start(case))
+        x, y = map(jnp.asarray, case.data(dtype))
+        theta, v = jnp.asarray(case.start(dtype)), jnp.asarray(direction(case, dtype))
+        loss = jax_loss(jax, case, x, y)
+        both, square = jax.jit(jax.value_and_grad(loss)), jax.jit(jax.hessian(loss))
 
-        def loss(theta: Any) -> Any:
-            a, fan_in, offset = x, case.features, 0
-            for width, activation, bias in case.layers:
-                a = a @ theta[offset : offset + width * fan_in].reshape(width, fan_in).T
-                offset += width * fan_in
-                if bias:
-                    a = a + theta[offset : offset + width]
-                    offset += width
-                a = kinds.get("log_softmax" if activation == "softmax" else activation, lambda h: h)(a)
-                fan_in = width
-            if case.loss == "nll":
-                return -jnp.take_along_axis(a, y[:, None], 1).mean()
-            return ((a - y) ** 2).sum(1).mean()
+        def hvp(theta: Any, v: Any) -> Any:
+            return jax.jvp(jax.grad(loss), (theta,), (v,))[1]
 
-        gradient, hessian = jax.jit(jax.grad(loss)), jax.jit(jax.hessian(loss))
-        values = {"gradient": lambda: np.asarray(gradient(theta)), "hessian": lambda: np.asarray(hessian(theta))}
-        calls = {"gradient": repeat(lambda: gradient(theta).block_until_ready()), "values": values}
-        return calls if case.heavy else {**calls, "hessian": repeat(lambda: hessian(theta).block_until_ready())}
+        product = jax.jit(hvp)
+        columns = jax.jit(lambda theta: jax.vmap(lambda e: hvp(theta, e))(jnp.eye(theta.size, dtype=theta.dtype)))
+        forms: Prepared = {
+            ("JAX", "gradient"): repeat(lambda: jax.block_until_ready(both(theta))[1]),
+            ("JAX", "hvp"): repeat(lambda: product(theta, v).block_until_ready()),
+        }
+        if case.hessian:
+            forms["JAX", "hessian"] = fitting(case, lambda: square(theta).block_until_ready())
+            forms["JAX vmap(jvp(grad))", "hessian"] = fitting(case, lambda: columns(theta).block_until_ready())
+        return forms
+
+
+def fitting(case: Case, f: Callable[[], object]) -> Form | str:
+    """The form of an automatic Hessian, unless that would fill the memory."""
+    return repeat(f) if case.tangents <= LARGEST_TANGENTS else "memory"
 
 
 class JuliaProcess:
-    """A Julia with MLPGradientFlow.jl, in which it and our Julia package take turns."""
+    """A Julia with SimpleChains.jl or MLPGradientFlow.jl, in which they and our Julia package take turns."""
 
     def __init__(self, julia: str, project: str) -> None:
         script = str(Path(__file__).with_name("peer.jl"))
@@ -163,7 +250,8 @@ class JuliaProcess:
             [julia, f"--project={project}", "--threads=1", "--startup-file=no", script, str(package())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        if self.ask("version") == "":
+        self.packages = self.ask("packages").split()
+        if not self.packages:
             raise OSError("it did not start")
 
     def ask(self, line: str) -> str:
@@ -174,57 +262,53 @@ class JuliaProcess:
         self._process.stdin.flush()
         return self._process.stdout.readline().strip()
 
-
-class InJulia:
-    """``gradient!`` and ``hessian!`` called from Julia: those of MLPGradientFlow.jl (of the sum of squares) or ours."""
-
-    def __init__(self, process: JuliaProcess, name: str, word: str) -> None:
-        self.name, self._process, self._word = name, process, word
-
-    def prepare(self, case: Case) -> dict[str, Any]:
-        """A ``Call`` for each quantity of the cases that the peer knows; deep Hessians of it compile for minutes."""
-        known = {"softplus", "tanh", "sigmoid", "relu", "identity"}
-        deep = len(case.layers) > 3
-        if deep or case.loss == "nll" or any(activation not in known for _, activation, _ in case.layers):
-            return {}
+    def prepare(self, case: Case, dtype: str) -> Prepared:
+        """The forms of all packages that know the case."""
         layers = " ".join(f"{width},{activation},{str(bias).lower()}" for width, activation, bias in case.layers)
-        self._process.ask(f"net {self._word} {case.features} {case.samples} {layers}")
+        forms: Prepared = {}
+        for name in self.packages:
+            quantities = self.ask(f"net {name} {dtype} {case.features} {case.samples} {case.loss} {layers}").split()
+            for quantity in quantities:
+                if quantity != "hessian" or case.hessian:
+                    forms[name, quantity] = Form(self._call(name, quantity))
+        return forms
 
-        def call(quantity: str) -> Call:
-            return lambda n: float(self._process.ask(f"{quantity} {self._word} {n}"))
-
-        return {"gradient": call("gradient"), "hessian": call("hessian")}
+    def _call(self, name: str, quantity: str) -> Call:
+        return lambda n: float(self.ask(f"{quantity} {name} {n}"))
 
 
-def available(threads: int, peer: list[str] | None, note: Callable[[str], None]) -> list[Any]:
+def available(peer: list[str] | None, compiled: bool, note: Callable[[str], None]) -> list[Any]:
     """The contenders that are installed here; ``note`` is told which are not."""
     found: list[Any] = []
-    makers: list[tuple[str, Callable[[], Any]]] = [("torch", lambda: Torch(threads)), ("jax", Jax)]
+    makers: list[tuple[str, Callable[[], Any]]] = [("torch", lambda: Torch(compiled)), ("jax", Jax)]
     for name, make in makers:  # before Julia starts, whose threads the others would not expect
         try:
             found.append(make())
         except ImportError:
             note(f"  {name} is not installed: left out")
-    if threads == 1 and peer is None:
-        note("  MLPGradientFlow.jl is left out: --peer-julia and --peer-project name a Julia that has it")
-    elif threads == 1 and peer is not None:
+    if not compiled:
+        note("  torch.compile is left out of --quick: it takes ten seconds for each network")
+    elif found and isinstance(found[0], Torch) and (reason := found[0].compiles()):
+        note(f"  torch.compile is left out, since it cannot compile here: {reason}")
+        found[0] = Torch(compiled=False)
+    if peer is None:
+        note("  SimpleChains.jl and MLPGradientFlow.jl are left out: --peer-julia names a Julia that has one of them")
+    else:
         try:
-            process = JuliaProcess(peer[0], peer[1])
+            found.append(JuliaProcess(peer[0], peer[1]))
         except OSError as error:
-            note(f"  MLPGradientFlow.jl is left out: {error}")
-        else:
-            found += [InJulia(process, "MLPGradientFlow.jl", "peer"), InJulia(process, "pymlpgf in Julia", "own")]
-    return [Ours(), *found]
+            note(f"  the packages of {peer[0]} are left out: {error}")
+    return [Ours(), Numpy(), *found]
 
 
-def agree(case: Case, quantity: str, prepared: dict[str, dict[str, Any]]) -> None:
+def agree(case: Case, dtype: str, quantity: str, forms: dict[str, Form]) -> None:
     """Stop where contenders do not compute the same numbers."""
-    ours = prepared["pymlpgf"]["values"].get(quantity)
-    for name, calls in prepared.items():
-        theirs = calls.get("values", {}).get(quantity)
-        if name == "pymlpgf" or ours is None or theirs is None or case.samples > 1000:
-            continue
-        a, b = ours(), theirs()
-        error = np.abs(a - b).max() / np.abs(a).max()
-        if not error < 1e-10:
-            raise AssertionError(f"{case.name}: {quantity} of {name} differs by {error:.1e}")
+    ours = forms["pymlpgf"].value
+    if ours is None or case.samples > 1000:
+        return
+    a = np.array(ours())
+    for name, form in forms.items():
+        if name != "pymlpgf" and form.value is not None:
+            error = np.abs(a - form.value()).max() / np.abs(a).max()
+            if not error < (1e-10 if dtype == "float64" else 1e-4):
+                raise AssertionError(f"{case.name}: {quantity} of {name} differs by {error:.1e}")
