@@ -1,6 +1,6 @@
 # Makes the object file of a system image: Julia's own, MLPGF, and the native code of all that the workload runs. Run by
-# pymlpgf/runtime/image/build.py as `julia --output-o MLPGF.o image.jl BINDIR STDLIB`. Where an object file is written no module has
-# been initialised and Julia does not know its folders.
+# pymlpgf/runtime/image/build.py as `julia --output-o MLPGF.o image.jl BINDIR STDLIB`. Where an object file is written
+# no module has been initialised and Julia does not know its folders.
 Base.__init__()
 @eval Sys BINDIR = $(ARGS[1])
 @eval Sys STDLIB = $(ARGS[2])

@@ -1,4 +1,5 @@
-# The pages for Julia users, from README.md and the docstrings: a page for each room of src/MLPGF.jl, public names first.
+# The pages for Julia users, from README.md and the docstrings: a page for each room of src/MLPGF.jl, public names
+# first.
 #
 #     julia --project=julia/docs -e 'using Pkg; Pkg.develop(path="julia"); Pkg.instantiate()'
 #     julia --project=julia/docs julia/docs/make.jl [FOLDER]              # default: julia/docs/build
@@ -21,7 +22,8 @@ function rooms()
     return found
 end
 
-listing(files, which) = "```@autodocs\nModules = [MLPGF, MLPGF.Stop, MLPGF.Expressions]\nPages = $(repr(files))\n$which = false\n```\n"
+listing(files, which) =
+    "```@autodocs\nModules = [MLPGF, MLPGF.Stop, MLPGF.Expressions]\nPages = $(repr(files))\n$which = false\n```\n"
 
 page(room, files) = """
 # $(titlecase(replace(room, "_" => " ")))
@@ -43,7 +45,8 @@ end
 
 mktempdir() do source
     pages = write_pages(source)
-    makedocs(sitename="MLPGF", modules=[MLPGF, MLPGF.Stop, MLPGF.Expressions], source=source, build=abspath(get(ARGS, 1, joinpath(@__DIR__, "build"))),
+    makedocs(sitename="MLPGF", modules=[MLPGF, MLPGF.Stop, MLPGF.Expressions], source=source,
+             build=abspath(get(ARGS, 1, joinpath(@__DIR__, "build"))),
              pages=["index.md"; pages], checkdocs=:exports, remotes=nothing,
              format=Documenter.HTML(prettyurls=false, edit_link=nothing, repolink=nothing, size_threshold=nothing))
 end

@@ -1,6 +1,6 @@
 """
-CommonSolve's functions for a [`GradientFlowProblem`](@ref). A flow that is made step by step is a task of its own, which
-waits in its monitor while the caller has a look.
+CommonSolve's functions for a [`GradientFlowProblem`](@ref). A flow that is made step by step is a task of its own,
+which waits in its monitor while the caller has a look.
 """
 module MLPGFCommonSolveExt
 
@@ -27,13 +27,15 @@ Base.show(io::IO, s::FlowSteps) =
     print(io, "FlowSteps(loss = ", s.loss, ", gnorm = ", s.gnorm, ", t = ", s.t, ", ", s.iterations, " steps",
           s.result === nothing ? "" : ", $(s.result.stopped_by)", ")")
 
-CommonSolve.init(problem::GradientFlowProblem, alg=Auto(); options...) = first_pause(problem.net, problem, alg; options...)
+CommonSolve.init(problem::GradientFlowProblem, alg=Auto(); options...) =
+    first_pause(problem.net, problem, alg; options...)
 
 function first_pause(net::AbstractNet{T}, problem, alg; monitor::Monitor=Monitor(), options...) where {T}
     steps = FlowSteps{T}(Vector{T}(problem.x0), NaN, NaN, 0.0, -1, nothing, net, Monitor(nothing; interval=0.0),
                          Channel{Nothing}(0), Channel{Nothing}(0))
     steps.monitor.report = (phase, iteration, t, loss, gnorm, x) -> begin
-        asked = monitor.report === nothing ? Stop.running : monitor.report(phase, iteration, t, loss, gnorm, x)::Stop.Reason
+        asked = monitor.report === nothing ? Stop.running :
+                monitor.report(phase, iteration, t, loss, gnorm, x)::Stop.Reason
         if phase == :flow && asked == Stop.running && iteration > steps.iterations
             copyto!(steps.x, x)
             steps.loss, steps.gnorm, steps.t, steps.iterations = loss, gnorm, t, iteration

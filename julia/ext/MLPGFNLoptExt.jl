@@ -1,6 +1,6 @@
 """
-NLopt's gradient-based algorithms for `minimize`, such as `NLopt.LD_SLSQP`. An iteration is an evaluation here: NLopt tells
-nothing else.
+NLopt's gradient-based algorithms for `minimize`, such as `NLopt.LD_SLSQP`. An iteration is an evaluation here: NLopt
+tells nothing else.
 """
 module MLPGFNLoptExt
 
@@ -15,7 +15,8 @@ NLoptMethod(algorithm) = NLoptMethod(algorithm, NamedTuple())
 
 function MLPGF.minimize_method(algorithm::NLopt.Algorithm)
     startswith(string(algorithm), "LD_") ||
-        throw(ArgumentError("optim_solver = $algorithm: of NLopt the algorithms LD_…, local and with gradients, are of use here"))
+        throw(ArgumentError("optim_solver = $algorithm: of NLopt the algorithms LD_…, local and with gradients, are " *
+                            "of use here"))
     return NLoptMethod(algorithm)
 end
 MLPGF.named_minimize_method(::Val{:NLopt}, package, method) = NLoptMethod(getfield(package, Symbol("LD_", method)))

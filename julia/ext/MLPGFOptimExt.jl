@@ -60,7 +60,8 @@ function MLPGF.pursue!(search::Search{T}, objective::Objective{T}, method::Optim
     f(x) = visit!(last, best, objective, x).loss
     g!(G, x) = copyto!(G, visit!(last, best, objective, x).gradient)
     fg!(G, x) = (g!(G, x); last.loss)
-    h!(H, x) = (MLPGF.evaluate_hessian!(objective_matrix, objective, convert(Vector{T}, x)); copyto!(H, objective_matrix))
+    h!(H, x) =
+        (MLPGF.evaluate_hessian!(objective_matrix, objective, convert(Vector{T}, x)); copyto!(H, objective_matrix))
     function callback(_)
         if !started          # Optim shows the state before the first step, too
             started = true

@@ -1,7 +1,7 @@
 """
-Both ways between SciMLBase's interface and ours. The algorithms of OrdinaryDiffEq's component packages and of Sundials as
-methods of `flow`: their integrator makes the steps, our loop keeps time, records, asks the callback and decides when to
-stop. And nets as problems of theirs, with all derivatives (sciml_problems.jl).
+Both ways between SciMLBase's interface and ours. The algorithms of OrdinaryDiffEq's component packages and of Sundials
+as methods of `flow`: their integrator makes the steps, our loop keeps time, records, asks the callback and decides when
+to stop. And nets as problems of theirs, with all derivatives (sciml_problems.jl).
 """
 module MLPGFSciMLBaseExt
 
@@ -78,10 +78,12 @@ function begin!(cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{
         return nothing
     end
     nothing_in_time!(dT, u, _, t) = (fill!(dT, 0); nothing)
-    f = ODEFunction{true,SciMLBase.FullSpecialize}(velocity!; jac=jacobian!, tgrad=nothing_in_time!, jvp=product!, vjp=product!)
+    f = ODEFunction{true,SciMLBase.FullSpecialize}(velocity!; jac=jacobian!, tgrad=nothing_in_time!, jvp=product!,
+                                                   vjp=product!)
     # In y the tolerance of a parameter is abstol / root.
     abstol = problem.scaled ? T[state.abstol / r for r in problem.root] : T(state.abstol)
-    cache.integrator = quietly(SciMLBase.init, ODEProblem(f, copy(state.y), (state.t, state.t_end)), cache.alg; abstol=abstol,
+    cache.integrator = quietly(SciMLBase.init, ODEProblem(f, copy(state.y), (state.t, state.t_end)),
+                               cache.alg; abstol=abstol,
         reltol=T(state.reltol), dt=state.h, save_everystep=false, save_start=false, save_end=false,
         dense=state.continuous,        # else their BDF methods do not keep what they interpolate with
         maxiters=typemax(Int), VERBOSITY...)
@@ -109,7 +111,8 @@ function MLPGF.try_step!(cache::SciMLCache, problem::FlowProblem, state::FlowSta
     return all(isfinite, state.ynew) && isfinite(cache.loss) ? MLPGF.TOO_WRONG : MLPGF.NOT_FINITE
 end
 
-function MLPGF.interpolant!(c::Vector{T}, offset::Int, cache::SciMLCache{T}, problem::FlowProblem{T}, state::FlowState{T}) where {T}
+function MLPGF.interpolant!(c::Vector{T}, offset::Int, cache::SciMLCache{T}, problem::FlowProblem{T},
+                            state::FlowState{T}) where {T}
     n = problem.n
     values = zeros(T, n, DEGREE + 1)
     for (j, s) in enumerate(NODES)

@@ -1,6 +1,7 @@
 # Nets as problems of SciML's packages, with everything that their solvers can use.
 
-# Their solvers may hand over views, matrices of other kinds, other number types; our functions work on arrays of the net's.
+# Their solvers may hand over views, matrices of other kinds, other number types; our functions work on arrays of the
+# net's.
 point(::AbstractNet{T}, u) where {T} = convert(Vector{T}, u)
 fill_with!(f!, ::AbstractNet{T}, out::Array{T}) where {T} = (f!(out); out)
 fill_with!(f!, ::AbstractNet{T}, out) where {T} = copyto!(out, f!(Array{T}(out)))
@@ -11,8 +12,8 @@ prototype(net::AbstractNet{T}) where {T} = (n = n_params(net); n <= MLPGF.DENSE_
 """
     ODEFunction(net; tauinv = 1)
 
-The right-hand side -tauinv ∘ ∇L of the gradient flow of `net` (in place, without parameters), with `jac` = -tauinv ∘ ∇²L,
-the products `jvp` and `vjp`, `tgrad`, and up to $(MLPGF.DENSE_LIMIT) parameters a dense `jac_prototype`.
+The right-hand side -tauinv ∘ ∇L of the gradient flow of `net` (in place, without parameters), with `jac` = -tauinv ∘
+∇²L, the products `jvp` and `vjp`, `tgrad`, and up to $(MLPGF.DENSE_LIMIT) parameters a dense `jac_prototype`.
 """
 function ODEFunction(net::AbstractNet{T}; tauinv=1) where {T}
     P = n_params(net)
@@ -24,7 +25,8 @@ function ODEFunction(net::AbstractNet{T}; tauinv=1) where {T}
     jacobian!(J, u, _, t) = (fill_with!(H -> hessian!(H, net, point(net, u)), net, J); J .*= rate; nothing)
     product!(Jv, v, u, _, t) =
         (fill_with!(y -> hvp!(y, net, point(net, u), point(net, v)), net, Jv); Jv .*= rate; nothing)
-    transposed!(Jv, v, u, _, t) = (fill_with!(y -> hvp!(y, net, point(net, u), point(net, v .* rate)), net, Jv); nothing)
+    transposed!(Jv, v, u, _, t) =
+        (fill_with!(y -> hvp!(y, net, point(net, u), point(net, v .* rate)), net, Jv); nothing)
     nothing_in_time!(dT, u, _, t) = (fill!(dT, 0); nothing)
     return ODEFunction{true,SciMLBase.FullSpecialize}(velocity!; jac=jacobian!, tgrad=nothing_in_time!, jvp=product!,
                                                       vjp=transposed!, jac_prototype=prototype(net))
@@ -34,8 +36,8 @@ end
     ODEProblem(net, x0, tspan; tauinv = 1, options...)
 
 The gradient flow of `net` from the parameters `x0` as a problem for any of SciML's solvers of ordinary differential
-equations, with the derivatives of `ODEFunction(net)`; other `options` are those of `ODEProblem`. What [`flow`](@ref) does
-beyond a solver's step is not in it: no stop where the flow has arrived, no kinks.
+equations, with the derivatives of `ODEFunction(net)`; other `options` are those of `ODEProblem`. What [`flow`](@ref)
+does beyond a solver's step is not in it: no stop where the flow has arrived, no kinks.
 
 # Example
     using OrdinaryDiffEqRosenbrock: Rodas5P, solve
@@ -76,8 +78,8 @@ end
 """
     OptimizationProblem(net, x0; options...)
 
-The minimisation of the loss of `net` from the parameters `x0` as a problem for any of Optimization.jl's solvers, with the
-derivatives of `OptimizationFunction(net)`; `options` are those of `OptimizationProblem`, bounds among them.
+The minimisation of the loss of `net` from the parameters `x0` as a problem for any of Optimization.jl's solvers, with
+the derivatives of `OptimizationFunction(net)`; `options` are those of `OptimizationProblem`, bounds among them.
 
 # Example
     using OptimizationOptimJL

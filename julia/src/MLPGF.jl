@@ -159,7 +159,8 @@ export trajectory_distance
 export softplus, relu, sigmoid, sigmoid2, normal_cdf, gelu, silu, selu, square, cube, softmax, Poly, activation
 export classify, polish, grow_net, shrink_net, split_neuron, LinearSubspace, subspace_minloss, subspace_grid, loss_grid
 export cosine_similarity, match_neurons, compare_neurons, cluster_neurons, merge_neurons, neurons_along,
-    binomial_interval, recorded_eigenvalues, recorded_unit_norms, distinct_minima, spectrum_along, escape_saddle, saddle_passages
+    binomial_interval, recorded_eigenvalues, recorded_unit_norms, distinct_minima, spectrum_along, escape_saddle,
+    saddle_passages
 export saddle_line, follow
 export InfiniteNet, TeacherNet, gauss_hermite, gauss_hermite_net, bivariate_normal_cdf, owens_t
 export Constraint, ConstrainedNet

@@ -177,7 +177,8 @@ end
     @test classify(classes, tied; constraint=Constraint(tied; tie=[[1, 2]])).kind == "degenerate"
 end
 
-# A symmetric teacher on infinitely many inputs: the flow that begins symmetric stays so; the constrained one is the same.
+# A symmetric teacher on infinitely many inputs: the flow that begins symmetric stays so; the constrained one is the
+# same.
 @testset "infinite data" begin
     layers = ((2, sigmoid2, false), (1, identity, false))
     teacher = TeacherNet(layers=layers, params=[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], n_features=2)

@@ -2,15 +2,19 @@ using MLPGF, LinearAlgebra, Random, Test
 
 Base.include(@__MODULE__, joinpath(@__DIR__, "finite_differences.jl"))
 
-const SHAPES = [(1, 1, (1,)), (7, 3, (5, 4, 2)), (33, 2, (8,)), (17, 2, (3, 3, 3)), (20, 1, (4,)), (9, 18, (3,)), (12, 3, (5,)), (10, 2, (3, 1))]
+const SHAPES = [(1, 1, (1,)), (7, 3, (5, 4, 2)), (33, 2, (8,)), (17, 2, (3, 3, 3)), (20, 1, (4,)), (9, 18, (3,)),
+                (12, 3, (5,)), (10, 2, (3, 1))]
 const NAMES = ["softplus", "sigmoid", "tanh", "sigmoid2", "g", "identity", "relu"]
 
-problem(T, N, D, widths, name; O = 1, bias = true, out = "identity", rng = MersenneTwister(hash((N, D, widths)) % 1000)) =
-    (layers = (((w, name, bias) for w in widths)..., (O, out, bias)), input = T.(randn(rng, D, N)), target = T.(randn(rng, O, N)))
+problem(T, N, D, widths, name; O = 1, bias = true, out = "identity",
+        rng = MersenneTwister(hash((N, D, widths)) % 1000)) =
+    (layers = (((w, name, bias) for w in widths)..., (O, out, bias)), input = T.(randn(rng, D, N)),
+     target = T.(randn(rng, O, N)))
 
 @testset "derivatives" begin
     @testset "$N samples, $D features, $widths, $name, $O outputs, bias $bias, out $out" for
-            (N, D, widths) in SHAPES, (name, O, bias, out) in (("softplus", 1, true, "identity"), ("tanh", 2, false, "identity"),
+            (N, D, widths) in SHAPES, (name, O, bias, out) in (("softplus", 1, true, "identity"),
+                                                               ("tanh", 2, false, "identity"),
                                                                ("g", 2, true, "sigmoid"))
         p = problem(Float64, N, D, widths, name; O = O, bias = bias, out = out)
         weights = 0.5 .+ rand(MersenneTwister(1), N)
@@ -108,7 +112,8 @@ end
     end
     for T in (Float64, Float32), n in (16, 256), p in (1, 5, 41, 70)
         Z = randn(rng, T, n, MLPGF.columns_for(p))
-        @test LowerTriangular(MLPGF.gram!(zeros(T, p, p), Z, n)) ≈ LowerTriangular(Z[:, 1:p]' * Z[:, 1:p]) rtol = 20 * eps(T)
+        exact = LowerTriangular(Z[:, 1:p]' * Z[:, 1:p])
+        @test LowerTriangular(MLPGF.gram!(zeros(T, p, p), Z, n)) ≈ exact rtol = 20 * eps(T)
     end
     for T in (Float64, Float32), m in (1, 3, 10, 33), p in (1, 4, 5, 12, 13, 41, 70)
         J = randn(rng, T, MLPGF.LANES * cld(m, MLPGF.LANES), MLPGF.columns_for(p))
@@ -122,7 +127,8 @@ end
         @test MLPGF.mirror!(copy(H)) == Symmetric(H, :L)
     end
     # C = c + A W, W row by row and column by column, with and without constants; sizes on both sides of every crossover
-    for T in (Float64, Float32), n in (16, 64, 256), (k, m) in ((1, 1), (1, 7), (3, 9), (9, 3), (4, 4), (7, 6), (300, 17))
+    for T in (Float64, Float32), n in (16, 64, 256), (k, m) in ((1, 1), (1, 7), (3, 9), (9, 3), (4, 4), (7, 6),
+                                                                (300, 17))
         A, θ = randn(rng, T, n, k + 1), randn(rng, T, k * m + m + 2)
         for (si, sj) in ((1, k), (m, 1)), constant in (true, false)
             W = [θ[2+si*(i-1)+sj*(j-1)] for i in 1:k, j in 1:m]

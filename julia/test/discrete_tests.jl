@@ -132,7 +132,8 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
     @testset "all samples are seen once an epoch, then less often" begin
         net = regression(64)
         x0 = random_params(0, net)
-        res = flow(net, x0; alg=GradientDescent(), batchsize=16, maxiterations=4 * 200, seed=3, n_samples_trajectory=1000)
+        res = flow(net, x0; alg=GradientDescent(), batchsize=16, maxiterations=4 * 200, seed=3,
+                   n_samples_trajectory=1000)
         steps = round.(Int, res.trajectory.t / 0.01)
         @test steps[1:17] == 0:4:64
         @test all(d -> d >= 4, diff(steps[1:end-1])) && diff(steps)[end-2] > 30
@@ -165,7 +166,8 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
     end
 
     @testset "stops" begin
-        bowl(; a=1.0, options...) = flow(Bowl{Float64}(2, a), [1.0, 1.0]; alg=GradientDescent(learning_rate=0.1), options...)
+        bowl(; a=1.0, options...) =
+            flow(Bowl{Float64}(2, a), [1.0, 1.0]; alg=GradientDescent(learning_rate=0.1), options...)
         @test bowl(min_gnorm=0.5).stopped_by == Stop.min_gnorm && bowl(min_gnorm=0.5).gnorm <= 0.5
         @test bowl(minloss=0.1).stopped_by == Stop.minloss
         @test bowl(maxT=1).stopped_by == Stop.maxT && bowl(maxT=1).iterations == 10
@@ -203,17 +205,20 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
     @testset "every step is reported" begin
         seen = Tuple{Symbol,Int}[]
         # One evaluation is reported too where it takes long, as it may on a machine that is busy.
-        look = Monitor((phase, k, t, l, gn, x) -> (phase == :evaluation || push!(seen, (phase, k)); Stop.running); interval=0)
+        look = Monitor((phase, k, t, l, gn,
+                        x) -> (phase == :evaluation || push!(seen, (phase, k)); Stop.running); interval=0)
         train(regression(50), random_params(0, regression(50)); alg=Adam(), maxiterations_ode=5, maxiterations_optim=4,
               monitor=look)
         @test seen == [[(:flow, k) for k in 0:5]; [(:minimize, k) for k in 0:4]]
     end
 
-    @testset "a slow evaluation is given up at the deadline, $threads threads" for threads in unique((1, Threads.nthreads()))
+    @testset "a slow evaluation is given up, $threads threads" for threads in unique((1, Threads.nthreads()))
         X = reshape(sin.(1.0:400_000), 2, :)
-        net = Net(layers=((40, tanh, true), (40, tanh, true), (1, identity, true)), input=X, target=X[1:1, :], threads=threads)
+        net = Net(layers=((40, tanh, true), (40, tanh, true), (1, identity, true)), input=X, target=X[1:1, :],
+                  threads=threads)
         x0 = random_params(0, net)
-        solvers = (limit -> flow(net, x0; alg=Adam(), maxtime=limit), limit -> flow(net, x0; alg=Rodas5P(), maxtime=limit),
+        solvers = (limit -> flow(net, x0; alg=Adam(), maxtime=limit),
+                   limit -> flow(net, x0; alg=Rodas5P(), maxtime=limit),
                    limit -> minimize(net, x0; maxtime=limit))
         for solve in solvers
             solve(1e-3)

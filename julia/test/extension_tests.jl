@@ -12,8 +12,9 @@ const HAVE_ODE, HAVE_SUNDIALS, HAVE_OPTIM, HAVE_NLOPT, HAVE_FORWARDDIFF =
 const HAVE_COMMONSOLVE, HAVE_OPTIMIZATION, HAVE_RECIPES =
     installed("CommonSolve"), HAVE_OPTIM && installed("OptimizationOptimJL"), installed("RecipesBase")
 const PACKAGES = Dict{String,Module}(name => package(name) for name in
-    [HAVE_ODE ? ["SciMLBase"; ODE] : String[]; HAVE_SUNDIALS ? ["Sundials"] : String[]; HAVE_OPTIM ? ["Optim"] : String[];
-     HAVE_NLOPT ? ["NLopt"] : String[]; HAVE_FORWARDDIFF ? ["ForwardDiff"] : String[];
+    [HAVE_ODE ? ["SciMLBase"; ODE] : String[]; HAVE_SUNDIALS ? ["Sundials"] : String[];
+     HAVE_OPTIM ? ["Optim"] : String[]; HAVE_NLOPT ? ["NLopt"] : String[];
+     HAVE_FORWARDDIFF ? ["ForwardDiff"] : String[];
      HAVE_COMMONSOLVE ? ["CommonSolve"] : String[]; HAVE_OPTIMIZATION ? ["OptimizationOptimJL"] : String[];
      HAVE_RECIPES ? ["RecipesBase"] : String[]])
 pick(name, method) = getfield(PACKAGES[name], method)
@@ -70,7 +71,8 @@ if HAVE_ODE
         res = flow(p.net, p.x0; alg=alg, maxT=10, abstol=1e-8, reltol=1e-8, dense=true, save_everystep=true,
                    tauinv=1, observables=["first" => first])
         @test largest(res.x - reference.x) <= bound * largest(reference.x)
-        @test res.loss == loss(p.net, res.x) && issorted(-res.trajectory.loss) && length(res.trajectory) == res.iterations + 1
+        @test res.loss == loss(p.net, res.x) && issorted(-res.trajectory.loss) &&
+            length(res.trajectory) == res.iterations + 1
         @test res.trajectory["first"] == res.trajectory.x[1, :]
         middle = flow(p.net, p.x0; alg=Rodas5P(), maxT=3.3, abstol=1e-12, reltol=1e-12)
         @test largest(res.sol(3.3) - middle.x) <= 100 * bound * largest(middle.x)
@@ -115,8 +117,10 @@ if HAVE_ODE
             # the Hessian is the Jacobian, and nothing is differenced: a gradient for each evaluation of theirs
             @test 0 < net.hessians <= solution.stats.naccept + solution.stats.nreject + 2
             @test net.gradients == solution.stats.nf && net.products == 0
-            @test largest(solution(1.1) - flow(p.net, p.x0; alg=Rodas5P(), maxT=1.1, abstol=1e-12, reltol=1e-12).x) < 1e-5
-            other = solve(ODEProblem(p.net, p.x0, (0.0, 3.0); tauinv=tauinv), pick(package, method)(); abstol=1e-9, reltol=1e-9)
+            @test largest(solution(1.1) - flow(p.net, p.x0; alg=Rodas5P(), maxT=1.1, abstol=1e-12,
+                                               reltol=1e-12).x) < 1e-5
+            other = solve(ODEProblem(p.net, p.x0, (0.0, 3.0); tauinv=tauinv), pick(package, method)(); abstol=1e-9,
+                          reltol=1e-9)
             @test largest(other.u[end] - slow.x) <= 1e-6 * largest(slow.x) && other.u[end][3] === p.x0[3]
         end
         f = ODEProblem(p.net, p.x0, (0.0, 3.0); tauinv=tauinv).f
@@ -131,12 +135,14 @@ if HAVE_ODE
         @test_throws DimensionMismatch ODEProblem(p.net, p.x0, (0.0, 1.0); tauinv=[1.0])
         @test_throws ArgumentError ODEProblem(p.net, p.x0, (0.0, 1.0); tauinv=-1)
         single = test_problems(Float32)[1]
-        solution = solve(ODEProblem(single.net, single.x0, (0.0f0, Float32(single.T))), pick("OrdinaryDiffEqTsit5", :Tsit5)())
+        solution = solve(ODEProblem(single.net, single.x0, (0.0f0, Float32(single.T))),
+                         pick("OrdinaryDiffEqTsit5", :Tsit5)())
         @test solution.u[end] isa Vector{Float32} && largest(solution.u[end] - single.exact(single.T)) < 1e-2
     end
     @testset "calls by text" begin
         p = problem("33 parameters")
-        for text in ("KenCarp58(linsolve = LinearSolve.KrylovJL_GMRES())", "sciml.KenCarp58(linsolve=LinearSolve.KrylovJL_GMRES())")
+        for text in ("KenCarp58(linsolve = LinearSolve.KrylovJL_GMRES())",
+                     "sciml.KenCarp58(linsolve=LinearSolve.KrylovJL_GMRES())")
             MLPGF.load_provider(MLPGF.FLOW_METHODS, text, MLPGF.FLOW_PROVIDERS)
             alg = MLPGF.named_method(MLPGF.FLOW_METHODS, "alg", text)
             res = flow(p.net, p.x0; alg=alg, maxT=1.0)
@@ -180,7 +186,8 @@ if HAVE_COMMONSOLVE
         @test p.net.monitor === nothing
         # an end at the start, an end by the monitor, a failure
         @test init(GradientFlowProblem(p.net, p.x0; maxT=0.0)).result.stopped_by == Stop.maxT
-        asked = init(problems; monitor=MLPGF.Monitor((phase, i, rest...) -> i < 3 ? Stop.running : Stop.callback; interval=0.0))
+        asked = init(problems; monitor=MLPGF.Monitor((phase, i,
+                                                      rest...) -> i < 3 ? Stop.running : Stop.callback; interval=0.0))
         @test solve!(asked).stopped_by == Stop.callback && asked.iterations == 3
         failing = init(GradientFlowProblem(p.net, p.x0; event=(t, x) -> t > 0.1 ? error("no") : false))
         @test_throws ErrorException solve!(failing)
@@ -224,7 +231,8 @@ function check_minimizer(name, solver, bound)
     @test minimize(WELL_POSED, x0; optim_solver=solver, maxiterations=3).iterations == 3
     @test minimize(WELL_POSED, x0; optim_solver=solver, min_gnorm=1e-3).stopped_by == Stop.min_gnorm
     @test minimize(WELL_POSED, x0; optim_solver=solver, minloss=0.2).stopped_by == Stop.minloss
-    asked = minimize(WELL_POSED, x0; optim_solver=solver, monitor=MLPGF.Monitor((a...) -> Stop.interrupted; interval=0.0))
+    asked = minimize(WELL_POSED, x0; optim_solver=solver,
+                     monitor=MLPGF.Monitor((a...) -> Stop.interrupted; interval=0.0))
     @test asked.stopped_by == Stop.interrupted && asked.x == x0
 end
 
@@ -254,8 +262,10 @@ if HAVE_OPTIMIZATION
         solve, OptimizationProblem = pick("SciMLBase", :solve), pick("SciMLBase", :OptimizationProblem)
         x0 = random_params(1, WELL_POSED)
         # the last stops at a gradient norm of 3e-8, where steps are short
-        for (method, hessians, products, bound) in ((:BFGS, false, false, 1e-6), (:NewtonTrustRegion, true, false, 1e-6),
-                                                    (:Newton, true, false, 1e-6), (:KrylovTrustRegion, false, true, 1e-3))
+        for (method, hessians, products, bound) in ((:BFGS, false, false, 1e-6),
+                                                    (:NewtonTrustRegion, true, false, 1e-6),
+                                                    (:Newton, true, false, 1e-6), (:KrylovTrustRegion, false, true,
+                                                                                   1e-3))
             net = Counted(WELL_POSED)
             solution = solve(OptimizationProblem(net, x0), pick("Optim", method)(); g_abstol=1e-10)
             ours = minimize(WELL_POSED, solution.u)              # the minimum next to theirs
@@ -269,7 +279,8 @@ if HAVE_OPTIMIZATION
         f = OptimizationProblem(WELL_POSED, x0).f
         P = length(x0)
         G, H, y = zeros(P), zeros(P, P), zeros(P)
-        @test f.fgh(G, H, x0, nothing) == loss(WELL_POSED, x0) && G == gradient(WELL_POSED, x0) && H == hessian(WELL_POSED, x0)
+        @test f.fgh(G, H, x0, nothing) == loss(WELL_POSED, x0) && G == gradient(WELL_POSED, x0) &&
+            H == hessian(WELL_POSED, x0)
         f.hv(y, x0, collect(1.0:P), nothing)
         @test y == hvp(WELL_POSED, x0, collect(1.0:P))
         @test_throws DimensionMismatch OptimizationProblem(WELL_POSED, [1.0])
@@ -287,7 +298,8 @@ if HAVE_NLOPT
         early = minimize(WELL_POSED, x0; optim_solver=pick("NLopt", :LD_SLSQP), optim_options=(ftol_rel=1e-2,))
         full = minimize(WELL_POSED, x0; optim_solver=pick("NLopt", :LD_SLSQP))
         @test early.nfev < full.nfev && early.stopped_by == Stop.patience
-        @test_throws ArgumentError minimize(WELL_POSED, x0; optim_solver=pick("NLopt", :LD_SLSQP), optim_options=(nonsense=1,))
+        @test_throws ArgumentError minimize(WELL_POSED, x0; optim_solver=pick("NLopt", :LD_SLSQP),
+                                            optim_options=(nonsense=1,))
     end
 else
     @info "the extension for NLopt is not tested: it is not in this environment"
@@ -313,7 +325,8 @@ end
 if installed("Aqua")
     @testset "Aqua" begin
         aqua = package("Aqua")
-        for check in (:ambiguities, :undefined_exports, :unbound_args, :stale_deps, :deps_compat, :piracies, :project_extras)
+        for check in (:ambiguities, :undefined_exports, :unbound_args, :stale_deps, :deps_compat, :piracies,
+                      :project_extras)
             getfield(aqua, Symbol(:test_, check))(MLPGF)
         end
     end

@@ -314,7 +314,8 @@ end
                 @test every.trajectory.gnorm[j] == r.trajectory.gnorm[k]
             end
         end
-        # Many more steps than samples: points where something happens, bounded memory, and lines in log t that miss little.
+        # Many more steps than samples: points where something happens, bounded memory, and lines in log t that miss
+        # little.
         for last in (1e3, 1e30, 1e300)
             loss(t) = 1e-12 + exp(-t / 3) + 1e-3 / (1 + t / 100)^2
             norm(t) = 1e-9 + exp(-t / 3) + 1e-4 / (1 + t / 100)^3

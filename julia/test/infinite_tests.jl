@@ -1,6 +1,7 @@
 using MLPGF, LinearAlgebra, Random, Test
 
-const NAMES = ("relu", "softplus", "sigmoid", "tanh", "sigmoid2", "normal_cdf", "gelu", "silu", "selu", "square", "cube",
+const NAMES = ("relu", "softplus", "sigmoid", "tanh", "sigmoid2", "normal_cdf", "gelu", "silu", "selu", "square",
+               "cube",
                "exp", "g", "identity")
 relative(a, b) = maximum(abs.(a .- b)) / max(maximum(abs, b), 1e-300)
 
@@ -34,7 +35,8 @@ end
 exact_owens_t(h, a) = quadrature(x -> exp(-big(h)^2 * (1 + x^2) / 2) / (1 + x^2), big(0.0), big(a)) / 2big(pi)
 function exact_cdf(h, k, ρ)                      # E over X ≤ h of P(Y ≤ k | X)
     s = sqrt((1 - big(ρ)) * (1 + big(ρ)))
-    return quadrature(x -> exp(-x^2 / 2) * MLPGF.normal_cdf_pdf((k - ρ * x) / s)[1], big(-15.0), big(h)) / sqrt(2big(pi))
+    return quadrature(x -> exp(-x^2 / 2) * MLPGF.normal_cdf_pdf((k - ρ * x) / s)[1], big(-15.0),
+                      big(h)) / sqrt(2big(pi))
 end
 
 @testset "bivariate normal and Owen's T" begin
@@ -75,7 +77,8 @@ end
     @test relative(hvp(net, θ, v), H * v) < 1e-13
     @test MLPGF.data_terms(net, θ) ≈ [loss(net, θ), maximum(abs, g)]
     first_block, second_block = MLPGF.hessian_blocks(net, θ)
-    @test first_block == H[1:k*(D+bias[1]), 1:k*(D+bias[1])] && second_block == H[k*(D+bias[1])+1:end, k*(D+bias[1])+1:end]
+    @test first_block == H[1:k*(D+bias[1]), 1:k*(D+bias[1])] &&
+        second_block == H[k*(D+bias[1])+1:end, k*(D+bias[1])+1:end]
 end
 
 @testset "mixed rules, units that meet, vanish or oppose" begin
@@ -250,14 +253,16 @@ end
         θ = random_params(2, deep)
         coarse, fine = (gauss_hermite_net(teacher, deep; order=o) for o in (24, 32))
         @test loss(coarse, θ) ≈ loss(fine, θ) rtol = 3e-3
-        @test loss(gauss_hermite_net(X -> X[1:1, :] .^ 2, Net(layers=((1, "identity", false),), n_features=D)), zeros(D)) ≈ 3
+        @test loss(gauss_hermite_net(X -> X[1:1, :] .^ 2, Net(layers=((1, "identity", false),), n_features=D)),
+                   zeros(D)) ≈ 3
     end
     student = shallow("gelu", 2, 2)
     teacher = TeacherNet(shallow("softplus", 2, 2), 0.5 .* (1:9))
     exact, θ = InfiniteNet(teacher, student), fill(0.3, 9) .* (-1) .^ (1:9)
     @test loss(gauss_hermite_net(teacher, student; order=120), θ) ≈ loss(exact, θ) rtol = 1e-8
     for threshold in (1e-20, 1e-8)                              # E(x₁² + … + x₆²)² = D(D + 2)
-        wide = gauss_hermite_net(X -> sum(abs2, X; dims=1), Net(layers=((1, "identity", false),), n_features=6); order=5,
+        wide = gauss_hermite_net(X -> sum(abs2, X; dims=1),
+                                 Net(layers=((1, "identity", false),), n_features=6); order=5,
                                  threshold=threshold)
         @test loss(wide, zeros(6)) ≈ 48 rtol = max(1e-13, 1e3 * threshold)
     end

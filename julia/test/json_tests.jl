@@ -2,7 +2,8 @@ using MLPGF, Test
 import MLPGF: parse_json, to_json
 
 @testset "what is written is read" begin
-    for value in (nothing, true, false, 0, -3, typemax(Int64), typemax(UInt64), 0.1, -1.5e-300, 5e-324, Inf, -Inf, "", "a\"b\\c\n\té😀\0",
+    for value in (nothing, true, false, 0, -3, typemax(Int64), typemax(UInt64), 0.1, -1.5e-300, 5e-324, Inf, -Inf, "",
+                  "a\"b\\c\n\té😀\0",
                   Any[], Any[1, Any["x", nothing]], Dict{String,Any}(), Dict{String,Any}("a" => 1.5, "ü" => Any[true]))
         @test parse_json(to_json(value)) == value
         @test typeof(parse_json(to_json(value))) == typeof(value)
@@ -14,7 +15,8 @@ import MLPGF: parse_json, to_json
 end
 
 @testset "what is no JSON is refused" begin
-    for text in ("", "{", "[1,", "[1 2]", "{\"a\"}", "{\"a\":}", "{a: 1}", "\"open", "\"\\x\"", "\"\\u12\"", "\"\\ud83d\"", "tru", "1.2.3",
+    for text in ("", "{", "[1,", "[1 2]", "{\"a\"}", "{\"a\":}", "{a: 1}", "\"open", "\"\\x\"", "\"\\u12\"",
+                 "\"\\ud83d\"", "tru", "1.2.3",
                  "1 2", "[1]]", "nul", "--1")
         @test_throws ArgumentError parse_json(text)
     end

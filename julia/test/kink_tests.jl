@@ -102,7 +102,8 @@ end
 
     @testset "long flows of $k to minima at kinks" for k in NETS
         res = flow(k.net, k.x0; maxiterations=8000)
-        if k === NETS[2]        # creeps along many kinks at once, at a gradient of 2e-5 still: it must not say that it has arrived
+        # creeps along many kinks at once, at a gradient of 2e-5 still: it must not say that it has arrived
+        if k === NETS[2]
             @test res.stopped_by == Stop.maxiterations || res.gnorm < 1e-6
         else
             @test res.stopped_by in (Stop.roundoff, Stop.min_gnorm) && res.gnorm < 1e-7

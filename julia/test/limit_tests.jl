@@ -1,12 +1,14 @@
 using MLPGF, LinearAlgebra, Random, Test
-using MLPGF: Derivative, Inside, Sharp, Tail, limit_net, to_limit, from_limit, without_chains, channels, channel_coefficients,
+using MLPGF: Derivative, Inside, Sharp, Tail, limit_net, to_limit, from_limit, without_chains, channels,
+    channel_coefficients,
     minimize_at_infinity, with_number_type, divided_differences
 Base.include(@__MODULE__, joinpath(@__DIR__, "draws.jl"))
 
 Base.include(@__MODULE__, joinpath(@__DIR__, "finite_differences.jl"))
 
 const BEND = activation(x -> x * exp(-x^2))
-const SMOOTH = [activation.(["tanh", "softplus", "sigmoid", "sigmoid2", "normal_cdf", "gelu", "silu", "g", "cube", "exp"])
+const SMOOTH = [activation.(["tanh", "softplus", "sigmoid", "sigmoid2", "normal_cdf", "gelu", "silu", "g", "cube",
+                             "exp"])
                 BEND]
 
 function nets(layers, D, O, N; options...)
@@ -40,7 +42,8 @@ end
         check_derivatives(((3, (f, f, Derivative(1)), true), (1, "identity", true)), 2, 1, 9)
     end
     @testset "$name" for (name, layers, D, O, options) in (
-            ("three units, two outputs", ((4, (t, t, Derivative(2), Derivative(2, 2)), true), (2, "identity", true)), 2, 2, ()),
+            ("three units, two outputs", ((4, (t, t, Derivative(2), Derivative(2, 2)), true), (2, "identity", true)), 2,
+             2, ()),
             ("a distance of 1e-3", ((3, (t, t, Derivative(1, 1, 1e-3)), true), (1, "identity", true)), 2, 1, ()),
             ("a distance of 1", ((3, (s, s, Derivative(1, 1, 1.0)), true), (2, "identity", true)), 2, 2, ()),
             ("two pairs in a deep net", ((3, "tanh", true), (5, (Derivative(2), t, t, s, Derivative(4)), true),
@@ -48,13 +51,16 @@ end
             ("chains in two layers, no biases",
              ((3, (t, Derivative(1), Derivative(1, 2)), false), (4, (s, Derivative(1), t, Derivative(3)), false),
               (2, "identity", false)), 2, 2, ()),
-            ("two chains, one output", ((5, (Derivative(3), s, t, s, Derivative(4)), true), (1, "identity", true)), 3, 1, ()),
+            ("two chains, one output", ((5, (Derivative(3), s, t, s, Derivative(4)), true), (1, "identity", true)), 3,
+             1, ()),
             ("three units, one output, no biases",
              ((4, (Derivative(3, 2), Derivative(3), t, s), false), (1, "identity", false)), 2, 1, ()),
             ("classes", ((3, (t, t, Derivative(1)), true), (3, "softmax", true)), 2, 3, (loss="nll",)),
-            ("tails", ((4, (Tail(t), Tail(t, 0.3), Tail(s, 0.3), Tail(activation("g"), 0.2)), true), (1, "identity", true)),
+            ("tails",
+             ((4, (Tail(t), Tail(t, 0.3), Tail(s, 0.3), Tail(activation("g"), 0.2)), true), (1, "identity", true)),
              2, 1, ()),
-            ("sharp units", ((5, (Sharp(t, 0.3), Sharp(s, 0.3), Inside(t), Sharp(s), Sharp(t)), true), (1, "identity", true)),
+            ("sharp units",
+             ((5, (Sharp(t, 0.3), Sharp(s, 0.3), Inside(t), Sharp(s), Sharp(t)), true), (1, "identity", true)),
              2, 1, ()),
             ("two tails that merge", ((3, (Tail(t), Tail(s), Derivative(1)), true), (2, "identity", true)), 2, 2, ()))
         options == () ? check_derivatives(layers, D, O, 9) :
@@ -220,7 +226,8 @@ end
     @test_throws ArgumentError limit_net(net, [[1, 1]])
     @test_throws ArgumentError limit_net(net, [[1, 5]])
     @test_throws ArgumentError limit_net(net, [[1, 2], [2, 3]])
-    two(f; options...) = Net(; layers=((2, f, true), (1, "identity", true)), input=[1.0 2.0], target=[1.0 2.0], options...)
+    two(f; options...) =
+        Net(; layers=((2, f, true), (1, "identity", true)), input=[1.0 2.0], target=[1.0 2.0], options...)
     @test_throws ArgumentError limit_net(two("relu"), [[1, 2]])
     @test_throws ArgumentError limit_net(two("tanh"; l2=1), [[1, 2]])
     @test_throws ArgumentError Tail(activation("relu"))

@@ -34,7 +34,8 @@ const CHANCES = (p = rand(rng, 3, 21); p ./ sum(p, dims = 1))
 @testset "losses and regularisers" begin
     hidden = ((4, softplus, true), (3, tanh, false))
     @testset "nll, labels" begin
-        net, θ = check(layers = (hidden..., (3, "softmax", true)), input = X, target = LABELS, loss = "nll", weights = W)
+        net, θ = check(layers = (hidden..., (3, "softmax", true)), input = X, target = LABELS, loss = "nll",
+                       weights = W)
         p = predict(net, θ)
         @test all(sum(p, dims = 1) .≈ 1)
         @test loss(net, θ) ≈ -sum(W[i] * log(p[LABELS[i], i]) for i in 1:21) / 21 rtol = 1e-13
@@ -60,7 +61,8 @@ const CHANCES = (p = rand(rng, 3, 21); p ./ sum(p, dims = 1))
         curvature = [W[i] * (sech(f[o, i] - Y[o, i])^2 + 3 / 2 * f[o, i]^2) / 21 for o in 1:2, i in 1:21]
         @test relative(gauss_newton(net, θ), J' * Diagonal(vec(curvature)) * J) < 1e-12
     end
-    @testset "correlation, $(length(layers)) layers, $N samples" for (layers, N) in ((shallow, 21), (shallow, 300), (deep, 21))
+    @testset "correlation, $(length(layers)) layers, $N samples" for (layers, N) in ((shallow, 21), (shallow, 300),
+                                                                                     (deep, 21))
         x, y, w = repeat(X, 1, cld(N, 21))[:, 1:N], repeat(Y, 1, cld(N, 21))[:, 1:N], repeat(W, cld(N, 21))[1:N]
         x = x .+ 0.1 .* sin.(1:N)'
         net, θ = check(layers = layers, input = x, target = y, loss = "correlation", weights = w, l2 = 0.1)
@@ -86,7 +88,8 @@ const CHANCES = (p = rand(rng, 3, 21); p ./ sum(p, dims = 1))
         check(layers = layers, input = X, target = y, l2 = 0.3)
         check(layers = layers, input = X, target = y, maxnorm = 0.01)
         check(layers = layers, input = X, target = y, merge = (1, 1, 2, 0.7))
-        net, θ = check(layers = layers, input = X, target = y, l2 = 0.1, maxnorm = 0.02, merge = [(1, 2, 1, 0.5)], weights = W)
+        net, θ = check(layers = layers, input = X, target = y, l2 = 0.1, maxnorm = 0.02, merge = [(1, 2, 1, 0.5)],
+                       weights = W)
         n = n_params(net)
         w = [θ[1:3]; θ[7]], [θ[4:6]; θ[8]]
         @test loss(net, θ) - data_loss(net, θ) ≈
@@ -97,7 +100,8 @@ const CHANCES = (p = rand(rng, 3, 21); p ./ sum(p, dims = 1))
     @testset "output factor" begin
         check(layers = ((4, softplus, true), (1, identity, true)), input = X, target = Y[1:1, :], output_factor = 0.25)
         check(layers = ((4, softplus, true), (2, tanh, true)), input = X, target = Y, output_factor = 0.5)
-        net, θ = check(layers = ((4, tanh, true), (3, "softmax", true)), input = X, target = LABELS, loss = "nll", output_factor = 2)
+        net, θ = check(layers = ((4, tanh, true), (3, "softmax", true)), input = X, target = LABELS, loss = "nll",
+                       output_factor = 2)
         one = Net(layers = ((4, tanh, true), (2, identity, true)), input = X, target = Y)
         half = Net(layers = ((4, tanh, true), (2, identity, true)), input = X, target = Y, output_factor = 0.5)
         θ = randn(MersenneTwister(1), n_params(one))
@@ -107,13 +111,17 @@ end
 
 @testset "activations" begin
     custom(x) = x * exp(-x^2)
-    kinked(x) = max(x, 0.1x) + abs(x) / (1 + x^2) + sqrt(1 + x^2)^3 + sin(x)cos(2x) + 2.0^x - log1p(x^2) + atan(x) + tanh(x) + x^2.5 * 0
+    kinked(x) =
+        max(x,
+            0.1x) + abs(x) / (1 + x^2) + sqrt(1 + x^2)^3 + sin(x)cos(2x) + 2.0^x - log1p(x^2) + atan(x) + tanh(x) +
+                x^2.5 * 0
     for f in ("normal_cdf", "gelu", "silu", "selu", "square", "cube", "exp", Poly(0.5, -1, 0.3, 0.2), custom,
               x -> x / (1 + abs(x)), x -> softplus(2x) - 3, x -> sinh(x) * cosh(x) + asinh(x) + expm1(x),
               (softplus, "relu", "relu", Poly(1, 2)))
         @testset "$f" begin
             check(layers = ((4, f, true), (2, identity, true)), input = X, target = Y, weights = W)
-            f isa Union{Tuple,Poly} || check(layers = ((3, f, false), (1, f, true)), input = X, target = Y[1:1, :], scale = 0.3)
+            f isa Union{Tuple,Poly} ||
+                check(layers = ((3, f, false), (1, f, true)), input = X, target = Y[1:1, :], scale = 0.3)
         end
     end
     @testset "BigFloat is the reference of Float64 and Float32" begin
@@ -147,7 +155,8 @@ end
         end
     end
     @testset "mixed units" begin
-        p = (layers = ((5, (tanh, "relu", "relu", softplus, tanh), true), (1, identity, true)), input = X, target = Y[1:1, :])
+        p = (layers = ((5, (tanh, "relu", "relu", softplus, tanh), true), (1, identity, true)), input = X,
+             target = Y[1:1, :])
         net = Net(; p...)
         @test length(net.layers[1].columns) == 4
         θ = randn(MersenneTwister(4), n_params(net))
@@ -160,7 +169,8 @@ end
 
 @testset "Jacobian, Gauss–Newton, tangent kernel" begin
     layers = ((4, tanh, true), (3, "sigmoid2", false), (2, "sigmoid", true))
-    net, exact = Net(layers = layers, input = X, target = Y, weights = W), Net(layers = layers, input = X, target = Y, weights = W, T = BigFloat)
+    net, exact = Net(layers = layers, input = X, target = Y, weights = W), Net(layers = layers, input = X, target = Y,
+                                                                               weights = W, T = BigFloat)
     θ = randn(MersenneTwister(2), n_params(net)) / 2
     h = big(10.0)^-25
     J = jacobian(net, θ)
@@ -176,11 +186,13 @@ end
     soft = Net(layers = ((4, tanh, true), (3, "softmax", true)), input = X, target = LABELS, loss = "nll")
     θ = randn(MersenneTwister(2), n_params(soft)) / 2
     J, p = jacobian(soft, θ), predict(soft, θ)
-    @test relative(gauss_newton(soft, θ), sum(J[:, n, :]' * (Diagonal(p[:, n]) - p[:, n] * p[:, n]') * J[:, n, :] / 21 for n in 1:21)) < 1e-12
+    @test relative(gauss_newton(soft, θ),
+                   sum(J[:, n, :]' * (Diagonal(p[:, n]) - p[:, n] * p[:, n]') * J[:, n, :] / 21 for n in 1:21)) < 1e-12
 end
 
 @testset "extreme inputs" begin
-    xs = [s * x for s in (-1, 1) for x in (0.0, 1e-300, 1e-8, 30.0, 40.0, 709.0, 746.0, 800.0, 1e4, 1e8, 1e100, 1e160, 1e300)]
+    xs = [s * x for s in (-1, 1) for x in (0.0, 1e-300, 1e-8, 30.0, 40.0, 709.0, 746.0, 800.0, 1e4, 1e8, 1e100, 1e160,
+                                           1e300)]
     for (name, a) in MLPGF.ACTIVATIONS, x in xs, T in (Float64, Float32)
         isfinite(T(x)) || continue
         for (y, exact) in zip(MLPGF.derivatives(a, T(x)), MLPGF.derivatives(a, big(T(x))))
@@ -224,7 +236,8 @@ end
         @test_throws ArgumentError f(empty, θ)
     end
     @test loss(MLPGF.on(empty, X, Y[1:1, :]), θ) ≈ data_loss(full, θ)
-    @test loss(MLPGF.on(full, X[:, 1:5], Y[1:1, 1:5]), θ) ≈ loss(Net(layers = layers, input = X[:, 1:5], target = Y[1:1, 1:5], l2 = 0.1), θ)
+    @test loss(MLPGF.on(full, X[:, 1:5], Y[1:1, 1:5]),
+               θ) ≈ loss(Net(layers = layers, input = X[:, 1:5], target = Y[1:1, 1:5], l2 = 0.1), θ)
 end
 
 @testset "bad nets" begin
@@ -232,7 +245,8 @@ end
     for (problem, message) in (
             ((layers = ((2, tanh, true),), input = X, target = LABELS, loss = "nll"), "identity for logits"),
             ((layers = ((2, "softmax", true),), input = X, target = Y), "nll"),
-            ((layers = (("softmax" |> s -> (3, s, true)), (1, identity, true)), input = X, target = Y[1:1, :]), "output layer"),
+            ((layers = (("softmax" |> s -> (3, s, true)), (1, identity, true)), input = X, target = Y[1:1, :]),
+             "output layer"),
             ((layers = ((2, "softmax", true),), input = X, target = LABELS, loss = "nll"), "from 1 to 2"),
             ((layers = ((3, "softmax", true),), input = X, target = -CHANCES, loss = "nll"), "negative"),
             ((layers = good, input = X, target = Y[1:1, :], loss = "mae"), "mae"),

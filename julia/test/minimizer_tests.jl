@@ -53,7 +53,8 @@ const SHAPES = [
 
 @testset "isolated minimum, down to round-off: $shape" for (shape, layers, D, N) in SHAPES
     net, x0 = well_posed(Float64, layers, D, N)
-    exact = Net(layers=layers, input=big.(inputs(Float64, D, N)), target=big.(vcat((b.Y[1:min(b.n, N), :]' for b in net.blocks)...)),
+    exact = Net(layers=layers, input=big.(inputs(Float64, D, N)),
+                target=big.(vcat((b.Y[1:min(b.n, N), :]' for b in net.blocks)...)),
                 l2=big(1e-4), T=BigFloat)
     best = Inf
     for m in (DENSE..., LARGE...)
@@ -69,7 +70,8 @@ const SHAPES = [
 end
 
 # The others run in these types in minimize_tests.jl, on functions that have no Gauss–Newton matrix.
-@testset "Float32 and BigFloat: $T, $(MLPGF.method_name(m))" for T in (Float32, BigFloat), m in (NewtonTrustRegion(), LevenbergMarquardt())
+@testset "Float32 and BigFloat: $T, $(MLPGF.method_name(m))" for T in (Float32, BigFloat),
+                                                                 m in (NewtonTrustRegion(), LevenbergMarquardt())
     # Gauss and Newton's matrix converges quadratically only where nothing is left.
     left = m isa LevenbergMarquardt ? (noise=0, l2=0) : (noise=0.1, l2=1e-4)
     net, x0 = well_posed(T, ((2, tanh, true), (1, identity, true)), 2, 16; left...)
@@ -121,7 +123,8 @@ end
     G = T.(normal(P, P, P))
     Q = Matrix(qr(G).Q)
     graded = Q * Diagonal(T(10) .^ -(0:14)[mod1.(1:P, 15)]) * Q'
-    for A in (G + G', T(1e30) * (G + G'), T(1e-30) * (G + G'), Matrix(Diagonal(G[:, 1])), G[:, 1] * G[:, 1]', zeros(T, P, P),
+    for A in (G + G', T(1e30) * (G + G'), T(1e-30) * (G + G'), Matrix(Diagonal(G[:, 1])), G[:, 1] * G[:, 1]',
+              zeros(T, P, P),
               Matrix{T}(I, P, P), graded + graded')
         e = SymmetricEigen{T}(P)
         @test decompose!(e, T[i < j ? NaN : A[i, j] for i in 1:P, j in 1:P])       # the upper triangle is not read
@@ -241,10 +244,12 @@ end
     @test !good(NaN, 0.5, 0.1) && !good(0.5, NaN, 0.1) && !good(1, NaN, noise) && !good(-Inf, 0.5, noise)
 end
 
-@testset "gradient decides where the loss is blind: $(MLPGF.method_name(m))" for m in (NewtonTrustRegion(), Newton(), NewtonKrylov(), BFGS())
+const BLIND = (NewtonTrustRegion(), Newton(), NewtonKrylov(), BFGS())
+@testset "gradient decides where the loss is blind: $(MLPGF.method_name(m))" for m in BLIND
     # a constant of 1 hides every decrease below 1e-16, so that the loss stops at distance 1e-8
     X = inputs(Float64, 1, 30)
-    net = Net(layers=((1, tanh, true), (1, identity, true)), input=X, target=tanh.(X) .+ [isodd(i) ? 1.0 : -1.0 for i in 1:30]')
+    net = Net(layers=((1, tanh, true), (1, identity, true)), input=X,
+              target=tanh.(X) .+ [isodd(i) ? 1.0 : -1.0 for i in 1:30]')
     r = minimize(net, [1.2, 0.1, 0.9, 0.1]; optim_solver=m, maxiterations=1000)
     @test r.loss > 0.5
     @test r.gnorm <= 1e-14

@@ -2,7 +2,8 @@
 
 using Test, LinearAlgebra
 using MLPGF
-using MLPGF: angle_between, linked, ExtremeEigenvalues, extremes!, RecordedProjections, recorded_unit_cosines, RecordedNorm
+using MLPGF: angle_between, linked, ExtremeEigenvalues, extremes!, RecordedProjections, recorded_unit_cosines,
+    RecordedNorm
 
 Base.include(@__MODULE__, joinpath(@__DIR__, "problems.jl"))
 
@@ -29,7 +30,8 @@ end
     @test L.angle == L.angle' && diag(L.angle) == zeros(3)
     L = compare_neurons(net_of(softplus, 3).layers, θ)         # neither odd nor even
     @test L.angle[1, 2] ≈ π && L.sign[1, 2] == 1
-    mixed = Net(layers=((3, (tanh, relu, tanh), true), (1, identity, true)), input=normal(1, 2, 9), target=normal(2, 1, 9))
+    mixed = Net(layers=((3, (tanh, relu, tanh), true), (1, identity, true)), input=normal(1, 2, 9),
+                target=normal(2, 1, 9))
     L = compare_neurons(mixed.layers, θ)
     @test L.angle[1, 2] == Inf && L.distance[3, 2] == Inf && isfinite(L.angle[1, 3])
     L = compare_neurons(mixed.layers, θ, net.layers, θ)        # each against a teacher, by its own symmetry
@@ -156,7 +158,8 @@ end
     observables = [
         "λ" => recorded_eigenvalues(net; lowest=1, highest=2), "norm" => RecordedNorm(),
         "projections" => RecordedProjections(V, θ), "in" => recorded_unit_norms(net.layers, 1, false),
-        "out" => recorded_unit_norms(net.layers, 1, true), "pairs" => recorded_unit_cosines(net.layers, 1, [(1, 2), (1, 3)]),
+        "out" => recorded_unit_norms(net.layers, 1, true),
+        "pairs" => recorded_unit_cosines(net.layers, 1, [(1, 2), (1, 3)]),
     ]
     for alg in (GradientDescent(learning_rate=0.05), Tsit5())
         t = flow(net, θ; alg=alg, maxT=2, observables=observables, save_everystep=true).trajectory

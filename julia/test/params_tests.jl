@@ -4,7 +4,8 @@ using MLPGF, Random, Test
     @testset "the generator is xoshiro256++" begin
         # Known outputs of the reference implementation for the state 1, 2, 3, 4.
         rng = MLPGF.Xoshiro256(1, 2, 3, 4)
-        @test [MLPGF.next!(rng) for _ in 1:4] == [0x0000000002800001, 0x0000000003800067, 0x000cc00003800067, 0x000cc201994400b2]
+        @test [MLPGF.next!(rng) for _ in 1:4] == [0x0000000002800001, 0x0000000003800067, 0x000cc00003800067,
+                                                  0x000cc201994400b2]
     end
     @testset "normal numbers" begin
         rng = MLPGF.Xoshiro256(3)
@@ -29,7 +30,8 @@ using MLPGF, Random, Test
         @test W2[1, :] == θ[7:9]
         uniform = random_params(5, net; init = MLPGF.glorot_uniform)
         @test maximum(abs, uniform[7:12]) <= sqrt(6 / 5)
-        @test random_params(MersenneTwister(1), net)[7] == sqrt(2 / 5) * (r = MersenneTwister(1); [randn(r) for _ in 1:4][4])
+        @test random_params(MersenneTwister(1),
+                            net)[7] == sqrt(2 / 5) * (r = MersenneTwister(1); [randn(r) for _ in 1:4][4])
         # To the last bit, on every Julia and from Python (tests/network/test_net.py).
         @test θ[1:3] == [-1.0802437811213577, 0.17624594687349454, -0.049449597002503315]
     end

@@ -74,8 +74,9 @@ orthogonal(T, n) = (Q = Matrix(qr([sin(i * j + 0.3i) for i in 1:n, j in 1:n]).Q)
 """
     Problem
 
-`name`, `net`, start `x0`, a time `T` worth flowing to; `exact(t)`, the flow from `x0`, or `nothing`; `minloss`, the loss
-of the minimum that the flow leads to, or `nothing`; `isolated`, whether that minimum is a point with positive curvature.
+`name`, `net`, start `x0`, a time `T` worth flowing to; `exact(t)`, the flow from `x0`, or `nothing`; `minloss`, the
+loss of the minimum that the flow leads to, or `nothing`; `isolated`, whether that minimum is a point with positive
+curvature.
 """
 struct Problem{N,E}
     name::String

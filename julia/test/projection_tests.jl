@@ -3,7 +3,8 @@
 using Test, LinearAlgebra, Random
 using MLPGF
 using MLPGF: TallQR, take_in!, reflect!, back_substitute!,
-    OutputProjection, project!, Objective, make_state, step!, residual_jacobian!, residual_weights!, residual!, second_derivative!, forward!, separable
+    OutputProjection, project!, Objective, make_state, step!, residual_jacobian!, residual_weights!, residual!,
+    second_derivative!, forward!, separable
 
 # Singular values down to 1e-12, of which normal equations would know half.
 @testset "QR decomposition of blocks of rows: $T" for (T, decades) in ((Float64, 12), (BigFloat, 60))

@@ -94,8 +94,10 @@ nets(X, Y, labels) = [
         weights=[0.5 + (i % 3) for i in 1:size(X, 2)], merge=(1, 1, 2, 0.3), output_factor=0.7),
     Net(layers=((4, gelu, true), (3, softmax, true)), input=X, target=labels, loss="nll"),
     Net(layers=(((relu, silu, M.Poly(0, 1, 0.1)) |> a -> (3, a, true)), (2, M.identity_, true)), input=X, target=Y),
-    Net(layers=((3, (M.tanh_, M.Derivative(1), M.Tail(M.Softplus())), true), (2, M.identity_, true)), input=X, target=Y),
-    Net(layers=((3, (softplus, M.Derivative(1), M.Derivative(1, 2)), true), (2, (M.tanh_, exp), true), (2, M.identity_, true)),
+    Net(layers=((3, (M.tanh_, M.Derivative(1), M.Tail(M.Softplus())), true), (2, M.identity_, true)), input=X,
+        target=Y),
+    Net(layers=((3, (softplus, M.Derivative(1), M.Derivative(1, 2)), true), (2, (M.tanh_, exp), true),
+                (2, M.identity_, true)),
         input=X, target=Y),
     Net(layers=((2, sigmoid, true), (3, M.identity_, true)), input=X, target=labels, loss="nll"),
     Net(layers=((2, M.tanh_, true), (2, M.identity_, true)), input=X, target=Y, loss=(f, y) -> log(cosh(f - y))),
@@ -262,11 +264,13 @@ end
     @test c.x ≈ Matrix(C) * c.coordinates + C.c rtol = 1e-15
     B = Matrix(C)
     λ = eigvals(Symmetric(B' * hessian(net, c.x) * B))
-    @test length(λ) == length(c.coordinates) && all(c.eigenvalue_bounds[1] .- 1e-12 .<= λ .<= c.eigenvalue_bounds[2] .+ 1e-12)
+    @test length(λ) == length(c.coordinates) &&
+        all(c.eigenvalue_bounds[1] .- 1e-12 .<= λ .<= c.eigenvalue_bounds[2] .+ 1e-12)
     @test_throws ArgumentError certify(net, x .+ 0.1 .* (1:9); constraint=C)
 end
 
-# θ = (z, z) of (1 - θ₁θ₂)²: z = ±1, where the net itself has a curve of minima; θ = (z, -z): a minimum at 0, where the net has a saddle.
+# θ = (z, z) of (1 - θ₁θ₂)²: z = ±1, where the net itself has a curve of minima; θ = (z, -z): a minimum at 0, where the
+# net has a saddle.
 @testset "constraints change what a point is" begin
     net = product()
     tied, opposite = (M.Constraint(zeros(2); tie=[[1, k]]) for k in (2, -2))
@@ -307,7 +311,8 @@ end
     kinked = student(relu, 1)
     y = minimum_of(kinked, 1)
     @test !certify(kinked, y).certified || classify(kinked, y).kind == "minimum"
-    for i in 1:9, size in (1e3, 1e20, 1e200, 1e300), polished in (true, false)        # none that goes on forever, either
+    # none that goes on forever, either
+    for i in 1:9, size in (1e3, 1e20, 1e200, 1e300), polished in (true, false)
         @test !certify(net, [j == i ? size : x[j] for j in 1:9]; polish=polished).certified
     end
     # Two inputs that are nearly one: over the usual box the Hessian varies too much, over a smaller one it does not.
@@ -327,7 +332,8 @@ end
 end
 
 @testset "the population loss in intervals: $f, $h" for (f, h, O, bias) in (
-        (relu, relu, 1, false), (relu, relu, 2, true), (sigmoid2, sigmoid2, 2, false), (sigmoid2, M.normal_cdf, 1, true),
+        (relu, relu, 1, false), (relu, relu, 2, true), (sigmoid2, sigmoid2, 2, false),
+        (sigmoid2, M.normal_cdf, 1, true),
         (square, cube, 2, true), (M.Poly(0.2, 1, -0.3, 0.1), relu, 1, true), (sigmoid2, M.Poly(0.2, 1, -0.3), 1, true),
         (relu, exp, 1, true), (exp, M.normal_cdf, 1, true), (exp, exp, 1, false), (M.identity_, cube, 1, true))
     layers(k, a) = ((k, a, bias), (O, M.identity_, bias))
@@ -346,7 +352,8 @@ end
         narrow = similar(y)
         sharp = value_and_gradient!(narrow, fine, y)
         @test L.lo <= sharp.lo <= sharp.hi <= L.hi && sharp.hi - sharp.lo < 1e-50
-        @test all(a.lo <= b.lo <= b.hi <= a.hi for (a, b) in zip(g, narrow)) && maximum(x -> x.hi - x.lo, narrow) < 1e-50
+        @test all(a.lo <= b.lo <= b.hi <= a.hi for (a, b) in zip(g, narrow)) &&
+            maximum(x -> x.hi - x.lo, narrow) < 1e-50
     end
     R = 1e-4                                       # a box, and derivatives somewhere in it
     wide = [t + M.Interval(-R, R) for t in box]
@@ -354,7 +361,8 @@ end
     value_and_gradient!(gw, boxed, wide)
     y = θ .+ R .* sin.(5 .* (1:length(θ)))
     widened(x) = M.Interval(x.lo - 1e-12, x.hi + 1e-12)                       # numbers have their own rounding errors
-    @test loss(net, y) in widened(Lw) && all(in.(gradient(net, y), widened.(gw))) && all(in.(hessian(net, y), widened.(Hw)))
+    @test loss(net, y) in widened(Lw) && all(in.(gradient(net, y), widened.(gw))) &&
+        all(in.(hessian(net, y), widened.(Hw)))
 end
 
 @testset "bivariate normal probabilities in intervals" begin
@@ -369,8 +377,11 @@ end
         return s * step * big(pi) / 4 * ρ
     end
     rng, failures = MersenneTwister(12), 0
-    cases = [(3randn(rng), 3randn(rng), rand(rng) < 0.5 ? 2rand(rng) - 1 : sign(randn(rng)) * (1 - 10.0^(-4rand(rng)))) for _ in 1:100]
-    append!(cases, [(h, k, ρ) for h in (0.0, 1e-30, -0.5, 40.0) for k in (0.0, 0.5, -40.0, 1.0) for ρ in (0.5, -0.5, 0.9, 0.0)])
+    cases = [(3randn(rng), 3randn(rng),
+              rand(rng) < 0.5 ? 2rand(rng) - 1 : sign(randn(rng)) * (1 - 10.0^(-4rand(rng)))) for _ in 1:100]
+    append!(cases,
+            [(h, k, ρ) for h in (0.0, 1e-30, -0.5, 40.0) for k in (0.0, 0.5, -40.0, 1.0)
+             for ρ in (0.5, -0.5, 0.9, 0.0)])
     for (h, k, ρ) in cases
         narrow = setprecision(() -> M.correlated(M.BigInterval(h), M.BigInterval(k), M.BigInterval(ρ)), BigFloat, 128)
         exact = setprecision(() -> plackett(big(h), big(k), big(ρ)), BigFloat, 160)
@@ -386,7 +397,8 @@ end
 end
 
 @testset "certificates of population losses: $f, $h" for (f, h, k, bias, seed) in (
-        (relu, relu, 2, true, 2), (sigmoid2, M.normal_cdf, 2, true, 1), (relu, cube, 1, true, 1), (relu, exp, 2, true, 1),
+        (relu, relu, 2, true, 2), (sigmoid2, M.normal_cdf, 2, true, 1), (relu, cube, 1, true, 1),
+        (relu, exp, 2, true, 1),
         (cube, cube, 2, false, 2), (sigmoid2, M.Poly(0.2, 1, -0.3, 0.1), 1, false, 1), (M.tanh_, relu, 1, false, 1),
         (relu, M.tanh_, 1, false, 1), (relu, sigmoid2, 1, false, 1), (relu, relu, 2, false, 1))
     layers(n, a) = ((n, a, bias), (1, M.identity_, bias))
@@ -400,7 +412,8 @@ end
         @test !c.certified && occursin("same direction", c.reason)
     else
         @test c.certified && c.kind == "minimum" && c.radius < 1e-14 && c.uniqueness_radius > 1e-12
-        @test maximum(abs, gradient(net, c.x)) < 1e-11 && certify(net, c.x; polish=false, within=c.uniqueness_radius).certified
+        @test maximum(abs, gradient(net, c.x)) < 1e-11 &&
+            certify(net, c.x; polish=false, within=c.uniqueness_radius).certified
         lowest = eigvals(Symmetric(hessian(net, c.x)))[length(c.fixed)+1]
         @test lowest > 0 && c.loss_interval[1] - 1e-12 <= loss(net, c.x) <= c.loss_interval[2] + 1e-12
     end
@@ -412,7 +425,8 @@ end
     X, y = randn(rng, 2, 30), randn(rng, 1, 30)
     pair(f) = (f, MLPGF.Derivative(1))
     for units in ((exp, exp), (relu, tanh), (identity, identity), (square, cube), pair(tanh), pair(softplus),
-                  (MLPGF.Tail(MLPGF.Tanh()), MLPGF.Tail(MLPGF.Softplus())), pair(MLPGF.Poly(0.0, 1.0, 0.5))), bias in (true, false)
+                  (MLPGF.Tail(MLPGF.Tanh()),
+                   MLPGF.Tail(MLPGF.Softplus())), pair(MLPGF.Poly(0.0, 1.0, 0.5))), bias in (true, false)
         any(f -> f isa MLPGF.Tail, units) && !bias && continue
         net = Net(layers=((2, units, bias), (1, identity, true)), input=X, target=y)
         for trial in 1:3

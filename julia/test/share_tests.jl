@@ -38,7 +38,8 @@ end
     rng = MersenneTwister(2)
     one = Net(layers=((4, tanh, true), (2, "identity", true)), input=randn(rng, 2, 5000), target=randn(rng, 2, 5000))
     x = random_params(1, one)
-    found = [minimize(crew!(MLPGF.twin(one), n), x; optim_solver=VariableProjection(), maxiterations=5).x for n in (1, 2, 3)]
+    found = [minimize(crew!(MLPGF.twin(one), n), x;
+                      optim_solver=VariableProjection(), maxiterations=5).x for n in (1, 2, 3)]
     @test found[1] == found[2] == found[3] != x
 end
 
@@ -47,7 +48,8 @@ function hooked()
     hook, calls = Ref{Any}(() -> nothing), Ref(0)
     f(y, z) = (calls[] += 1; hook[](); (y - z)^2)
     rng = MersenneTwister(3)
-    net = Net(layers=((3, tanh, true), (1, "identity", true)), input=randn(rng, 2, 48 * 256), target=randn(rng, 1, 48 * 256),
+    net = Net(layers=((3, tanh, true), (1, "identity", true)), input=randn(rng, 2, 48 * 256),
+              target=randn(rng, 1, 48 * 256),
               loss=f)
     return net, hook, calls
 end

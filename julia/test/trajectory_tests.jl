@@ -1,14 +1,16 @@
-# What a flow records holds at the point it is recorded with; events between the steps; losses accurate relative to themselves.
+# What a flow records holds at the point it is recorded with; events between the steps; losses accurate relative to
+# themselves.
 using MLPGF, Random, Test
 
 const METHODS = (Tsit5(), RK4(), Rodas5P(), TRBDF2(), QNDF(), QNDF(linsolve=:krylov), Exprb53s3(), ExpAdams())
 
-@testset "loss and gradient norm are those at the point, $alg, tolerance $tol" for alg in METHODS, tol in (1e-1, 1e-2, 1e-6)
+@testset "loss and gradient norm are those at the point, $alg, $tol" for alg in METHODS, tol in (1e-1, 1e-2, 1e-6)
     rng = MersenneTwister(1)
     net = Net(layers=((3, tanh, true), (1, identity, true)), input=randn(rng, 2, 60), target=randn(rng, 1, 60))
     p = random_params(0, net)
     for tauinv in (1, 0.5 .+ rand(rng, length(p))), samples in (20, 100)
-        t = flow(net, p; alg=alg, maxT=100.0, abstol=tol, reltol=tol, tauinv=tauinv, n_samples_trajectory=samples).trajectory
+        t = flow(net, p; alg=alg, maxT=100.0, abstol=tol, reltol=tol, tauinv=tauinv,
+                 n_samples_trajectory=samples).trajectory
         @test all(isapprox(t.loss[m], loss(net, t.x[:, m]); rtol=1e-13) for m in 1:length(t))
         @test all(isapprox(t.gnorm[m], maximum(abs, gradient(net, t.x[:, m])); rtol=1e-9) for m in 1:length(t))
     end

@@ -108,3 +108,13 @@ def test_julia_includes_its_rooms_from_left_to_right() -> None:
     source = (ROOT / "julia/src/MLPGF.jl").read_text(encoding="utf-8")
     rooms = [name.split("/")[0] for name in re.findall(r'^\s*include\("(.+?)"\)', source, re.M) if "/" in name]
     assert rooms == sorted(rooms, key=JULIA_ROOMS.index)
+
+
+def test_lines_of_julia_are_no_longer_than_120() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted((ROOT / "julia").rglob("*.jl"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert long == []

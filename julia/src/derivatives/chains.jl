@@ -1,5 +1,5 @@
-# Chains of hidden units (see `Derivative`). Their columns have the identity as their activation; each pass through a layer
-# ends with the map of each chain, or with its derivative, in place.
+# Chains of hidden units (see `Derivative`). Their columns have the identity as their activation; each pass through a
+# layer ends with the map of each chain, or with its derivative, in place.
 
 "Outputs of the chains of layer `l` from their pre-activations in `A`; derivatives to `order`."
 function compose_chains!(ws::Workspace, layer::Layer, l::Int, n::Int, order::Int)

@@ -9,7 +9,8 @@ struct BlockBuffers{T} <: HessianBuffers{T}
     Z::Matrix{T}
 end
 BlockBuffers(net::Net{T}) where {T} =
-    BlockBuffers{T}(zeros(T, first(net.blocks).n, columns_for(maximum(l.fan_in * units_at_once(l) for l in net.layers))))
+    BlockBuffers{T}(zeros(T, first(net.blocks).n,
+                          columns_for(maximum(l.fan_in * units_at_once(l) for l in net.layers))))
 
 "So many that their columns, 2 kB each, stay in the second-level cache."
 units_at_once(l::Layer) = clamp(div(128, l.fan_in), 1, l.width)

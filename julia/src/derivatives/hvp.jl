@@ -1,8 +1,8 @@
 """
     second_order_pass!(ws, net, θ, block, objective, scale, lowest = 1)
 
-Forward with f' and f'', then ∂ℓ/∂a in `E` and ∂ℓ/∂h in `Δ` of every layer from `lowest` on (of `scale` times the block's
-loss): what every second derivative starts from.
+Forward with f' and f'', then ∂ℓ/∂a in `E` and ∂ℓ/∂h in `Δ` of every layer from `lowest` on (of `scale` times the
+block's loss): what every second derivative starts from.
 """
 function second_order_pass!(ws::Workspace{T}, net, θ, block::Block{T}, objective::Loss, scale::T,
                             lowest::Int=1) where {T}
@@ -108,7 +108,8 @@ function first_layer_dot!(y, ws::Workspace, θ, v, block::Block, layers)
 end
 
 "Sums over samples of Δ̇ = D ∘ Ė + S ∘ E ∘ Ḣ of unit `j` in the first layer, and of its products with the `K` inputs."
-@inline @generated function backpropagate_dot!(::Val{K}, ws::Workspace{T}, j::Int, w::T, v::T, X::Matrix{T}, n::Int) where {K,T}
+@inline @generated function backpropagate_dot!(::Val{K}, ws::Workspace{T}, j::Int, w::T, v::T, X::Matrix{T},
+                                               n::Int) where {K,T}
     V, s = lanes(T), [Symbol(:s, k) for k in 1:K]
     return quote
         D, S, Ḣ, Δ, Δ̇, m = ws.D[1], ws.S[1], ws.Ḣ[1], ws.Δ[2], ws.Δ̇[2], size(X, 1)

@@ -18,8 +18,8 @@ constant(W::Weights, j::Int) = W.bias < 0 ? zero(eltype(W.θ)) : @inbounds W.θ[
 """
     combine_tile!(Val(K), Val(R), C, j, A, k, W, r)
 
-C[:, j + q] = c_q + Σᵢ A[:, i] W[i, j + q] for q in 0:K-1, with the constants c_q of `W`, in R registers of rows from `r` on:
-the sums stay in registers, these rows of `A` in the first-level cache.
+C[:, j + q] = c_q + Σᵢ A[:, i] W[i, j + q] for q in 0:K-1, with the constants c_q of `W`, in R registers of rows from
+`r` on: the sums stay in registers, these rows of `A` in the first-level cache.
 """
 @inline @generated function combine_tile!(::Val{K}, ::Val{R}, C::Matrix{T}, j::Int, A::Matrix{T}, k::Int, W::Weights,
                                              r0::Int) where {K,R,T}
@@ -73,9 +73,9 @@ function combine_column!(C::Matrix, j::Int, A::Matrix, k::Int, W::Weights, n::In
 end
 
 """
-Whether tiles compute a product of n × k and k × m. For few columns on either side the column at a time is faster (measured
-in Float64 on 256 rows: 100 → 1 units 2.5 against 5.1 µs, 2 → 50 units 3.3 against 4.0, 8 → 8 units 2.1 against 1.1; in
-Float32 and on 16 rows tiles always win).
+Whether tiles compute a product of n × k and k × m. For few columns on either side the column at a time is faster
+(measured in Float64 on 256 rows: 100 → 1 units 2.5 against 5.1 µs, 2 → 50 units 3.3 against 4.0, 8 → 8 units 2.1
+against 1.1; in Float32 and on 16 rows tiles always win).
 """
 by_tile(::Type{T}, k, m, n) where {T<:BlasReal} = T === Float32 || n < 64 || (k >= 4 && m >= 4)
 by_tile(::Type, k, m, n) = false

@@ -1,7 +1,7 @@
-# Sums over samples by several threads. The samples are divided into shares, whose number depends on the net and its data
-# alone; whichever thread is free claims the next share, and their sums are added in order: the same numbers to the last
-# bit for every number of threads. The thread that asked waits for nobody: when all shares are claimed, it does again those
-# that others have begun and not delivered, because another process has that thread's core for instance.
+# Sums over samples by several threads. The samples are divided into shares, whose number depends on the net and its
+# data alone; whichever thread is free claims the next share, and their sums are added in order: the same numbers to the
+# last bit for every number of threads. The thread that asked waits for nobody: when all shares are claimed, it does
+# again those that others have begun and not delivered, because another process has that thread's core for instance.
 
 # To add the sums of a share costs up to 6 % of a block where they are matrices.
 const BLOCKS_PER_MATRIX = 4
@@ -110,8 +110,8 @@ function sum_together!(pass::Pass, net, θ, v, n::Int)
     return nothing
 end
 
-# Where sums of a worker wait to be added: in a place for each share; matrices in the first two, and in the third where a
-# share is done again.
+# Where sums of a worker wait to be added: in a place for each share; matrices in the first two, and in the third where
+# a share is done again.
 vacant(@nospecialize(pass::Pass), worker::Worker, added::Int) =
     !(pass isa MatrixPass) || worker.sums[1].ticket[] <= added || worker.sums[2].ticket[] <= added
 place(@nospecialize(pass::Pass), worker::Worker, i::Int, added::Int) =
@@ -204,10 +204,11 @@ function serve(net, worker::Worker)
 end
 
 "Let another thread or process have the core of this thread."
-step_aside() = @static Sys.iswindows() ? ccall((:SwitchToThread, "kernel32"), stdcall, Cint, ()) : ccall(:sched_yield, Cint, ())
+step_aside() =
+    @static Sys.iswindows() ? ccall((:SwitchToThread, "kernel32"), stdcall, Cint, ()) : ccall(:sched_yield, Cint, ())
 
-# Where the evaluation ends while this runs, another may have begun: what is computed then has the old ticket, and is never
-# looked at. An error is met again by the thread that asked, when it does the share itself.
+# Where the evaluation ends while this runs, another may have begun: what is computed then has the old ticket, and is
+# never looked at. An error is met again by the thread that asked, when it does the share itself.
 function serve!(net, worker::Worker, claimed::Int)
     crew = net.crew
     pass, i, n = crew.pass, share_of(claimed), crew.n

@@ -3,8 +3,8 @@
 """
     Descent(net, method, x0, options)
 
-Where a descent is. `x` has made `clock.step` steps; the point `seen` is the last one whose loss on all samples is known,
-and `best` the lowest of these.
+Where a descent is. `x` has made `clock.step` steps; the point `seen` is the last one whose loss on all samples is
+known, and `best` the lowest of these.
 """
 Base.@kwdef mutable struct Descent{T<:AbstractFloat}
     net::AbstractNet{T}
@@ -87,7 +87,8 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
         record!(recorder, 0.0, d.x, reason == Stop.running ? d.loss : d.value[], d.gnorm)
         reason == Stop.running && (reason = descent_finished(d, limits, monitor))
         reason == Stop.running && (reason = poll!(monitor, :flow, 0, 0.0, Float64(d.loss), d.gnorm, d.x))
-        reason == Stop.running && watch !== nothing && holds_at_start!(watch, d.x, d.loss, d.gnorm) && (reason = Stop.event)
+        reason == Stop.running && watch !== nothing && holds_at_start!(watch, d.x, d.loss, d.gnorm) &&
+            (reason = Stop.event)
         mark = copy(d.x)             # where it was WINDOW steps ago
         while reason == Stop.running
             if !advance!(d, method, state)
@@ -125,7 +126,8 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
     time_run = elapsed(monitor)
     trajectory = observe(Trajectory(recorder), limits.observables, monitor, reason)
     return FlowResult{T}(x=d.seen, loss=d.loss, gnorm=d.gnorm, t=d.t, stopped_by=reason, iterations=d.seen_step,
-                         nfev=d.nfev, time_run=time_run, alg=method_name(method)::String, trajectory=trajectory, best=best)
+                         nfev=d.nfev, time_run=time_run, alg=method_name(method)::String, trajectory=trajectory,
+                         best=best)
 end
 
 "Whether the event happened in the last step; between steps there is nothing to locate it on."

@@ -67,7 +67,8 @@ struct RateTable
     factors::Vector{Float64}
     function RateTable(factors)
         isempty(factors) && throw(ArgumentError("the schedule is empty"))
-        all(f -> 0 <= f < Inf, factors) || throw(ArgumentError("the schedule holds factors that are negative or not finite"))
+        all(f -> 0 <= f < Inf, factors) ||
+            throw(ArgumentError("the schedule holds factors that are negative or not finite"))
         return new(factors)
     end
 end
@@ -76,7 +77,8 @@ end
 as_schedule(::Nothing) = nothing
 as_schedule(factors::AbstractVector{<:Real}) = RateTable(factors)
 function as_schedule(f)
-    applicable(f, 0) || throw(ArgumentError("schedule is a $(typeof(f)); nothing, a vector of factors or a function of " *
+    applicable(f, 0) ||
+        throw(ArgumentError("schedule is a $(typeof(f)); nothing, a vector of factors or a function of " *
                                             "the step's number is needed"))
     return f
 end
@@ -85,14 +87,16 @@ end
 @noinline set_rate!(clock::Clock, ::Nothing) = nothing
 @noinline function set_rate!(clock::Clock, schedule)
     factor = Float64(schedule(clock.step))
-    0 <= factor < Inf || throw(ArgumentError("the schedule gives $factor at step $(clock.step); a finite number that is " *
+    0 <= factor < Inf ||
+        throw(ArgumentError("the schedule gives $factor at step $(clock.step); a finite number that is " *
                                              "not negative is needed"))
     clock.rate = clock.base * factor
     return nothing
 end
 
 function check_rate(learning_rate)
-    0 < learning_rate < Inf || throw(ArgumentError("learning_rate is $learning_rate; a positive finite number is needed"))
+    0 < learning_rate < Inf ||
+        throw(ArgumentError("learning_rate is $learning_rate; a positive finite number is needed"))
     return Float64(learning_rate)
 end
 function check_fraction(name, value)

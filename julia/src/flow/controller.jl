@@ -104,9 +104,9 @@ end
 """
     Stagnation(x)
 
-Recognises convergence to round-off: a window of `WINDOW` accepted steps, or of `LEAPS` where each doubles the time, in which
-neither loss nor gradient reached a new low and the gradient did not grow (as it does when a saddle is left), although the
-gradient promised a visible decrease; or `WINDOW` steps in which the point did not move beyond round-off.
+Recognises convergence to round-off: a window of `WINDOW` accepted steps, or of `LEAPS` where each doubles the time, in
+which neither loss nor gradient reached a new low and the gradient did not grow (as it does when a saddle is left),
+although the gradient promised a visible decrease; or `WINDOW` steps in which the point did not move beyond round-off.
 """
 mutable struct Stagnation{T<:AbstractFloat}
     y::Vector{T}
@@ -168,13 +168,13 @@ function stagnates!(s::Stagnation{T}, state::FlowState{T}, maxT::Float64, kinked
     return restart!(s, state)
 end
 
-# Whether the gradient is so little that a move of the parameters by their own size would change the loss by less than the
-# part `little` of it, or of what rounding has to do with.
+# Whether the gradient is so little that a move of the parameters by their own size would change the loss by less than
+# the part `little` of it, or of what rounding has to do with.
 function within(state::FlowState{T}, little::T) where {T}
     size = maximum(abs, state.y)
     return state.gnorm * size <= little * sqrt(abs(state.loss) * state.loss_scale)
 end
 
-# With kinks no progress may also be that of steps that all end at kinks, so the gradient must be one whose square cannot be
-# seen in the loss.
+# With kinks no progress may also be that of steps that all end at kinks, so the gradient must be one whose square
+# cannot be seen in the loss.
 arrived(state::FlowState{T}) where {T} = at_floor(state) || within(state, 64 * sqrt(eps(T)))

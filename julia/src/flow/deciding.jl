@@ -76,8 +76,8 @@ end
     judge!(kinks, problem, y, g)
 
 Sides at `y` such that what is judged moves to its side, or stays at its kink with a weight between: one kink after the
-other, again and again (Gauss–Seidel). Where the gradient grows across all kinks this is the part of least norm of all its
-convex combinations, which is unique. Else it begins with the sides that the flow came with.
+other, again and again (Gauss–Seidel). Where the gradient grows across all kinks this is the part of least norm of all
+its convex combinations, which is unique. Else it begins with the sides that the flow came with.
 """
 function judge!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
     foreach(empty!, (kinks.active, kinks.fellows))
@@ -141,7 +141,9 @@ end
 
 const TINY_STEPS = 400             # steps: sides are known to one in the half of them
 
-"Sides that equal steps from the point have in the mean of their second half, `g` along; the first is along `g` as it is."
+"""
+Sides that equal steps from the point have in the mean of their second half, `g` along; the first is along `g` as it is.
+"""
 function probe!(kinks::Kinks{T}, g) where {T}
     m = length(kinks.judged)
     mean, z = fill!(resize!(kinks.share, m), zero(T)), fill!(kinks.y, zero(T))
@@ -188,7 +190,8 @@ function decide!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowState{T}) 
             side!(kinks, c, follow(T(w > 0.5), kinks.ratio[i]))
         elseif l < i
             side!(kinks, c, follow(side(kinks, kinks.judged[l]), kinks.ratio[i]))
-            push!(kinks.fellows, Fellow{T}(c, kinks.judged[l], kinks.judged[l] in kinks.active ? kinks.ratio[i] : zero(T)))
+            push!(kinks.fellows,
+                  Fellow{T}(c, kinks.judged[l], kinks.judged[l] in kinks.active ? kinks.ratio[i] : zero(T)))
         else
             side!(kinks, c, clamp(w, eps(T), 1 - eps(T)))
             m = length(kinks.active) + 1

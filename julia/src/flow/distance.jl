@@ -1,8 +1,8 @@
 """
     Path(trajectory), Path(dense), Path(t, x)
 
-A curve in parameter space: on the stretch from `t[k]` to `t[k+1]` parameter i is `Σ_m coefficients[i, m, k] s^(m - 1)` with
-s from 0 to 1; straight lines between the points of a trajectory.
+A curve in parameter space: on the stretch from `t[k]` to `t[k+1]` parameter i is `Σ_m coefficients[i, m, k] s^(m - 1)`
+with s from 0 to 1; straight lines between the points of a trajectory.
 """
 struct Path
     t::Vector{Float64}
@@ -26,9 +26,9 @@ end
     trajectory_distance(a, b) -> (distance, t)
 
 How far the trajectory `a` strays from the path `b`, and at which of its times: for each point x_m of `a` (a
-`Trajectory`, a `FlowResult` or a P × M matrix) ‖x_m − b(t_m)‖, with times t_1 ≤ t_2 ≤ … that make the sum of the squared
-distances smallest. `b` is a `FlowResult` (its dense output where it has one, else straight lines between the points of
-its trajectory), a `DenseSolution` or a `Trajectory`.
+`Trajectory`, a `FlowResult` or a P × M matrix) ‖x_m − b(t_m)‖, with times t_1 ≤ t_2 ≤ … that make the sum of the
+squared distances smallest. `b` is a `FlowResult` (its dense output where it has one, else straight lines between the
+points of its trajectory), a `DenseSolution` or a `Trajectory`.
 
 Times have to grow, or a point would be compared with a part of the path that only passes by. The best times are found
 by dynamic programming over the stretches of `b`: work and memory are proportional to points times stretches.
@@ -48,7 +48,8 @@ path(b::Union{Trajectory,DenseSolution}) = Path(b)
 
 function trajectory_distance(X::Matrix{Float64}, b::Path)
     size(X, 1) == size(b.coefficients, 1) ||
-        throw(DimensionMismatch("the trajectory has $(size(X, 1)) parameters, the reference $(size(b.coefficients, 1))"))
+        throw(DimensionMismatch("the trajectory has $(size(X, 1)) parameters, the reference " *
+                                "$(size(b.coefficients, 1))"))
     M, K = size(X, 2), size(b.coefficients, 3)
     M * K <= 2 * 10^8 || throw(ArgumentError("$M points and a reference of $K stretches are too many: thin them out"))
     from = zeros(Int32, M, K)       # the stretch of the point before, if this point is at stretch k

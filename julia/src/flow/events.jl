@@ -59,8 +59,9 @@ function event_inside(watch::EventWatch{T}, problem::FlowProblem{T}, state::Flow
 end
 
 """
-Parts `(a, b)` of the trial step, not yet at `a` and at `b` for the first time seen to have happened; `(0, 0)` where nothing
-was seen. Numbers that come near zero between two points, by the parabola through three, are looked at there too.
+Parts `(a, b)` of the trial step, not yet at `a` and at `b` for the first time seen to have happened; `(0, 0)` where
+nothing was seen. Numbers that come near zero between two points, by the parabola through three, are looked at there
+too.
 """
 function look_inside(watch::EventWatch, problem::FlowProblem, state::FlowState, before::Float64, last::Float64)
     at = [k / (LOOKS + 1) for k in 0:LOOKS+1]

@@ -1,8 +1,8 @@
 # Explicit Runge–Kutta pairs whose last stage is the first of the next step: a method is a tableau, the loop is here.
 
 """
-An explicit method with an embedded estimate of its error, whose last stage is the gradient at the new point. It implements
-[`tableau`](@ref) and nothing else.
+An explicit method with an embedded estimate of its error, whose last stage is the gradient at the new point. It
+implements [`tableau`](@ref) and nothing else.
 """
 abstract type ExplicitPair <: FlowMethod end
 
@@ -31,7 +31,9 @@ What an [`ExplicitPair`](@ref) is.
 """
 function tableau end
 
-"The interpolant of a pair that has none of its own: cubic Hermite polynomials from both ends, `weights` the solution's."
+"""
+The interpolant of a pair that has none of its own: cubic Hermite polynomials from both ends, `weights` the solution's.
+"""
 function hermite_interpolant(weights::Vector{T}) where {T}
     s = length(weights) + 1
     r = zeros(T, s, 3)

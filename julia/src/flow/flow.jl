@@ -54,9 +54,9 @@ Base.show(io::IO, r::FlowResult) =
 Integrate dx/dt = -tauinv ∘ ∇L(x) from `x0` (P numbers, left as they are) at t = 0 to `maxT`. `options` are those of
 [`FlowOptions`](@ref); the `monitor` is polled at every step.
 
-Where activations have kinks, as relu has, steps end at kinks and the flow slides along those that it points to from both
-sides (Filippov). The gradient there, whose norm is recorded and compared with `min_gnorm`, is the convex combination of
-both sides' that is tangential to the kink, not that of one side, which [`gradient`](@ref) gives.
+Where activations have kinks, as relu has, steps end at kinks and the flow slides along those that it points to from
+both sides (Filippov). The gradient there, whose norm is recorded and compared with `min_gnorm`, is the convex
+combination of both sides' that is tangential to the kink, not that of one side, which [`gradient`](@ref) gives.
 
 The flow also ends, with `Stop.roundoff`, when loss and gradient cannot be lowered any more in this number
 type, and with `Stop.diverged` when no step leads to finite numbers.

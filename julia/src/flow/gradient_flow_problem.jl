@@ -1,15 +1,15 @@
 """
     GradientFlowProblem(net, x0; options...)
 
-The gradient flow of `net` from the parameters `x0`, with options of [`FlowOptions`](@ref), as a problem for CommonSolve's
-functions. Where CommonSolve is loaded, as it is with every package of SciML:
+The gradient flow of `net` from the parameters `x0`, with options of [`FlowOptions`](@ref), as a problem for
+CommonSolve's functions. Where CommonSolve is loaded, as it is with every package of SciML:
 
 - `solve(problem, alg; options...)` is `flow(net, x0; alg, options...)`, a [`FlowResult`](@ref); `alg` is `Auto()` by
   default, and options given to `solve` go before those of the problem.
 - `init(problem, alg; options...)` is the same flow at its start, with the fields `x`, `loss`, `gnorm`, `t` and
-  `iterations` of the last accepted point, and `result`, which is `nothing` until the flow has ended. `step!(steps)` makes
-  an accepted step, `step!(steps, dt)` as many as lead over `dt` of time, `solve!(steps)` all that are left. `maxtime` counts
-  the time between steps, too.
+  `iterations` of the last accepted point, and `result`, which is `nothing` until the flow has ended. `step!(steps)`
+  makes an accepted step, `step!(steps, dt)` as many as lead over `dt` of time, `solve!(steps)` all that are left.
+  `maxtime` counts the time between steps, too.
 
 Without CommonSolve there is `flow(problem; options...)`.
 

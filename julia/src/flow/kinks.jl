@@ -3,10 +3,10 @@
 # (`take_sides!`), and end where the first pre-activation reaches one. There the flow crosses, or, where it points to
 # the kink from both sides, slides along it with the convex combination of both gradients that stays on it (Filippov,
 # *Differential equations with discontinuous righthand sides*, 1988): the part of the gradient that is tangential to all
-# kinks slid along. Where several meet in one point, as all of a unit without bias do when its weights vanish, the sides are
-# those with which the velocity leads to the sides it is computed with: a linear complementarity problem. With several
-# kinks of one sample in different layers the weights of the sides enter each other's gradients; in a step each is then
-# followed with the others as they were at the last decision.
+# kinks slid along. Where several meet in one point, as all of a unit without bias do when its weights vanish, the sides
+# are those with which the velocity leads to the sides it is computed with: a linear complementarity problem. With
+# several kinks of one sample in different layers the weights of the sides enter each other's gradients; in a step each
+# is then followed with the others as they were at the last decision.
 
 """
     Contact
@@ -23,9 +23,9 @@ end
 """
     Fellow
 
-What is at its kink since others slide. If its normal is `ratio` normals of the `leader`, which slides, as of samples with
-the same input or where a unit has one input and no bias, it passes its kink with it, so that they have one weight; else
-`ratio` is zero and its side a weight of its own.
+What is at its kink since others slide. If its normal is `ratio` normals of the `leader`, which slides, as of samples
+with the same input or where a unit has one input and no bias, it passes its kink with it, so that they have one weight;
+else `ratio` is zero and its side a weight of its own.
 """
 struct Fellow{T}
     contact::Contact
@@ -57,8 +57,8 @@ Where the flow is, as seen from the kinks of `net`; `nothing` if there are none,
 - `rows`: samples in each block
 - `active`: what slides, `slack` by how much its weight may leave [0, 1]; `fellows`: what stays at its kink because its
   normal depends on theirs; `recent` and `doubts`: what was met lately, and how often
-- `judged`: all that is at its kink when sides are decided, with its `normals` and its `pull`, how many of them the gradient
-  grows by from side 0 to side 1, and `leeway`, its slack if it will slide
+- `judged`: all that is at its kink when sides are decided, with its `normals` and its `pull`, how many of them the
+  gradient grows by from side 0 to side 1, and `leeway`, its slack if it will slide
 - `weight`: of side 1 in the convex combination (0 to 1), `weight_early` and `weight_late` at two ends of a piece of a
   step; `strength`: how many normals of its kink the gradient grows by from side 0 to side 1
 - `share`: how many normals the gradient's part across the kinks has
@@ -319,11 +319,12 @@ function begin_kinks!(kinks::Kinks{T}, problem, x, degree::Int) where {T}
     return nothing
 end
 
-# Where many kinks of little weight are crossed in every step, as with very many samples, methods with error control that
-# know nothing of them are faster. So where kinks cut the steps to less than a part `CROWDED` and there are `MANY_SIDES`,
-# some steps are made in ignorance of them, and both ways are compared: time covered per gradient. Where they are cut to
-# less than `STANDSTILL`, as happens where dozens of kinks meet in one point that is not a minimum, some steps in ignorance
-# lead away. (Ignorance is not accurate where the flow slides: with 40 samples, 1e-3 of the loss at a tolerance of 1e-6.)
+# Where many kinks of little weight are crossed in every step, as with very many samples, methods with error control
+# that know nothing of them are faster. So where kinks cut the steps to less than a part `CROWDED` and there are
+# `MANY_SIDES`, some steps are made in ignorance of them, and both ways are compared: time covered per gradient. Where
+# they are cut to less than `STANDSTILL`, as happens where dozens of kinks meet in one point that is not a minimum, some
+# steps in ignorance lead away. (Ignorance is not accurate where the flow slides: with 40 samples, 1e-3 of the loss at a
+# tolerance of 1e-6.)
 const TRIAL = 16               # steps
 const CROWDED = 1 / 16
 const MANY_SIDES = 10_000      # pre-activations

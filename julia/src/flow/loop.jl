@@ -1,4 +1,5 @@
-# The loop of a flow: it begins, makes trial steps that are accepted or rejected, changes its method where that pays, and ends.
+# The loop of a flow: it begins, makes trial steps that are accepted or rejected, changes its method where that pays,
+# and ends.
 
 # Whether a trial step is taken, and why not. Numbers, since a dynamic call returns small ones without allocating; an
 # enum's values took 16 bytes a step.
@@ -68,7 +69,8 @@ function Integration(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T}
     return Integration{T}(problem=problem, state=state, options=options, monitor=monitor, method=method,
                           names=method_name(method)::String, control=controller(method)::Controller,
                           switch=Switch(auto, stiff, 0, switch_after(n), 0.0, 0, 0.0), x=copy(x0),
-                          recorder=Recorder(T, n, recorded(options)), dense=DenseRecorder{T}([0.0], degree, T[]), watch=watch)
+                          recorder=Recorder(T, n, recorded(options)), dense=DenseRecorder{T}([0.0], degree, T[]),
+                          watch=watch)
 end
 
 "The loop, compiled once for a number type: method and net are reached by dynamic calls that do not allocate."
@@ -172,8 +174,8 @@ function accept!(run::Integration, remaining::Float64)
 end
 
 """
-Make the trial point the current one, or the point of the step where the event happened, and keep what is asked for; that
-part of the step, or zero.
+Make the trial point the current one, or the point of the step where the event happened, and keep what is asked for;
+that part of the step, or zero.
 """
 function land!(run::Integration, met::Bool, last::Bool)
     problem, state, options, watch, dense = run.problem, run.state, run.options, run.watch, run.dense
@@ -192,8 +194,8 @@ function land!(run::Integration, met::Bool, last::Bool)
 end
 
 """
-Where kinks were met, sides for the way on; where the flow stands still between them or steps that end at them do not pay, or
-pay again, the other way to step.
+Where kinks were met, sides for the way on; where the flow stands still between them or steps that end at them do not
+pay, or pay again, the other way to step.
 """
 function leave_kinks!(run::Integration, kinks::Kinks, met::Bool, stuck::Bool, step::Float64, whole::Float64)
     problem, state = run.problem, run.state
@@ -266,8 +268,8 @@ end
 # Residuals of nothing but round-off: trials that are not finite are then the doing of steps without end, not of a wall.
 at_floor(state::FlowState{T}) where {T} = abs(state.loss) <= (64 * eps(T))^2 * state.loss_scale
 
-# The true loss and gradient at the points that are kept. Where a limit of time has passed, those are dropped that have only a
-# model's; the last one is evaluated whatever the time.
+# The true loss and gradient at the points that are kept. Where a limit of time has passed, those are dropped that have
+# only a model's; the last one is evaluated whatever the time.
 function evaluate_modelled!(r::Recorder, problem::FlowProblem, state::FlowState)
     any(m -> r.modelled[m], 1:r.count) || return nothing
     r.samples > 0 && thin!(r, r.samples)

@@ -5,9 +5,9 @@
 
 The options of [`flow`](@ref), all of them with defaults:
 
-- `alg`: a method by its constructor, see `MLPGF.FLOW_METHODS`; or a discrete one such as [`Adam`](@ref), whose docstring
-  says what its time is; or an algorithm of OrdinaryDiffEq or Sundials, such as `KenCarp58()`, on Julia 1.9 and newer, where
-  the package that it comes from is loaded
+- `alg`: a method by its constructor, see `MLPGF.FLOW_METHODS`; or a discrete one such as [`Adam`](@ref), whose
+  docstring says what its time is; or an algorithm of OrdinaryDiffEq or Sundials, such as `KenCarp58()`, on Julia 1.9
+  and newer, where the package that it comes from is loaded
 - `maxT`: the final time
 - `abstol`, `reltol`: bounds on the root mean square over parameters of the error of a step relative to
   `abstol + reltol * |x|`. A `reltol` below `10 eps(T)` is raised to that.
@@ -17,8 +17,8 @@ The options of [`flow`](@ref), all of them with defaults:
 - `constraint`: a [`Constraint`](@ref) that the parameters obey, from the nearest point to the start that does
 - `dt`: first step, chosen from the data by default
 - `dense`: keep the whole flow as a [`DenseSolution`](@ref)
-- `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many: those that straight lines in
-  log t between the others replace worst (see [`Recorder`](@ref)), the first and last among them
+- `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many: those that straight lines
+  in log t between the others replace worst (see [`Recorder`](@ref)), the first and last among them
 - `event`: a function of `(t, x)` or of `(t, x, loss, gnorm)` that ends the flow, with `Stop.event`, at the time when it
   becomes true, or, if it returns a number, when that reaches zero or changes its sign. It is looked at after every
   step and located on the interpolant; `x` is only lent.

@@ -21,8 +21,8 @@ is. A method implements [`make_state`](@ref), [`method_name`](@ref) of its cache
 - `interpolant!(coefficients, offset, cache, problem, state)`: write the polynomial of the step, `n × (d + 1)`
   numbers, where `interpolant_degree(cache)` is d.
 - `measure!(cache, state)`: `state.stiffness` and `state.longest` after a good step.
-- `next_factor!(cache, control, state, problem, clean, indefinite)`: `state.factor`, what to multiply `state.h` with after
-  an accepted step; by default what the controller says.
+- `next_factor!(cache, control, state, problem, clean, indefinite)`: `state.factor`, what to multiply `state.h` with
+  after an accepted step; by default what the controller says.
 - `restart!(cache)`: the field changes at the last accepted point.
 - `rejections(cache)`: trial steps that the method itself has rejected.
 - `controller(cache)`, `escape_limit(cache, reltol)`, `watch_escape(cache)`.

@@ -13,7 +13,10 @@ Solves `(I + γh H) u = b`, scaled to `(α I + β H) u = α b` with (α, β) fro
 """
 abstract type ShiftedSystem{T} end
 
-"Beyond so many parameters TRBDF2 and QNDF use products, whatever the number of samples: see the times in methods/auto.jl."
+"""
+Beyond so many parameters TRBDF2 and QNDF use products, whatever the number of samples: see the times in
+methods/auto.jl.
+"""
 const DENSE_LIMIT = 500
 
 shifted_system(::Type{T}, n::Int, linsolve::Symbol) where {T} =

@@ -231,8 +231,8 @@ end
 """
     meets_kinks!(kinks, cache, problem, state) -> Bool
 
-Whether in the trial step a pre-activation reaches a kink, or should leave one that the flow slides along. If so the step
-is cut to end where the first does, and `kinks.met` says which.
+Whether in the trial step a pre-activation reaches a kink, or should leave one that the flow slides along. If so the
+step is cut to end where the first does, and `kinks.met` says which.
 """
 function meets_kinks!(kinks::Kinks{T}, @nospecialize(cache::StepCache), problem::FlowProblem{T},
                       state::FlowState{T}) where {T}

@@ -19,8 +19,9 @@ Trajectory(t, x, loss, gnorm) = Trajectory(t, x, loss, gnorm, String[], zeros(0,
     observe(trajectory, observables, monitor, reason) -> Trajectory
 
 With `observables`, pairs `name => f` of a name and a function of `x` that returns a number or a vector, at every point
-kept: they depend on the point only, so nothing is lost by not asking before it is known which points are kept. They take
-the time that they need. Where the user interrupts them, what is left is NaN; what ended the run, the `reason`, does not.
+kept: they depend on the point only, so nothing is lost by not asking before it is known which points are kept. They
+take the time that they need. Where the user interrupts them, what is left is NaN; what ended the run, the `reason`,
+does not.
 """
 function observe(r::Trajectory, observables, monitor::Monitor, reason::Stop.Reason)
     isempty(observables)::Bool && return r
@@ -64,7 +65,8 @@ end
 
 function Base.getindex(trajectory::Trajectory, name)
     k = findfirst(isequal(string(name)), trajectory.names)
-    k === nothing && throw(ArgumentError("no observable $name was recorded; there are: $(join(trajectory.names, ", "))"))
+    k === nothing &&
+        throw(ArgumentError("no observable $name was recorded; there are: $(join(trajectory.names, ", "))"))
     return trajectory.observables[k, :]
 end
 
@@ -79,9 +81,9 @@ Base.show(io::IO, trajectory::Trajectory) = print(io, "Trajectory with ", length
     Recorder(T, n, samples)
 
 Collects a [`Trajectory`](@ref). With `samples > 0` its memory is bounded: it holds at most `2 samples` points and, when
-full, drops those that are missed least: those that straight lines in log t between their neighbours replace best, in the
-logarithms of loss and gradient norm and in the parameters. So the points lie where something happens, whatever the clock
-reads at the end. With `samples == 0` it keeps every point.
+full, drops those that are missed least: those that straight lines in log t between their neighbours replace best, in
+the logarithms of loss and gradient norm and in the parameters. So the points lie where something happens, whatever the
+clock reads at the end. With `samples == 0` it keeps every point.
 """
 Base.@kwdef mutable struct Recorder{T<:AbstractFloat}
     n::Int
@@ -92,10 +94,13 @@ Base.@kwdef mutable struct Recorder{T<:AbstractFloat}
     x::Vector{T} = zeros(T, n * capacity)
     loss::Vector{T} = zeros(T, capacity)
     gnorm::Vector{Float64} = zeros(capacity)
-    modelled::Vector{Bool} = zeros(Bool, capacity)                  # loss and gradient norm are a model's, see `solve_newton!`
-    missed::Vector{Float64} = zeros(capacity)                       # how far lines are off, at most, since the point before
+    # loss and gradient norm are a model's, see `solve_newton!`
+    modelled::Vector{Bool} = zeros(Bool, capacity)
+    # how far lines are off, at most, since the point before
+    missed::Vector{Float64} = zeros(capacity)
     lowest::Vector{T} = zeros(T, capacity)                          # loss so far
-    rough::Vector{Float64} = zeros(capacity)                        # how much log gnorm jumps between steps, around here
+    # how much log gnorm jumps between steps, around here
+    rough::Vector{Float64} = zeros(capacity)
     log_gnorms::Tuple{Float64,Float64} = (NaN, NaN)                 # at the last two points that were recorded
     before::Vector{Int} = zeros(Int, capacity)                      # what `thin!` works in
     after::Vector{Int} = zeros(Int, capacity)
@@ -130,8 +135,8 @@ function grow!(r::Recorder)
 end
 
 """
-Drop points until `most` are left, each time the one whose neighbours replace it best: what lines between them miss there, and
-missed already on either side. The first two points stay (there is no line to time zero) and the last one.
+Drop points until `most` are left, each time the one whose neighbours replace it best: what lines between them miss
+there, and missed already on either side. The first two points stay (there is no line to time zero) and the last one.
 """
 function thin!(r::Recorder{T}, most::Int) where {T}
     m = r.count
@@ -177,7 +182,8 @@ function largest_entry(x::Vector, n::Int)
 end
 
 # What a line from the point before `j` to the one after it misses at `j`, and what was missed already on either side. A
-# twentieth is a twentieth: of loss and gradient norm relative to themselves, of parameters relative to the largest of all.
+# twentieth is a twentieth: of loss and gradient norm relative to themselves, of parameters relative to the largest of
+# all.
 function missed_without(r::Recorder{T}, j::Int, size::Float64) where {T}
     i, k = r.before[j], r.after[j]
     start = max(r.t[i], floatmin(Float64))
@@ -195,8 +201,9 @@ function missed_without(r::Recorder{T}, j::Int, size::Float64) where {T}
     return isfinite(worst) ? worst : floatmax(Float64)
 end
 
-# With stiff methods loss and gradient may jump from step to step within the tolerance (a loss of 1e-26 by a factor of 1e4). No
-# few points follow that, so that of the loss its lowest value so far counts, and of the gradient what goes beyond its jumps.
+# With stiff methods loss and gradient may jump from step to step within the tolerance (a loss of 1e-26 by a factor of
+# 1e4). No few points follow that, so that of the loss its lowest value so far counts, and of the gradient what goes
+# beyond its jumps.
 const JUMPS = 3.0
 
 "A running mean of how far log gnorm lies from the line through its neighbours, after one more step."

@@ -3,9 +3,9 @@
 """
     rectified_pair!(m, p, q, u, order)
 
-relu with relu, with biases: arc-cosine kernels (Cho and Saul, NIPS 2009) where these are zero. With unit normals x and y
-along the directions, X = x + b₁/r₁ > 0 and Y = y + b₂/r₂ > 0, everything follows from P(X, Y > 0), the densities `D1` at
-X = 0, Y > 0 and `D2` at Y = 0, X > 0, and the density at the corner times s = √(1 - u²), which stays finite where
+relu with relu, with biases: arc-cosine kernels (Cho and Saul, NIPS 2009) where these are zero. With unit normals x and
+y along the directions, X = x + b₁/r₁ > 0 and Y = y + b₂/r₂ > 0, everything follows from P(X, Y > 0), the densities `D1`
+at X = 0, Y > 0 and `D2` at Y = 0, X > 0, and the density at the corner times s = √(1 - u²), which stays finite where
 directions meet; the basis is orthonormal.
 """
 function rectified_pair!(m::Moments, p::Neuron, q::Neuron, u, order::Int)

@@ -1,5 +1,5 @@
-# Coefficients of f(r x + b) and its derivatives in orthonormal Hermite polynomials he_k. Integration by parts gives those
-# of f and f' from those of f'': B_k = r C_{k-1}/√k, A_k = r B_{k-1}/√k.
+# Coefficients of f(r x + b) and its derivatives in orthonormal Hermite polynomials he_k. Integration by parts gives
+# those of f and f' from those of f'': B_k = r C_{k-1}/√k, A_k = r B_{k-1}/√k.
 
 const REACH = 12.5                   # he_k(x) φ(x) < 1e-16 beyond, for every k: it is bounded by 0.6 exp(-x²/4)
 const FINEST = 7                     # the step of the trapezoid at level l is 2^-l
@@ -161,7 +161,8 @@ function expand_smooth!(p::Neuron, nodes::Nodes, stage::Int)
     # Halving the step squares the error of the trapezoidal rule.
     while !((transform!(p, wanted) <= 1e-6 * p.scale && p.resolved) || p.degree >= 0)
         p.level == FINEST && throw(ArgumentError(
-            "the activation $(p.activation) is too sharp at a weight norm of $(p.r) for the integrals over infinite data"))
+            "the activation $(p.activation) is too sharp at a weight norm of $(p.r) for the integrals over infinite " *
+            "data"))
         sample!(p, nodes, p.level + 1)
     end
     p.measured = p.level == first_level(p) ? p.bandwidth : (2pi * 2.0^p.level - 20) / p.r
@@ -201,8 +202,8 @@ function sample!(p::Neuron, nodes::Nodes, level::Int)
     end
     # Where f'' comes from beyond the nodes, 1e-14 of the largest value seen stands for nothing.
     p.A[1], p.B[1], p.scale, p.level, p.transformed = A0, B0, max(sqrt(size / 2), 1e-8 * peak), level, 0
-    # Between two nodes a step of f may hide all of f''; f itself shows it. Relative to the size of f, not of f(x) + f(-x),
-    # of which an odd function whose bias has come down to round-off leaves nothing but rounding.
+    # Between two nodes a step of f may hide all of f''; f itself shows it. Relative to the size of f, not of f(x) +
+    # f(-x), of which an odd function whose bias has come down to round-off leaves nothing but rounding.
     p.resolved = !(abs(change) > 1e-6 * sqrt(squares))
     return nothing
 end

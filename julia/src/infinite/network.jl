@@ -29,10 +29,10 @@ Student and teacher in the limit of infinitely many standard normal inputs:
     L(θ) = E_x ‖student(x; θ) − teacher(x)‖² + R(θ),   x ~ N(0, I).
 
 Both have one hidden layer and a linear output; widths, biases and activations (one for each unit if wanted) are free.
-`student` is a net, whose data play no part and whose regularisers and output factor count, or its layers. It goes where a
-[`Net`](@ref) goes: loss, gradient and Hessian are those of the expectation, with an error of at most 1e-10 (Hessian
-1e-8) of E‖student‖² + E‖teacher‖² for weight norms from 0 to 10 and biases up to ±10, mostly far less. All is computed in
-double precision; the number type is the student's, Float64 or Float32.
+`student` is a net, whose data play no part and whose regularisers and output factor count, or its layers. It goes where
+a [`Net`](@ref) goes: loss, gradient and Hessian are those of the expectation, with an error of at most 1e-10 (Hessian
+1e-8) of E‖student‖² + E‖teacher‖² for weight norms from 0 to 10 and biases up to ±10, mostly far less. All is computed
+in double precision; the number type is the student's, Float64 or Float32.
 
     julia> layers = ((2, relu, false), (1, identity, false));
 
@@ -66,7 +66,8 @@ function InfiniteNet{S}(teacher::TeacherNet, student::Net{T}) where {S,T}
     check_shallow("student", student)
     D, O, k = n_features(student), n_outputs(student), first(student.layers).width
     (n_features(teacher.net), n_outputs(teacher.net)) == (D, O) || throw(DimensionMismatch(
-        "the teacher has $(n_features(teacher.net)) inputs and $(n_outputs(teacher.net)) outputs, the student $D and $O"))
+        "the teacher has $(n_features(teacher.net)) inputs and $(n_outputs(teacher.net)) outputs, the student $D and " *
+        "$O"))
     hidden, last_layer = teacher.net.layers
     units = [hidden_units(S, first(student.layers)); hidden_units(S, hidden)]
     outputs, θ, c = zeros(S, O, length(units)), S.(teacher.params), -S(teacher.net.output_factor)
@@ -82,7 +83,8 @@ function InfiniteNet{S}(teacher::TeacherNet, student::Net{T}) where {S,T}
     P = student.n_params
     factor = ones(S, P)
     factor[last(student.layers).offset+1:P] .= student.output_factor
-    return InfiniteNet{T,S}(teacher, student, units, outputs, zeros(S, O), offset, target, factor, zeros(S, P), zeros(S, P),
+    return InfiniteNet{T,S}(teacher, student, units, outputs, zeros(S, O), offset, target, factor, zeros(S, P),
+                            zeros(S, P),
                             zeros(S, P), zeros(S, 0, 0), pairs, nothing)
 end
 InfiniteNet(teacher::TeacherNet{T}, layers) where {T} =
@@ -92,7 +94,8 @@ InfiniteNet(::TeacherNet, ::Net{T}) where {T} =
 
 function check_shallow(who::String, net::Net)
     length(net.layers) == 2 && last(net.layers).activation isa Identity && net.objective isa MeanSquared || throw(
-        ArgumentError("infinite data need one hidden layer and an output layer with the activation identity; the $who is " *
+        ArgumentError("infinite data need one hidden layer and an output layer with the activation identity; the " *
+                      "$who is " *
                       join(("$(l.width) $(l.activation)" for l in net.layers), " → ")))
     return nothing
 end

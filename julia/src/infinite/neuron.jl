@@ -10,14 +10,14 @@ const STAGES = (64, 128, 256)           # and the numbers of them that are tried
     Neuron
 
 `kind` says which closed forms there are: `rectified` (relu), `cumulative` (gain Φ - offset: normal_cdf, sigmoid2),
-`exponential`; else `smooth` or `piecewise`: analytic but for `kinks`, where f' jumps by `jumps`. `degree` of a polynomial,
-else -1. `bandwidth`: the Fourier transform of f'' falls below 1e-14 of its size beyond this frequency, or so one thinks
-before it is `measured`.
+`exponential`; else `smooth` or `piecewise`: analytic but for `kinks`, where f' jumps by `jumps`. `degree` of a
+polynomial, else -1. `bandwidth`: the Fourier transform of f'' falls below 1e-14 of its size beyond this frequency, or
+so one thinks before it is `measured`.
 
 At norm `r` and bias `b`, with `terms` valid coefficients: `A`, `B`, `C` are those of f, f' and f'' in orthonormal
 Hermite polynomials of x; `C1`, `C2` those of r f''' and r² f''''. `decay[m]`: size of the last of the first `STAGES[m]`
-coefficients in `C`, once these are there; `norm` is √E f². `even`, `odd`, `scale` (√E f''²), `transformed` (the number of
-coefficients made from them) and `resolved` (whether f is) belong to the rule of step 2^-`level`.
+coefficients in `C`, once these are there; `norm` is √E f². `even`, `odd`, `scale` (√E f''²), `transformed` (the number
+of coefficients made from them) and `resolved` (whether f is) belong to the rule of step 2^-`level`.
 """
 mutable struct Neuron{S}
     activation::Activation
@@ -65,8 +65,8 @@ degree(::Square) = 2
 degree(::Cube) = 3
 degree(p::Poly) = something(findlast(!iszero, p.coefficients), 1) - 1
 
-# The transform falls like exp(-ω d) where the nearest pole is at distance d from the real line: exp(-32) is 1e-14. That of
-# f'' = (2 - x²) φ(x), and the like, falls like a Gaussian.
+# The transform falls like exp(-ω d) where the nearest pole is at distance d from the real line: exp(-32) is 1e-14. That
+# of f'' = (2 - x²) φ(x), and the like, falls like a Gaussian.
 bandwidth(::Activation) = 32 / (pi / 2)
 bandwidth(::Union{Softplus,Sigmoid,Silu}) = 32 / pi
 bandwidth(::GFunction) = 32 / (pi / 4)
@@ -81,8 +81,8 @@ find_kinks(a::Selu) = ([0.0], [derivatives(a, 1e-300)[2] - derivatives(a, -1e-30
 """
     find_kinks(a::Custom) -> (positions, jumps of f')
 
-Where f' or f'' of a user's activation jumps, for |x| up to 120, by bisection of the cells of a grid over which f' or f''
-changes. Of several in one cell one is found. A jump of f itself is refused.
+Where f' or f'' of a user's activation jumps, for |x| up to 120, by bisection of the cells of a grid over which f' or
+f'' changes. Of several in one cell one is found. A jump of f itself is refused.
 """
 function find_kinks(a::Custom)
     kinks, jumps = Float64[], Float64[]

@@ -33,8 +33,9 @@ const INV_2PI = 0.15915494309189535
     tetrachoric(h, k, ρ, s) = (1/2π) ∫ exp(-(h² - 2hk sin θ + k²)/(2 cos² θ)) dθ over θ from 0 to arcsin ρ
 
 For 0 ≤ ρ ≤ 1, s = √(1 - ρ²): what correlation adds to Φ(h) Φ(k). With t = π/2 - θ the exponent is
--(h - k)²/(2 sin² t) - hk/(1 + cos t): smooth but for the layer at t ≈ |h - k|, so that Gauss–Legendre panels of doubling
-length resolve it for every ρ up to 1. All terms are positive: small probabilities keep their relative accuracy.
+-(h - k)²/(2 sin² t) - hk/(1 + cos t): smooth but for the layer at t ≈ |h - k|, so that Gauss–Legendre panels of
+doubling length resolve it for every ρ up to 1. All terms are positive: small probabilities keep their relative
+accuracy.
 """
 function tetrachoric(h::Float64, k::Float64, ρ::Float64, s::Float64)
     δ = (h - k)^2 / 2

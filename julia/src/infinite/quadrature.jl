@@ -1,11 +1,11 @@
-# Pairs whose Mehler series converges too slowly: sharp units with nearly the same direction. An outer rule along v₁, the
-# direction of one unit, and an inner one along v₂, where the other unit is as sharp as r₂ s only.
+# Pairs whose Mehler series converges too slowly: sharp units with nearly the same direction. An outer rule along v₁,
+# the direction of one unit, and an inner one along v₂, where the other unit is as sharp as r₂ s only.
 
 """
     Smoothed
 
-Expectations of a unit at σ z + mean over a standard normal z: of f, f' and f''; of f'' z and f'' (z² - 1); and Σ jump φ(t)
-and Σ jump φ(t) t over the kinks, at z = t. The f'' are those between kinks.
+Expectations of a unit at σ z + mean over a standard normal z: of f, f' and f''; of f'' z and f'' (z² - 1); and Σ jump
+φ(t) and Σ jump φ(t) t over the kinks, at z = t. The f'' are those between kinks.
 """
 mutable struct Smoothed
     f::Float64
@@ -122,7 +122,8 @@ end
 A smooth unit with itself: one integral along its direction.
 """
 function self_pair!(m::Moments, p::Neuron, nodes::Nodes)
-    is_sharp(p, p.r) ? panels_for!(nodes, p, p.r, p.b, CUT, longest_panel(p, p.r)) : trapezoid!(nodes, bandwidth_at(p, p.r))
+    is_sharp(p, p.r) ? panels_for!(nodes, p, p.r, p.b, CUT, longest_panel(p, p.r)) :
+        trapezoid!(nodes, bandwidth_at(p, p.r))
     evaluate_at!(p, nodes, p.r, p.b)
     clear!(m)
     copyto!(m.v1, p.n)

@@ -17,8 +17,9 @@ second_02(m::Moments) = Second(m.m02, m.x02, m.y02, m.xx02, m.xy02, m.yy02)
 
 """
 Add second derivatives to `target`, a Hessian or a [`Product`](@ref), by
-`add_hidden!(target, layer, i, j, c, second, v1, v2)`, `add_mixed!(target, net, o, i, j, c, m, x, y, v1, v2)` (output weight o
-of unit j with w̃ᵢ; j = 0 is the output bias) and `add_outer!(target, net, o, i, j, c)` (output weights o of i and j).
+`add_hidden!(target, layer, i, j, c, second, v1, v2)`, `add_mixed!(target, net, o, i, j, c, m, x, y, v1, v2)` (output
+weight o of unit j with w̃ᵢ; j = 0 is the output bias) and `add_outer!(target, net, o, i, j, c)` (output weights o of i
+and j).
 """
 function add_second!(target::A, net::InfiniteNet) where {A}
     hidden, last_layer = net.student.layers[1], net.student.layers[2]
@@ -46,7 +47,8 @@ function add_second!(target::A, net::InfiniteNet) where {A}
         offset || continue
         e0, e1, e2, e3, e4 = single(units[i], ws.nodes)
         n, r = units[i].n, units[i].r
-        add_hidden!(target, hidden, i, i, 2 * column_dot_vector(a, i, d), Second(e2, e3, zero(e2), e4, zero(e2), zero(e2)), n, n)
+        add_hidden!(target, hidden, i, i, 2 * column_dot_vector(a, i, d),
+                    Second(e2, e3, zero(e2), e4, zero(e2), zero(e2)), n, n)
         for o in 1:outputs
             add_mixed!(target, net, o, i, i, 2 * d[o], e1, r * e2, 0.0, n, n)
             last_layer.bias || continue

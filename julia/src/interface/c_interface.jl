@@ -19,7 +19,8 @@ const LAST_TRACE = Ref{Any}(nothing)
 "Where the last error came from, as text."
 last_trace() = LAST_TRACE[] === nothing ? "" : join(julia_frames(LAST_TRACE[]), '\n')
 
-# Julia's frames alone. Where Julia 1.5 looks up those of C, LLVM complains on stderr about libraries of newer compilers.
+# Julia's frames alone. Where Julia 1.5 looks up those of C, LLVM complains on stderr about libraries of newer
+# compilers.
 function julia_frames(trace)
     VERSION >= v"1.6" &&
         return ["$(frame.func) at $(frame.file):$(frame.line)" for frame in stacktrace(trace) if !frame.from_c]
@@ -80,8 +81,8 @@ function c_release(handles::Ptr{Int64}, n::Int64)
 end
 
 """
-`options`: an object (see json.jl) with `layers` (see [`parse_layers`](@ref)) and what the net is told by keywords. `O` is
--1 for labels (one number a sample, from 1 on). Null `X`: a net without data. Null `w`: weights 1.
+`options`: an object (see json.jl) with `layers` (see [`parse_layers`](@ref)) and what the net is told by keywords. `O`
+is -1 for labels (one number a sample, from 1 on). Null `X`: a net without data. Null `w`: weights 1.
 """
 c_net(single::Int32, options::Cstring, D::Int64, N::Int64, X::Ptr{Cvoid}, O::Int64, Y::Ptr{Cvoid}, w::Ptr{Cvoid},
       out::Ptr{Int64}) = @status begin
@@ -101,9 +102,9 @@ function border_net(::Type{T}, options, D, N, X, O, Y, w) where {T}
 end
 
 """
-Layers are arrays `[width, activation, bias]`; an activation is a name, a user's expression such as `"x -> x * exp(-x^2)"`,
-`{"poly": [c0, c1, …]}`, `{"derivative": unit from 0 on, "order": n, "eps": ε}`, `{"tail": name, "eps": ε}`,
-`{"sharp": name, "eps": ε}`, `{"inside": name}`, or an array of these, one a unit.
+Layers are arrays `[width, activation, bias]`; an activation is a name, a user's expression such as `"x -> x *
+exp(-x^2)"`, `{"poly": [c0, c1, …]}`, `{"derivative": unit from 0 on, "order": n, "eps": ε}`, `{"tail": name, "eps":
+ε}`, `{"sharp": name, "eps": ε}`, `{"inside": name}`, or an array of these, one a unit.
 """
 parse_layers(layers) = Any[Base.invokelatest(parse_layer, layer...) for layer in layers::Vector{Any}]
 parse_layer(width, f, bias) = (Int(width), parse_activation(f), bias::Bool)
@@ -245,11 +246,13 @@ c_solve(net::Int64, x::Ptr{Cvoid}, what::Cstring, options::Cstring, tauinv::Ptr{
 end
 
 """
-A handle to what the tool `what` answers about a net (0: none is needed). `arrays` and `lengths` describe `n` vectors of Float64.
+A handle to what the tool `what` answers about a net (0: none is needed). `arrays` and `lengths` describe `n` vectors of
+Float64.
 """
 c_tool(net::Int64, what::Cstring, options::Cstring, arrays::Ptr{Ptr{Float64}}, lengths::Ptr{Int64}, n::Int64,
        out::Ptr{Int64}) = @status begin
-    value = Base.invokelatest(border_tool, net == 0 ? nothing : net_of(net), unsafe_string(what), parse_options(options),
+    value = Base.invokelatest(border_tool, net == 0 ? nothing : net_of(net), unsafe_string(what),
+                              parse_options(options),
                               [copy(unsafe_wrap(Array, unsafe_load(arrays, i), unsafe_load(lengths, i))) for i in 1:n])
     unsafe_store!(out, keep!(value))
 end
@@ -270,12 +273,13 @@ kind(::Array{Int64}) = 3
 kind(::Array{UInt8}) = 4
 
 """
-`paths` is an array of names of fields, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence, a number
-after a vector its element, and the empty path the object itself. `info` receives for each of them kind (0 for `nothing`, 1
-Float64, 2 Float32, 3 Int64, 4 UTF-8 bytes), number of dimensions, three extents, and the address, which stays good till the
-next call; instead of the address a number itself, as a Float64 or an Int64.
+`paths` is an array of names of fields, with dots for fields of fields; `.advice` after a `Stop.Reason` is its sentence,
+a number after a vector its element, and the empty path the object itself. `info` receives for each of them kind (0 for
+`nothing`, 1 Float64, 2 Float32, 3 Int64, 4 UTF-8 bytes), number of dimensions, three extents, and the address, which
+stays good till the next call; instead of the address a number itself, as a Float64 or an Int64.
 """
-c_fields(object::Int64, paths::Cstring, info::Ptr{Int64}) = @status border_fields(HANDLES[object], unsafe_string(paths), info)
+c_fields(object::Int64, paths::Cstring, info::Ptr{Int64}) =
+    @status border_fields(HANDLES[object], unsafe_string(paths), info)
 
 function border_fields(@nospecialize(object), paths, info::Ptr{Int64})
     found = Any[]
@@ -341,7 +345,8 @@ function c_table()
         functions = Ptr{Cvoid}[
             @cfunction(c_last_error, Int64, (Ptr{UInt8}, Int64)),
             @cfunction(c_release, Int32, (Ptr{Int64}, Int64)),
-            @cfunction(c_net, Int32, (Int32, Cstring, Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_net, Int32,
+                       (Int32, Cstring, Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_on, Int32, (Int64, Int64, Ptr{Cvoid}, Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_loss, Int32, (Int64, Ptr{Cvoid}, Ptr{Float64})),
             @cfunction(c_gradient, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Float64})),
@@ -349,7 +354,8 @@ function c_table()
             @cfunction(c_hvp, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Cvoid})),
             @cfunction(c_predict, Int32, (Int64, Ptr{Cvoid}, Ptr{Cvoid}, Int64, Ptr{Cvoid})),
             @cfunction(c_random_params, Int32, (Int64, UInt64, Cstring, Ptr{Cvoid})),
-            @cfunction(c_solve, Int32, (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
+            @cfunction(c_solve, Int32,
+                       (Int64, Ptr{Cvoid}, Cstring, Cstring, Ptr{Float64}, Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Int64})),
             @cfunction(c_tool, Int32, (Int64, Cstring, Cstring, Ptr{Ptr{Float64}}, Ptr{Int64}, Int64, Ptr{Int64})),
             @cfunction(c_fields, Int32, (Int64, Cstring, Ptr{Int64})),
             @cfunction(c_infinite_net, Int32, (Int64, Ptr{Cvoid}, Int64, Ptr{Int64})),

@@ -4,7 +4,8 @@ const PHASES = (:flow, :minimize, :evaluation)
 
 """
 A monitor that calls `int32 report(int32 phase, int64 iteration, double t, double loss, double gnorm, void *x)`,
-with a phase only between blocks of samples (2: `evaluation`): 0 goes on, 1 interrupts, 2 is the callback's wish to stop.
+with a phase only between blocks of samples (2: `evaluation`): 0 goes on, 1 interrupts, 2 is the callback's wish to
+stop.
 """
 function foreign_monitor(report::Ptr{Cvoid}, everystep::Bool)
     report == C_NULL && return Monitor()
@@ -21,7 +22,8 @@ end
 const ASK_EVENT, ASK_SCHEDULE, ASK_OBSERVABLE = 0, 1, 1     # observables count from 1
 
 ask(f::Ptr{Cvoid}, what, k, t, x) =
-    GC.@preserve x ccall(f, Float64, (Int64, Int64, Float64, Ptr{Cvoid}), what, k, t, x === nothing ? C_NULL : pointer(x))
+    GC.@preserve x ccall(f, Float64, (Int64, Int64, Float64, Ptr{Cvoid}), what, k, t,
+                         x === nothing ? C_NULL : pointer(x))
 
 "NaN is the answer of a function that failed: the solver returns what it has, and the failure is told afterwards."
 answered(value::Float64) = isnan(value) ? throw(Interrupted(Stop.callback)) : value
@@ -109,7 +111,8 @@ end
 "The function that a user's rule stands for, tried out."
 function compile_rule(code::String, state::Tuple)
     complain(why) = throw(ArgumentError("the rule \"$code\" is not a function of a parameter x, its gradient g, " *
-        "the rule's state s and the step k that returns a step and the state, such as \"(x, g, s, k) -> (g, s)\": $why"))
+        "the rule's state s and the step k that returns a step and the state, such as \"(x, g, s, k) -> (g, s)\": " *
+        "$why"))
     f = evaluate_function(code, complain)
     answer = try
         Base.invokelatest(f, 0.5, 0.25, state, 0)
@@ -175,8 +178,8 @@ border_solve(q::Question, x, what, options, tauinv, report, f) =
 function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
     x0 = copy(parameters(net, x))
     τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
-    # What few runs need is called by `invokelatest`, which keeps its code apart: packages that are loaded (PythonCall, say)
-    # make some of it invalid, and every first run would wait until that is compiled again.
+    # What few runs need is called by `invokelatest`, which keeps its code apart: packages that are loaded (PythonCall,
+    # say) make some of it invalid, and every first run would wait until that is compiled again.
     given = get(options, "constraint", nothing)
     C = Base.invokelatest(border_constraint, given, x0)::Union{Nothing,Constraint{eltype(x0)}}
     options = merge(options, Dict("constraint" => C))
@@ -209,7 +212,10 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
 end
 passing_channels(net, x) = (found = seen_in_passing(net, x); isempty(found) ? "" : channels_json(found))::String
 
-"The options of a phase as the core has them: numbers and flags as they come, functions and methods in place of their names."
+"""
+The options of a phase as the core has them: numbers and flags as they come, functions and methods in place of their
+names.
+"""
 function border_options(::Type{O}, options; others...) where {O}
     given = Dict{Symbol,Any}()
     for (name, value) in options
@@ -260,7 +266,8 @@ function warm_up(net::AbstractNet{T}, @nospecialize(method), batches::Bool) wher
     try
         Base.invokelatest(first_call, miniature(net), method, batches)       # compiled when it is called, not before
     catch err        # the run itself will say what is wrong
-        get(ENV, "PYMLPGF_DEBUG", "") == "1" && @error "the first call on a small scale failed" exception=(err, catch_backtrace())
+        get(ENV, "PYMLPGF_DEBUG", "") == "1" &&
+            @error "the first call on a small scale failed" exception=(err, catch_backtrace())
     end
     push!(WARM, key)
     return seconds() - start
@@ -273,7 +280,8 @@ first_call(tiny, method::MinimizeMethod, batches) =
 first_call(tiny, method::FlowMethod, batches) =
     flow(tiny, random_params(1, tiny), border_flow_options(FIRST_CALL, method, 1.0, C_NULL), Monitor())
 first_call(tiny, method::DiscreteMethod, batches) =       # the user's schedule may be a function that counts its calls
-    flow(tiny, random_params(1, tiny); alg=typeof(method)(), batchsize=batches ? 1 : nothing, maxiterations=2, maxtime=10)
+    flow(tiny, random_params(1, tiny); alg=typeof(method)(), batchsize=batches ? 1 : nothing, maxiterations=2,
+         maxtime=10)
 first_call(tiny, method::UpdateRule, batches) =
     flow(tiny, random_params(1, tiny); alg=UpdateRule(method.f; state=method.state), batchsize=batches ? 1 : nothing,
          maxiterations=2, maxtime=10)

@@ -16,7 +16,8 @@ function facts()
         "flow_options" => ["alg" => name_of(FLOW_METHODS, FlowOptions().alg); defaults(FlowOptions)],
         "minimize_options" => ["optim_solver" => name_of(MINIMIZE_METHODS, MinimizeOptions().optim_solver);
                                defaults(MinimizeOptions)],
-        "stops" => [string(reason) => Stop.advice(reason) for reason in instances(Stop.Reason) if reason != Stop.running],
+        "stops" => [string(reason) => Stop.advice(reason)
+                    for reason in instances(Stop.Reason) if reason != Stop.running],
     ]
     io = IOBuffer()
     print(io, "{")
@@ -46,4 +47,5 @@ function defaults(::Type{O}) where {O}
     value(name) = get(PHASE_LIMITS, phase_name(O, name), getfield(default, name))
     return Pair{String,Any}[string(phase_name(O, name)) => value(name) for name in fieldnames(O) if plain(value(name))]
 end
-discrete_facts(name) = ["summary" => DISCRETE_METHODS.entries[name].summary, "options" => defaults(DISCRETE_METHODS[name])]
+discrete_facts(name) =
+    ["summary" => DISCRETE_METHODS.entries[name].summary, "options" => defaults(DISCRETE_METHODS[name])]

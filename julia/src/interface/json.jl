@@ -1,5 +1,6 @@
 # The wire format of the border: JSON (RFC 8259) for whatever is no array. Beside it, as Python's json module: Infinity,
-# -Infinity and NaN. Objects become dictionaries with strings as keys, whole numbers Int64, or UInt64 where that is too small.
+# -Infinity and NaN. Objects become dictionaries with strings as keys, whole numbers Int64, or UInt64 where that is too
+# small.
 
 struct JSONText
     bytes::Vector{UInt8}
@@ -13,7 +14,8 @@ function parse_json(text::AbstractString)
     return value
 end
 
-json_fault(source::JSONText, at::Int) = throw(ArgumentError("no JSON at byte $at of $(repr(String(copy(source.bytes))))"))
+json_fault(source::JSONText, at::Int) =
+    throw(ArgumentError("no JSON at byte $at of $(repr(String(copy(source.bytes))))"))
 byte(source::JSONText, at::Int) = at <= length(source.bytes) ? source.bytes[at] : 0x00
 
 function skip_space(source::JSONText, at::Int)
@@ -116,15 +118,19 @@ end
 to_json(value) = sprint(write_json, value)
 write_json(io::IO, ::Nothing) = print(io, "null")
 write_json(io::IO, x::Union{Bool,Integer}) = print(io, x)
-write_json(io::IO, x::AbstractFloat) = print(io, isnan(x) ? "NaN" : isinf(x) ? (x > 0 ? "Infinity" : "-Infinity") : Float64(x))
+write_json(io::IO, x::AbstractFloat) =
+    print(io, isnan(x) ? "NaN" : isinf(x) ? (x > 0 ? "Infinity" : "-Infinity") : Float64(x))
 function write_json(io::IO, text::AbstractString)
     print(io, '"')
     for c in text
-        c == '"' || c == '\\' ? print(io, '\\', c) : c < ' ' ? print(io, "\\u", string(UInt32(c); base=16, pad=4)) : print(io, c)
+        c == '"' ||
+            c == '\\' ? print(io, '\\', c) : c < ' ' ? print(io, "\\u", string(UInt32(c); base=16, pad=4)) :
+                print(io, c)
     end
     print(io, '"')
 end
-write_json(io::IO, pairs::Union{AbstractDict,AbstractVector{<:Pair}}) = write_items(io, pairs, '{', '}') do (name, value)
+write_json(io::IO, pairs::Union{AbstractDict,AbstractVector{<:Pair}}) =
+    write_items(io, pairs, '{', '}') do (name, value)
     write_json(io, string(name))
     print(io, ": ")
     write_json(io, value)

@@ -1,15 +1,16 @@
 # What is compiled while the package is precompiled.
 if ccall(:jl_generating_output, Cint, ()) == 1
     if VERSION >= v"1.9"
-        # The native code of all that runs is kept, unless `[MLPGF] precompile_workload = false` in LocalPreferences.toml
-        # says otherwise, as for packages with PrecompileTools: for those who change this package often.
+        # The native code of all that runs is kept, unless `[MLPGF] precompile_workload = false` in
+        # LocalPreferences.toml says otherwise, as for packages with PrecompileTools: for those who change this package
+        # often.
         let uuid = Base.PkgId(@__MODULE__).uuid
             Base.record_compiletime_preference(uuid, "precompile_workload")
             get(Base.get_preferences(uuid), "precompile_workload", true) && workload()
         end
     else
-        # Inferred only, of what a first process calls before a solver runs. Solvers and infinite nets are left out: on Julia 1.5
-        # code that was inferred in another process returns boxed numbers, an allocation a step or call.
+        # Inferred only, of what a first process calls before a solver runs. Solvers and infinite nets are left out: on
+        # Julia 1.5 code that was inferred in another process returns boxed numbers, an allocation a step or call.
         let T = Float64, V = Vector{Float64}, N = Net{Float64}, P = Ptr{Cvoid}
             precompile(border_net, (Type{T}, String, Dict{String,Any}, Int, Int, P, Int, P, P))
             precompile(border_loss, (N, P, Ptr{T}))

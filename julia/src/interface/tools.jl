@@ -1,7 +1,9 @@
 # What Python asks of this folder: `c_tool` answers short questions with a handle to the answer; what runs for long is a
 # problem of its own, which `c_solve` minimises with a monitor.
 
-"A question about a net that takes long to answer: `c_solve` does, with a monitor, from the parameters that it is given."
+"""
+A question about a net that takes long to answer: `c_solve` does, with a monitor, from the parameters that it is given.
+"""
 abstract type Question{T} end
 number_type(::Question{T}) where {T} = T
 
@@ -56,9 +58,12 @@ struct AtInfinity{T} <: Question{T}
 end
 function answer(q::AtInfinity, x0, options, monitor)
     m = minimize_at_infinity(q.net, finite(x0), border_minimize_options(options, border_solver(options)), monitor)
-    chains = [(l, c.units, merges(c) ? (c.activation isa Tail ? "tails" : "merge") : c.activation isa Tail ? "tail" : c.activation isa Inside ? "inside" : "sharp")
+    chains = [(l, c.units,
+               merges(c) ? (c.activation isa Tail ? "tails" : "merge") : c.activation isa Tail ? "tail" :
+                   c.activation isa Inside ? "inside" : "sharp")
               for (l, layer) in enumerate(m.limit.layers) for c in approaches(layer)]
-    return (kind=m.kind, x=m.x, q=m.q, loss=m.loss, gnorm=m.gnorm, channels=channels_json(m.channels), chains=to_json(chains),
+    return (kind=m.kind, x=m.x, q=m.q, loss=m.loss, gnorm=m.gnorm, channels=channels_json(m.channels),
+            chains=to_json(chains),
             coefficients=m.coefficients, iterations=m.iterations, stopped_by=m.stopped_by, reason=m.reason,
             total_time=m.total_time)
 end
@@ -185,10 +190,12 @@ const TOOLS = Dict{String,Function}(
     "following" => (net, o, a) -> Following(haskey(o, "to") ? family(net, net_of(Int64(o["to"]))) : decay(net),
                                             (o["low"], o["high"]), o["max_step"], Int(o["max_points"]),
                                             Int(o["max_branches"])),
-    "saddle_line" => (net, o, a) -> saddle_line(net, numbers(net, a[1]), whole(o, "unit", 1); layer=whole(o, "layer", 1),
+    "saddle_line" => (net, o, a) -> saddle_line(net, numbers(net, a[1]),
+                                                whole(o, "unit", 1); layer=whole(o, "layer", 1),
                                                 gamma=a[2]),
     "off_line" => (net, o, a) -> off_line(net.layers, numbers(net, a[1]), whole(o, "layer", 1), whole(o, "unit", 1),
-                                          matrix(a[2], isqrt(length(a[2]))), permutedims(matrix(a[3], isqrt(length(a[2])))),
+                                          matrix(a[2],
+                                                 isqrt(length(a[2]))), permutedims(matrix(a[3], isqrt(length(a[2])))),
                                           whole(o, "rank", 0), o["gamma"]; side=o["side"], size=o["size"]),
     "pair_state" => (net, o, a) -> pair_state(net.layers, a[1], whole(o, "layer", 1), whole(o, "unit", 1),
                                               whole(o, "other", 1), Float64(accuracy(net))),

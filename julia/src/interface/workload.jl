@@ -1,6 +1,6 @@
-# What users of this package do, on a small scale. It is run where compiled code is kept: while the package is precompiled
-# (Julia 1.9 and newer), and when a system image is built for Julia 1.5 (julia/image.jl). Whoever adds a function that
-# Python or Julia users call adds it here; `pymlpgf bench --startup` shows what was forgotten.
+# What users of this package do, on a small scale. It is run where compiled code is kept: while the package is
+# precompiled (Julia 1.9 and newer), and when a system image is built for Julia 1.5 (julia/image.jl). Whoever adds a
+# function that Python or Julia users call adds it here; `pymlpgf bench --startup` shows what was forgotten.
 
 """
     workload() -> vector of "what: message"
@@ -41,7 +41,7 @@ function forget_everything()
     return nothing
 end
 
-# ---- the border as a process outside of Julia sees it -----------------------------------------------------------------
+# ---- the border as a process outside of Julia sees it ----------------------------------------------------------------
 
 "Call a function of the border: texts become C strings, arrays and pointers addresses of the kind that it takes."
 function outside(f, arguments...)
@@ -88,8 +88,9 @@ function outside_solve(net::Int64, x, what, options; tauinv=C_NULL)
     answer = @cfunction(outside_answer, Float64, (Int64, Int64, Float64, Ptr{Cvoid}))
     limits = (maxtime_ode=5, maxiterations_ode=12, maxtime_optim=5, maxiterations_optim=8)
     handle = outside_handle(c_solve, net, x, what, wire(limits, options), tauinv, report, answer)
-    what == "minimize" || outside_read(handle, ["ode.trajectory.$name" for name in ("t", "x", "loss", "gnorm", "observables")]...,
-                                       "ode.sol.t", "ode.sol.coefficients", "ode.stopped_by.advice", "ode.alg", "ode.nfev")
+    what == "minimize" ||
+        outside_read(handle, ["ode.trajectory.$name" for name in ("t", "x", "loss", "gnorm", "observables")]...,
+                     "ode.sol.t", "ode.sol.coefficients", "ode.stopped_by.advice", "ode.alg", "ode.nfev")
     outside_read(handle, "x")
     return handle
 end
@@ -134,7 +135,8 @@ const TWO = Any[[2, "tanh", true], [1, "identity", true]]
 
 function derivatives_workload(::Type{T}) where {T}
     polynomial = Dict("poly" => [0.0, 1.0, 0.5])
-    units = Any[filter(!=("softmax"), ACTIVATIONS.names); polynomial; "x -> x * exp(-x^2)"; [["tanh", "relu", polynomial]]]
+    units =
+        Any[filter(!=("softmax"), ACTIVATIONS.names); polynomial; "x -> x * exp(-x^2)"; [["tanh", "relu", polynomial]]]
     for f in units
         shallow, deep = Any[[3, f, true], [1, "identity", true]], Any[[3, f, false], [3, f, true], [3, f, true]]
         for (layers, O) in ((shallow, 1), (deep, 3)), N in (1, 7)
@@ -158,7 +160,8 @@ function derivatives_workload(::Type{T}) where {T}
     outside(c_random_params, net, UInt64(2), "glorot_uniform", x)
     outside(c_predict, net, x, C_NULL, 6, zeros(T, 2, 6))
     outside(c_predict, net, x, wave(T, 2, 4), 4, zeros(T, 2, 4))
-    for (what, fields) in ("jacobian" => [""], "gauss_newton" => [""], "hessian_blocks" => ["1", "2"], "tangent_kernel" => [""],
+    for (what, fields) in ("jacobian" => [""], "gauss_newton" => [""], "hessian_blocks" => ["1", "2"],
+                           "tangent_kernel" => [""],
                            "data_terms" => ["1", "2"])
         outside_read(outside_tool(net, what, NamedTuple(), x), fields...)
     end
@@ -171,7 +174,8 @@ function losses_workload(::Type{T}) where {T}
     X, labels = wave(T, 2, 6), T[1, 2, 3, 1, 2, 3]
     distributions = T[n == o ? 0.5 : 0.25 for o in 1:3, n in 1:6]
     for Y in (labels, distributions),
-        layers in (Any[[3, "tanh", true], [3, "softmax", true]], Any[[3, "relu", true], [3, "tanh", true], [3, "softmax", true]])
+        layers in (Any[[3, "tanh", true], [3, "softmax", true]],
+                   Any[[3, "relu", true], [3, "tanh", true], [3, "softmax", true]])
         net = outside_net(T, layers, (loss="nll",), X, Y)
         x = outside_start(net)
         outside_derivatives(net, x)
@@ -190,7 +194,8 @@ function losses_workload(::Type{T}) where {T}
         outside_solve(net, x, "train", (alg="auto", optim_solver="NewtonTrustRegion"))
     end
     for options in ((loss="mse", l2=0.1, maxnorm=0.5, merge=[[1, 1, 2, 0.1]]), (loss="mse", output_factor=0.5))
-        net = outside_net(T, Any[[3, "tanh", true], [1, "identity", true]], options, X, targets(T, 1, 6); weights=ones(T, 6))
+        net = outside_net(T, Any[[3, "tanh", true], [1, "identity", true]], options, X,
+                          targets(T, 1, 6); weights=ones(T, 6))
         x = outside_start(net)
         outside_derivatives(net, x)
         for solver in ("auto", "NewtonTrustRegion")
@@ -211,7 +216,8 @@ function flows_workload(::Type{T}) where {T}
         outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=3, dense=true, save_everystep=true, dt=0.001)))
         seen = Any[Dict("loss" => net), Dict("data_loss" => net), "ask"]
         outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=3, event="number", observables=seen)))
-        outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=3, event="truth", everystep=true)); tauinv=ones(length(x)))
+        outside_solve(net, x, "flow",
+                      merge(small, (alg=alg, maxT=3, event="truth", everystep=true)); tauinv=ones(length(x)))
     end
     outside_solve(net, x, "flow", merge(small, (alg="auto", maxT=1, tauinv=2)))
     kinked, y = student(T; f="relu", N=20)
@@ -293,8 +299,10 @@ function landscape_workload(::Type{T}) where {T}
     net, x = student(T; k=2, D=1, N=12)
     layers, P = (layers=TWO, n_features=1), length(x)
     best = HANDLES[outside_solve(net, x, "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=500))].x
-    silent = zero(x)                           # every unit alike and without outgoing weight: null directions to explain
-    classified = "point.kind point.index point.eigenvalues point.direction point.displacement_tolerance point.loss explanations"
+    # every unit alike and without outgoing weight: null directions to explain
+    silent = zero(x)
+    classified =
+        "point.kind point.index point.eigenvalues point.direction point.displacement_tolerance point.loss explanations"
     for point in (best, x, silent)
         outside_read(outside_tool(net, "classify", NamedTuple(), point), split(classified)...)
     end
@@ -312,13 +320,15 @@ function landscape_workload(::Type{T}) where {T}
     alike = outside_tool(net, "neurons", (layer=1, teacher=TWO, teacher_features=1), best, x)
     outside_read(outside_tool(0, "linked", (tolerance=0.1,), HANDLES[alike].angle), "")
     for distances in (false, true)
-        outside_read(outside_tool(net, "cluster", (layer=1, tolerance=0.2, distances=distances), [best x]), "labels", "sign",
+        outside_read(outside_tool(net, "cluster", (layer=1, tolerance=0.2, distances=distances), [best x]), "labels",
+                     "sign",
                      "centre", "spread")
     end
     outside_read(outside_tool(net, "merge", (layer=1, groups=[[1, 2]]), best), "")
     outside_read(outside_tool(net, "neurons_along", (layer=1,), [best x]), "incoming", "outgoing", "cosine", "angle")
     outside_read(outside_tool(0, "binomial_intervals", (n=5, confidence=0.95), [0, 2, 5]), "")
-    outside_read(outside_tool(net, "distinct", (tolerance=1e-6,), [best; best; x], [0.1, 0.1, 0.2]), "labels", "representatives")
+    outside_read(outside_tool(net, "distinct", (tolerance=1e-6,), [best; best; x], [0.1, 0.1, 0.2]), "labels",
+                 "representatives")
     plane, axis = [Float64.(x), [1.0; zeros(P - 1); 0.0; 1.0; zeros(P - 2)]], [0.0, 0.1]
     outside_read(outside_tool(net, "point", NamedTuple(), plane..., axis), "")
     outside_tool(net, "coordinates", NamedTuple(), plane..., best)
@@ -345,7 +355,8 @@ function landscape_workload(::Type{T}) where {T}
     limits = [Any["tanh", Dict("derivative" => 0, "order" => 1, "eps" => ε), Dict("tail" => "tanh", "eps" => ε)]
               for ε in (0.0, 0.1)]
     for units in limits
-        limit = outside_net(T, Any[[3, units, true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
+        limit = outside_net(T, Any[[3, units, true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12),
+                            targets(T, 1, 12))
         outside_derivatives(limit, y)
         outside_read(outside_tool(limit, "to_limit", NamedTuple(), y), "q", "eps")
         outside_read(outside_tool(limit, "from_limit", NamedTuple(), y, [0.1, 0.1]), "")
@@ -353,24 +364,28 @@ function landscape_workload(::Type{T}) where {T}
     end
     alone = Any[Dict("tail" => "tanh", "eps" => 0.0), Dict("derivative" => 0, "order" => 1, "eps" => 0.0),
                 Dict("sharp" => "tanh", "eps" => 0.0)]
-    steps = outside_net(T, Any[[3, alone, true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
+    steps = outside_net(T, Any[[3, alone, true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12),
+                        targets(T, 1, 12))
     outside_derivatives(steps, y)
     outside_read(outside_tool(steps, "to_limit", NamedTuple(), y), "q", "eps")
     outside_read(outside_tool(steps, "from_limit", NamedTuple(), y, [0.1, 0.1]), "")
     outside_tool(steps, "classify", NamedTuple(), y)
     steps_workload(HANDLES[steps], Vector{T}(y))
-    chart = outside_net(T, Any[[2, limits[2][1:2], true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12), targets(T, 1, 12))
+    chart = outside_net(T, Any[[2, limits[2][1:2], true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12),
+                        targets(T, 1, 12))
     outside_read(outside_tool(chart, "original_metric", NamedTuple()), "")
     outside_read(outside_tool(chart, "next_coefficients", NamedTuple(), outside_start(chart)), "")
     minimum_to_more_digits(HANDLES[net], best)
     outside_read(outside_tool(wide, "channels", (distance=0.3, growth=3), y), "")
     landed = outside_handle(c_solve, outside_tool(wide, "at_infinity", NamedTuple()), y, "minimize",
                             wire((maxtime_optim=5, maxiterations_optim=500)), C_NULL, C_NULL, C_NULL)
-    outside_read(landed, "kind", "x", "q", "loss", "gnorm", "channels", "chains", "coefficients", "iterations", "stopped_by",
+    outside_read(landed, "kind", "x", "q", "loss", "gnorm", "channels", "chains", "coefficients", "iterations",
+                 "stopped_by",
                  "reason", "total_time")
     # Separable classes.
     separable = outside_net(T, Any[[2, "softmax", true]], (loss="nll",), T[-1 -2 1 2], T[1, 1, 2, 2])
-    run = outside_solve(separable, outside_start(separable), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=30))
+    run = outside_solve(separable, outside_start(separable), "minimize",
+                        (optim_solver="NewtonTrustRegion", maxiterations_optim=30))
     outside_tool(separable, "classify", NamedTuple(), HANDLES[run].x)
     return nothing
 end
@@ -422,8 +437,10 @@ function proof_workload(::Type{T}) where {T}
     deep = outside_net(T, Any[[2, "tanh", true], [2, "softplus", true], [2, "softmax", true]], (loss="nll", l2=0.1), X,
                        T[1 + i % 2 for i in 1:12])
     # Of one net each kind: the others' code is mostly the same, and float32 nets are proved in float64.
-    for net in (T === Float64 ? [one_hidden("tanh"), one_hidden("relu"), deep, infinite_net(T, "sigmoid2", "normal_cdf")] : [])
-        run = outside_solve(net, outside_start(net), "minimize", (optim_solver="NewtonTrustRegion", maxiterations_optim=200))
+    for net in (T === Float64 ? [one_hidden("tanh"), one_hidden("relu"), deep,
+                                 infinite_net(T, "sigmoid2", "normal_cdf")] : [])
+        run = outside_solve(net, outside_start(net), "minimize",
+                            (optim_solver="NewtonTrustRegion", maxiterations_optim=200))
         x = HANDLES[run].x
         question = outside_tool(net, "certification", (precision=128, polish=true), x)
         proved = outside_handle(c_solve, question, x, "minimize", wire((maxtime_optim=60,)), C_NULL, C_NULL, C_NULL)
@@ -433,7 +450,8 @@ function proof_workload(::Type{T}) where {T}
         net = one_hidden("tanh")
         held = outside_tool(net, "constrain", (constraint=Dict("freeze" => [0], "tie" => []),), outside_start(net))
         question = outside_tool(held, "certification", (precision=128, polish=true), outside_start(held))
-        outside_handle(c_solve, question, outside_start(held), "minimize", wire((maxtime_optim=1,)), C_NULL, C_NULL, C_NULL)
+        outside_handle(c_solve, question, outside_start(held), "minimize", wire((maxtime_optim=1,)), C_NULL, C_NULL,
+                       C_NULL)
     end
     return nothing
 end
@@ -444,8 +462,10 @@ function infinite_net(::Type{T}, f, h) where {T}
 end
 
 function infinite_workload(::Type{T}) where {T}
-    for (f, h) in (("tanh", "tanh"), ("relu", "relu"), ("sigmoid2", "sigmoid2"), ("normal_cdf", "normal_cdf"), ("softplus", "softplus"),
-                   (Dict("poly" => [0.0, 1.0, 0.5]), "square"), ("gelu", "relu"), ("sigmoid2", "tanh"), ("tanh", "relu"))
+    for (f, h) in (("tanh", "tanh"), ("relu", "relu"), ("sigmoid2", "sigmoid2"), ("normal_cdf", "normal_cdf"),
+                   ("softplus", "softplus"),
+                   (Dict("poly" => [0.0, 1.0, 0.5]), "square"), ("gelu", "relu"), ("sigmoid2", "tanh"),
+                   ("tanh", "relu"))
         net = infinite_net(T, f, h)
         x = outside_start(net)
         outside_derivatives(net, x)
@@ -503,7 +523,8 @@ end
 "Errors are told over the border too."
 function refusals_workload()
     net, x = student(Float64)
-    for (f, arguments) in ((c_tool, (net, "none", "{}", C_NULL, C_NULL, 0)), (c_tool, (net, "none", "{", C_NULL, C_NULL, 0)))
+    for (f, arguments) in ((c_tool, (net, "none", "{}", C_NULL, C_NULL, 0)),
+                           (c_tool, (net, "none", "{", C_NULL, C_NULL, 0)))
         try
             outside_handle(f, arguments...)
         catch

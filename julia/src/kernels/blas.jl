@@ -1,5 +1,5 @@
-# Matrix products on parts of arrays, without views and without allocation: BLAS for Float32 and Float64, plain loops for
-# every other number type.
+# Matrix products on parts of arrays, without views and without allocation: BLAS for Float32 and Float64, plain loops
+# for every other number type.
 
 """
     Panel(A, first, ld)
@@ -26,8 +26,8 @@ for (T, gemm) in ((Float64, :dgemm_), (Float32, :sgemm_))
         GC.@preserve a b c ccall(($gemm, libblas), Cvoid,
             (Ref{UInt8}, Ref{UInt8}, Ref{BLAS.BlasInt}, Ref{BLAS.BlasInt}, Ref{BLAS.BlasInt}, Ref{$T}, Ptr{$T},
              Ref{BLAS.BlasInt}, Ptr{$T}, Ref{BLAS.BlasInt}, Ref{$T}, Ptr{$T}, Ref{BLAS.BlasInt}, Clong, Clong),
-            ta, tb, m, n, k, one($T), pointer(a, A.first), A.ld, pointer(b, B.first), B.ld, one($T), pointer(c, C.first),
-            C.ld, 1, 1)
+            ta, tb, m, n, k, one($T), pointer(a, A.first), A.ld, pointer(b, B.first), B.ld, one($T),
+            pointer(c, C.first), C.ld, 1, 1)
         return nothing
     end
 end

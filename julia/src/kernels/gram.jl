@@ -33,7 +33,8 @@
         %r = fadd <4 x $t> %low, %high
         ret <4 x $t> %r"""
     D = NTuple{W,VecElement{T}}
-    return :(Vec{4,T}(Base.llvmcall($code, NTuple{4,VecElement{T}}, Tuple{$D,$D,$D,$D}, a.data, b.data, c.data, d.data)))
+    return :(Vec{4,T}(Base.llvmcall($code, NTuple{4,VecElement{T}}, Tuple{$D,$D,$D,$D}, a.data, b.data, c.data,
+                                    d.data)))
 end
 
 "One register's worth."
@@ -83,8 +84,9 @@ const PANEL = 9     # columns of B, 18 kB, that stay in the first-level cache
     gram!(C, A, B, n)
     gram!(C, Z, n)
 
-C += AᵀB over the first `n` rows, for panels C of p × q numbers, A of p columns and three more behind, and B of q. With `lower`
-only tiles that reach the lower triangle. The second form takes whole matrices, the third adds the lower triangle of ZᵀZ.
+C += AᵀB over the first `n` rows, for panels C of p × q numbers, A of p columns and three more behind, and B of q. With
+`lower` only tiles that reach the lower triangle. The second form takes whole matrices, the third adds the lower
+triangle of ZᵀZ.
 
 A few samples leave more time to the sums over registers than to the products; BLAS keeps no sums there (16 samples, 201
 columns: 25 against 41 µs; 112 samples: 136 against 123 µs).
@@ -135,8 +137,8 @@ function gram!(C::Matrix, Z::Matrix, n::Int)
     return C
 end
 
-# For few samples the sums over registers at the end of each tile cost more than its products. Where the columns of Z are
-# the samples, there are none: a sample adds an outer product.
+# For few samples the sums over registers at the end of each tile cost more than its products. Where the columns of Z
+# are the samples, there are none: a sample adds an outer product.
 
 "Write a register's worth of column sums, `rows` of them, to `C` or add them there."
 @inline function put!(C::Matrix{T}, at::Int, rows::Int, x::Vec{W,T}, fresh::Bool) where {W,T}
@@ -166,7 +168,8 @@ end
         at, rows = i + (j - 1) * p, p + 1 - i
         $((quote
             j + $(q - 1) > p && return nothing
-            $((:(put!(C, at + $((q - 1)) * p + $((x - 1) * W), rows - $((x - 1) * W), $(s[x, q]), fresh)) for x in 1:R)...)
+            $((:(put!(C, at + $((q - 1)) * p + $((x - 1) * W), rows - $((x - 1) * W), $(s[x, q]),
+                      fresh)) for x in 1:R)...)
         end for q in 1:4)...)
         return nothing
     end
@@ -178,8 +181,8 @@ rows_for(p::Int) = p + 24
 """
     outer!(C, Z, m, fresh)
 
-The lower triangle of C = Z Zᵀ, or C += Z Zᵀ unless `fresh`, over the first `m` columns of `Z`, which has `rows_for(p)` rows for
-C of p × p.
+The lower triangle of C = Z Zᵀ, or C += Z Zᵀ unless `fresh`, over the first `m` columns of `Z`, which has `rows_for(p)`
+rows for C of p × p.
 """
 function outer!(C::Matrix{T}, Z::Matrix{T}, m::Int, fresh::Bool) where {T<:BlasReal}
     p, W = size(C, 1), width(register(T))

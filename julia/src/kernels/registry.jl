@@ -3,13 +3,16 @@
 """
     unknown(f)
 
-`f`, but the compiler does not know: where a call is dynamic all the same, it need not look into every method that may be
-meant. Compiled code would depend on all of them, and be compiled again where a package that is loaded before adds a method
-to one that they call.
+`f`, but the compiler does not know: where a call is dynamic all the same, it need not look into every method that may
+be meant. Compiled code would depend on all of them, and be compiled again where a package that is loaded before adds a
+method to one that they call.
 """
 unknown(f) = Base.inferencebarrier(f)
 
-"One thing with a name: the `value` that the name stands for, what it is in a line, its P×P matrices, and when to choose it."
+"""
+One thing with a name: the `value` that the name stands for, what it is in a line, its P×P matrices, and when to choose
+it.
+"""
 struct Entry
     value::Any
     summary::String
@@ -28,8 +31,8 @@ Registry(kind::String) = Registry(kind, String[], Dict{String,Entry}())
 """
     register!(registry, name, value, summary; matrices = 0, when = "") -> value
 
-Let users call `value` by `name`. `summary` says what it is in one line; `matrices` are the P×P matrices that it keeps, by
-which runs that no memory holds are refused; `when` advises whom it suits, for the page on choosing a solver.
+Let users call `value` by `name`. `summary` says what it is in one line; `matrices` are the P×P matrices that it keeps,
+by which runs that no memory holds are refused; `when` advises whom it suits, for the page on choosing a solver.
 """
 function register!(registry::Registry, name::String, @nospecialize(value), summary::String; matrices::Int=0,
                    when::String="")

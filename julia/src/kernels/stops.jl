@@ -13,7 +13,8 @@ const ADVICE = Dict(
     running => "The solver has not stopped.",
     min_gnorm => "The largest component of the gradient fell below min_gnorm: this is a fixed point at that accuracy.",
     minloss => "The loss fell below minloss.",
-    roundoff => "Neither loss nor gradient can be lowered further in this number type: the run has converged to round-off.",
+    roundoff => "Neither loss nor gradient can be lowered further in this number type: the run has converged to " *
+                "round-off.",
     patience => "Next to no progress any more, though rounding allows it: continue with another solver or a larger " *
                 "patience.",
     maxtime => "The time limit was reached: continue from the result, or allow more time.",

@@ -78,7 +78,8 @@ end
 @generated function compare(::Val{code}, x::Vec{W,T}, y::Vec{W,T}) where {code,W,T}
     D, t = NTuple{W,VecElement{T}}, llvm_type(T)
     text = "%m = fcmp $code <$W x $t> %0, %1\n%r = zext <$W x i1> %m to <$W x i8>\nret <$W x i8> %r"
-    return :(Base.@_inline_meta; Mask{W}(Base.llvmcall($text, NTuple{W,VecElement{Bool}}, Tuple{$D,$D}, x.data, y.data)))
+    return :(Base.@_inline_meta; Mask{W}(Base.llvmcall($text, NTuple{W,VecElement{Bool}}, Tuple{$D,$D}, x.data,
+                                                       y.data)))
 end
 
 for (f, code) in ((:+, :fadd), (:-, :fsub), (:*, :fmul), (:/, :fdiv))
@@ -123,7 +124,8 @@ end
 @inline select(condition::Bool, x, y) = ifelse(condition, x, y)
 @inline @generated function select(mask::Mask{W}, x::Vec{W,T}, y::Vec{W,T}) where {W,T}
     D, t = NTuple{W,VecElement{T}}, llvm_type(T)
-    code = "%m = trunc <$W x i8> %0 to <$W x i1>\n%r = select <$W x i1> %m, <$W x $t> %1, <$W x $t> %2\nret <$W x $t> %r"
+    code =
+        "%m = trunc <$W x i8> %0 to <$W x i1>\n%r = select <$W x i1> %m, <$W x $t> %1, <$W x $t> %2\nret <$W x $t> %r"
     return :(Vec{W,T}(Base.llvmcall($code, $D, Tuple{NTuple{W,VecElement{Bool}},$D,$D}, mask.data, x.data, y.data)))
 end
 @inline select(mask::Mask, x::Vec, y::Real) = select(mask, x, oftype(x, y))
@@ -132,8 +134,8 @@ end
 """
     scale_bits(t, shift, bias)
 
-The number whose bits are those of `t`, as an integer, shifted left and raised by `bias`: 2ᵏ from a `t` that holds k in its
-lowest bits.
+The number whose bits are those of `t`, as an integer, shifted left and raised by `bias`: 2ᵏ from a `t` that holds k in
+its lowest bits.
 """
 @inline scale_bits(t::T, shift::I, bias::I) where {T<:BlasReal,I} =
     reinterpret(T, (reinterpret(I, t) << shift) + bias)

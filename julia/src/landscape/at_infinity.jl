@@ -6,9 +6,10 @@
 What [`minimize_at_infinity`](@ref) found. `kind` is
 
 - "minimum": `x` is a finite minimum; `channels` is empty
-- "minimum at infinity": `q`, in the net `limit`, is a minimum of the limit of the `channels`, of loss `loss`, and near it
-  the loss is loss + Σ h ε², with h > 0 for each channel in `coefficients` (for steps and relus see
-  [`sharp_coefficient`](@ref)); or, without channels, the classes are separable, and the parameters grow in the direction `q`
+- "minimum at infinity": `q`, in the net `limit`, is a minimum of the limit of the `channels`, of loss `loss`, and near
+  it the loss is loss + Σ h ε², with h > 0 for each channel in `coefficients` (for steps and relus see
+  [`sharp_coefficient`](@ref)); or, without channels, the classes are separable, and the parameters grow in the
+  direction `q`
 - "open": neither was reached; `reason` says why
 
 `x` is a point of the ordinary net: for a minimum at infinity the last one before the limit was taken, and `eps` says
@@ -36,16 +37,17 @@ Base.show(io::IO, m::MinimumAtInfinity) =
 """
     minimize_at_infinity(net, x0; options...) -> MinimumAtInfinity
 
-[`minimize`](@ref) in rounds. Between them, where units draw together while their outgoing weights grow, the limit of these
-[`channels`](@ref) is tried: a minimum of the limit net that is lower than the point reached, and to which the channels lead
-down (h > 0), is the minimum at infinity. Where the loss falls on the way out of the limit (h < 0), the search goes on
-from its lowest point on that way. Where nothing gets on, `NewtonTrustRegion` has the last rounds. The options are those of
-`minimize`, with its limits for all rounds together.
+[`minimize`](@ref) in rounds. Between them, where units draw together while their outgoing weights grow, the limit of
+these [`channels`](@ref) is tried: a minimum of the limit net that is lower than the point reached, and to which the
+channels lead down (h > 0), is the minimum at infinity. Where the loss falls on the way out of the limit (h < 0), the
+search goes on from its lowest point on that way. Where nothing gets on, `NewtonTrustRegion` has the last rounds. The
+options are those of `minimize`, with its limits for all rounds together.
 """
 minimize_at_infinity(net::Net, x0::AbstractVector; monitor::Monitor=Monitor(), options...) =
     minimize_at_infinity(net, x0, MinimizeOptions(; options...), monitor)
 
-# The first round is short: a channel is as good as known after a few hundred steps, and a finite minimum is reached in fewer.
+# The first round is short: a channel is as good as known after a few hundred steps, and a finite minimum is reached in
+# fewer.
 const FIRST_ROUND = 200
 
 mutable struct Rounds{T}
@@ -76,7 +78,8 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
         stuck || continue
         rounds.options.optim_solver isa NewtonTrustRegion &&
             return found("open", rounds, net, m, m.x, why_open(net, m.x, kind))
-        rounds.options = changed(rounds.options; optim_solver=NewtonTrustRegion())   # others stop earlier in flat valleys
+        # others stop earlier in flat valleys
+        rounds.options = changed(rounds.options; optim_solver=NewtonTrustRegion())
     end
 end
 why_open(net, x, kind) =
@@ -96,15 +99,16 @@ end
 channels_of(layers) = [c for l in layers for c in approaches(l)]
 
 found(kind, rounds, net::Net{T}, m, x, reason) where {T} =
-    MinimumAtInfinity{T}(kind, x, T[], m.loss, m.gnorm, Channel[], T[], T[], net, rounds.iterations, m.stopped_by, reason,
+    MinimumAtInfinity{T}(kind, x, T[], m.loss, m.gnorm, Channel[], T[], T[], net, rounds.iterations, m.stopped_by,
+                         reason,
                          seconds() - rounds.start)
 
 over(r::Rounds) = r.stop in (Stop.interrupted, Stop.callback, Stop.maxtime, Stop.minloss) ||
     r.iterations >= r.options.maxiterations || seconds() - r.start >= r.options.maxtime
 
 """
-`minimize` with so many iterations at most, and what kind of point it found: as `classify` says, but "degenerate" only if
-all null directions are explained.
+`minimize` with so many iterations at most, and what kind of point it found: as `classify` says, but "degenerate" only
+if all null directions are explained.
 """
 function a_round!(rounds::Rounds{T}, net::Net{T}, x::Vector{T}, iterations::Int) where {T}
     o = rounds.options
@@ -118,7 +122,8 @@ function a_round!(rounds::Rounds{T}, net::Net{T}, x::Vector{T}, iterations::Int)
     return m, Base.invokelatest(minimum_to_more_digits, net, m.x) ? "minimum" : "of no known kind"
 end
 
-# Twenty digits tell eigenvalues apart from zero that a gradient known to Float64 cannot: its Newton step may be too long.
+# Twenty digits tell eigenvalues apart from zero that a gradient known to Float64 cannot: its Newton step may be too
+# long.
 const MORE_DIGITS = 20
 
 "Whether `polish` converges nearby, and the Hessian there is positive definite but for directions that are explained."
@@ -141,8 +146,8 @@ function minimum_to_more_digits(net::Net, x::Vector)
 end
 
 """
-The minimum of the limit of the channels at the point `m`, if there is one that they lead down to, else a point of `net` to
-go on from. Where the loss falls on the way out of some channels, the others alone may lead to infinity.
+The minimum of the limit of the channels at the point `m`, if there is one that they lead down to, else a point of `net`
+to go on from. Where the loss falls on the way out of some channels, the others alone may lead to infinity.
 """
 function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
     all_of_them = channels(net, m.x)
@@ -168,8 +173,8 @@ function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
 end
 
 """
-The minimum of the limit of the channels `seen` and of those that show there, if they lead down to it; else what was found of
-it, or nothing where no minimum was found.
+The minimum of the limit of the channels `seen` and of those that show there, if they lead down to it; else what was
+found of it, or nothing where no minimum was found.
 """
 function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, iterations::Int) where {T}
     limit, more, seen = net, seen, Channel[]
@@ -195,7 +200,8 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
             # A run that has come as near as numbers reach has the limit's loss, but for rounding.
             below = value <= m.loss + 16 * eps(T) * loss_scale(net, m.x)
             below && supnorm(g) <= sqrt(eps(T)) && leads_down(limit, h) || return limit, q, ε, h
-            return MinimumAtInfinity{T}("minimum at infinity", m.x, q, value, supnorm(g), in_order(seen, limit.layers), h, ε,
+            return MinimumAtInfinity{T}("minimum at infinity", m.x, q, value, supnorm(g), in_order(seen, limit.layers),
+                                        h, ε,
                                         limit, rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
         end
         more = channels(limit, q)
@@ -203,8 +209,8 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
     return nothing
 end
 """
-The steps where no sample pulls them to itself: one that does is put inside, which lowers the loss, and goes out again on the
-other side, or stays there at a finite pre-activation. Each time it is a smooth problem of its own.
+The steps where no sample pulls them to itself: one that does is put inside, which lowers the loss, and goes out again
+on the other side, or stays there at a finite pre-activation. Each time it is a smooth problem of its own.
 """
 function move_steps(rounds::Rounds{T}, limit::Net{T}, q::Vector{T}, iterations::Int) where {T}
     value, lower = loss(limit, place_steps!(limit, q)), true
@@ -250,7 +256,8 @@ function try_limit(limit::Net, x)
 end
 
 "Two tails that merge as two that do not."
-apart(c::Channel) = c.kind != "tails" ? [c] : [Channel(c.layer, [j], "tail", 1.0, c.distance, c.growth, c.eps) for j in c.units]
+apart(c::Channel) =
+    c.kind != "tails" ? [c] : [Channel(c.layer, [j], "tail", 1.0, c.distance, c.growth, c.eps) for j in c.units]
 
 "The numbers of the chains that a channel has become."
 function chains_of(c::Channel, layers::Vector{Layer})

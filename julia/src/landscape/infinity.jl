@@ -7,9 +7,9 @@ last_layer(net::Net) = last(net.layers).offset+1:net.n_params
 """
     separates(net, θ) -> Bool
 
-Whether a net with negative log-likelihood and no regulariser tells all its labelled samples apart. Then the loss falls for
-ever as the weights of the last layer grow, towards an infimum of zero that no parameters reach: the derivative along them is
-−Σᵢ wᵢ Σₒ pₒ (h_label − hₒ)/N < 0, even where it is too small for a floating-point number.
+Whether a net with negative log-likelihood and no regulariser tells all its labelled samples apart. Then the loss falls
+for ever as the weights of the last layer grow, towards an infimum of zero that no parameters reach: the derivative
+along them is −Σᵢ wᵢ Σₒ pₒ (h_label − hₒ)/N < 0, even where it is too small for a floating-point number.
 """
 separates(net::AbstractNet, θ) = false
 function separates(net::Net{T}, θ::Vector{T}) where {T}
@@ -19,7 +19,8 @@ function separates(net::Net{T}, θ::Vector{T}) where {T}
         i += 1
         block.w[r] > 0 || continue
         label, p = argmax(view(block.Y, r, :)), view(P, :, i)
-        sum(view(block.Y, r, :)) == block.Y[r, label] || return false          # probabilities, which finite weights may meet
+        # probabilities, which finite weights may meet
+        sum(view(block.Y, r, :)) == block.Y[r, label] || return false
         all(o == label || p[o] < p[label] for o in eachindex(p)) || return false
     end
     return true
@@ -92,21 +93,22 @@ function falls_along_valley(net, θ::Vector{T}, d) where {T}
     return true
 end
 
-# ---- roads to infinity, where a run has followed them to the end of its digits ------------------------------------------
+# ---- roads to infinity, where a run has followed them to the end of its digits ---------------------------------------
 
 """
     roads_to_infinity(net, θ, N) -> Vector{Invariance}
 
-Which null directions, of the orthonormal columns of `N`, lead to a minimum at infinity, by what the units look like there:
+Which null directions, of the orthonormal columns of `N`, lead to a minimum at infinity, by what the units look like
+there:
 
-- "diverging pair": incoming weights that have nearly merged while outgoing weights grow with opposite signs (or both with
-  odd signs), so that the difference of the two becomes a derivative of one unit;
+- "diverging pair": incoming weights that have nearly merged while outgoing weights grow with opposite signs (or both
+  with odd signs), so that the difference of the two becomes a derivative of one unit;
 - "tail unit": a unit that is nearly constant on the samples, whose large outgoing weights live on what varies: the
   exponential tail of its activation;
 - "step unit": a unit whose incoming weights can all grow, since every sample lies where its activation is flat, on
   different sides;
-- "relu unit": a smoothed relu whose incoming weights can all grow as the outgoing ones shrink, since every sample is far from
-  its bend, on different sides.
+- "relu unit": a smoothed relu whose incoming weights can all grow as the outgoing ones shrink, since every sample is
+  far from its bend, on different sides.
 """
 roads_to_infinity(net::AbstractNet, θ, N) = Invariance[]
 roads_to_infinity(net::Net{T}, θ::Vector{T}, N::Matrix{Float64}) where {T} =
@@ -151,7 +153,8 @@ function roads_to_infinity(layers::Vector{Layer}, θ::Vector{Float64}, (grams, s
 end
 
 "Add a road if its direction `e`, of unit length, is a null direction."
-function add_road!(roads::Vector{Invariance}, label::String, l::Int, units::Vector{Int}, e::Vector{Float64}, N::Matrix{Float64})
+function add_road!(roads::Vector{Invariance}, label::String, l::Int, units::Vector{Int}, e::Vector{Float64},
+                   N::Matrix{Float64})
     v = N * (N' * e)
     norm(v - e) <= NEAR_INFINITY && push!(roads, Invariance(label, l, units, [v / norm(v)]))
     return roads
@@ -175,8 +178,8 @@ function variation(G::Matrix{Float64}, j::Int)
 end
 
 """
-The direction, of unit length, in which outgoing weights of two units grow and their incoming ones merge; empty where they
-are not on this road: both must be far along it, but not the same to rounding.
+The direction, of unit length, in which outgoing weights of two units grow and their incoming ones merge; empty where
+they are not on this road: both must be far along it, but not the same to rounding.
 """
 function pair_direction(θ::Vector{Float64}, into_i, into_j, out_i, out_j, ε::Float64)
     for sign in (1, -1)         # odd units merge up to the sign, too

@@ -108,7 +108,8 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
     for j in 1:layer.width
         in_chain(layer.chains, j) && continue
         dead = slopes[j] <= ε
-        # What it gives to the next layer must be small, too: outgoing weights near zero may follow incoming ones to infinity.
+        # What it gives to the next layer must be small, too: outgoing weights near zero may follow incoming ones to
+        # infinity.
         output = G[end, end] > 0 ? sqrt(G[j, j] / G[end, end]) : 0.0
         dead || norm(θ[out[j]]) * max(1, output) <= sqrt(ε) * size || continue
         if dead && is_step(unit_activation(layer, j)) && !iszero(G[j, j])
@@ -132,9 +133,11 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
     add_scales!(found, layer, next, l, θ)
     for chain in layer.chains
         has_offset(chain, layer) &&
-            push!(found, Invariance("offset of a derivative", l, chain.units, [offset_direction(θ, layer, next, chain.units)]))
+            push!(found,
+                  Invariance("offset of a derivative", l, chain.units, [offset_direction(θ, layer, next, chain.units)]))
         length(chain.units) == 3 &&
-            push!(found, Invariance("curve of three units", l, chain.units, curve_directions(chain.units, into, out, θ)))
+            push!(found,
+                  Invariance("curve of three units", l, chain.units, curve_directions(chain.units, into, out, θ)))
     end
     for j in findall(linear)
         layer.bias && next.bias || break
@@ -169,8 +172,8 @@ function add_scales!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
 end
 
 """
-How incoming weights of unit `j` grow as outgoing ones shrink without a change of the outputs, exactly; empty where they cannot:
-f(αh) = αᵏf(h), exp(h + β) = e^β exp(h), and s σ′(h) of a pair at its limit, which is linear in s.
+How incoming weights of unit `j` grow as outgoing ones shrink without a change of the outputs, exactly; empty where they
+cannot: f(αh) = αᵏf(h), exp(h + β) = e^β exp(h), and s σ′(h) of a pair at its limit, which is linear in s.
 """
 function scale_direction(θ::Vector, layer::Layer, next::Layer, j::Int)
     f, into, out, e = unit_activation(layer, j), incoming(layer, j), outgoing(next, j), zero(θ)

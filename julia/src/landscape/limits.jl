@@ -1,15 +1,16 @@
 # The limit of a net in which hidden units merge while their outgoing weights diverge (Martinelli, van Meegen, Şimşek,
-# Gerstner and Brea, Flat channels to infinity in neural loss landscapes, arXiv 2506.14951): where a channel leads, and how
-# the loss falls on the way.
+# Gerstner and Brea, Flat channels to infinity in neural loss landscapes, arXiv 2506.14951): where a channel leads, and
+# how the loss falls on the way.
 
 """
     limit_net(net, groups; sharp = [], layer = 1, ε = 0) -> net′
 
-The net with the pairs or triples of hidden units in `groups` replaced by chains (see [`Derivative`](@ref)): what it tends
-to as the units of each group merge and their outgoing weights diverge. A group of one unit becomes the exponential
-[`Tail`](@ref) of its activation; two that are tails already may merge, too (see [`Derivative`](@ref)). The units `sharp` become steps or relus (see
-[`Sharp`](@ref)). With `ε` > 0, for all but triples, it is the same net in other parameters. It has as many parameters as
-`net`, in the same places. Two tails that merge have a limit, but no parameters at a distance.
+The net with the pairs or triples of hidden units in `groups` replaced by chains (see [`Derivative`](@ref)): what it
+tends to as the units of each group merge and their outgoing weights diverge. A group of one unit becomes the
+exponential [`Tail`](@ref) of its activation; two that are tails already may merge, too (see [`Derivative`](@ref)). The
+units `sharp` become steps or relus (see [`Sharp`](@ref)). With `ε` > 0, for all but triples, it is the same net in
+other parameters. It has as many parameters as `net`, in the same places. Two tails that merge have a limit, but no
+parameters at a distance.
 """
 function limit_net(net::Net{T}, groups; sharp=Int[], layer::Int=1, ε::Real=0) where {T}
     unregularised(net) ||
@@ -57,7 +58,8 @@ function alone(layer::Layer)
     found = Chain[]
     for j in 1:layer.width
         f = unit_activation(layer, j)
-        f isa Union{Tail,Sharp,Inside} && !in_chain(layer.chains, j) && push!(found, Chain(f, [j], f isa Inside ? 0.0 : f.ε))
+        f isa Union{Tail,Sharp,Inside} && !in_chain(layer.chains, j) &&
+            push!(found, Chain(f, [j], f isa Inside ? 0.0 : f.ε))
     end
     return found
 end
@@ -86,10 +88,10 @@ count_chains(layers::Vector{Layer}) = sum(l -> length(approaches(l)), layers)
 """
     to_limit(layers, θ) -> q, ε
 
-The parameters in the net with these chains that are nearest to θ in the ordinary net, and how far each chain is from its
-limit. Of a pair with w ± εΔ and (c ± a/ε)/2 as incoming and outgoing weights, ‖Δ‖ = 1, they are (w, Δ) and (c, a); odd units
-may differ by a sign. Of a triple w, s, k and the outgoing weights of the parabola w + st + kt² through its three units,
-‖s‖ = 1. A chain that has an ε of its own keeps it, and the parameters are exact.
+The parameters in the net with these chains that are nearest to θ in the ordinary net, and how far each chain is from
+its limit. Of a pair with w ± εΔ and (c ± a/ε)/2 as incoming and outgoing weights, ‖Δ‖ = 1, they are (w, Δ) and (c, a);
+odd units may differ by a sign. Of a triple w, s, k and the outgoing weights of the parabola w + st + kt² through its
+three units, ‖s‖ = 1. A chain that has an ε of its own keeps it, and the parameters are exact.
 """
 function to_limit(layers::Vector{Layer}, θ::AbstractVector{T}) where {T}
     q, found = Vector{T}(θ), T[]
@@ -175,9 +177,9 @@ function tail_from_limit!(θ::Vector{T}, next::Layer, unit::Tail, into, out, e::
     return θ
 end
 
-# Two tails A₁ exp(w₁x) + A₂ exp(w₂x), whose biases are B ± τ and A ∓ in all of what follows, merge as w₁ − w₂ and exp(B) go to
-# zero together: then A₁ − A₂ grows so that β₂(A₁ exp(2w₁x + B + τ) + A₂ exp(2w₂x + B − τ)) stays. What is left is of the order
-# of exp(B) cosh τ; exp(B) sinh τ = ε² is the shift of the weights. τ is free: it is asinh 1 here.
+# Two tails A₁ exp(w₁x) + A₂ exp(w₂x), whose biases are B ± τ and A ∓ in all of what follows, merge as w₁ − w₂ and
+# exp(B) go to zero together: then A₁ − A₂ grows so that β₂(A₁ exp(2w₁x + B + τ) + A₂ exp(2w₂x + B − τ)) stays. What is
+# left is of the order of exp(B) cosh τ; exp(B) sinh τ = ε² is the shift of the weights. τ is free: it is asinh 1 here.
 const MERGED_TAILS = asinh(1)
 
 "The limit of two tails with biases at zero, at the distances `e` of each."
@@ -206,7 +208,8 @@ end
 """
     from_limit(layers, q, ε) -> θ
 
-Parameters of the ordinary net at the distances `ε` from the limit, one for each chain: the inverse of [`to_limit`](@ref).
+Parameters of the ordinary net at the distances `ε` from the limit, one for each chain: the inverse of
+[`to_limit`](@ref).
 """
 function from_limit(layers::Vector{Layer}, q::AbstractVector{T}, ε) where {T}
     θ, number = Vector{T}(q), 0
@@ -220,7 +223,8 @@ function from_limit(layers::Vector{Layer}, q::AbstractVector{T}, ε) where {T}
         if !merges(chain) || chain.activation isa Tail
             f = chain.activation
             merges(chain) ? merged_from_limit!(θ, layers[l+1], f, into, out, e) :
-            f isa Tail ? tail_from_limit!(θ, layers[l+1], f, into[1], out[1], e) : sharp_from_limit!(θ, f, into[1], out[1], e)
+            f isa Tail ? tail_from_limit!(θ, layers[l+1], f, into[1], out[1], e) :
+                sharp_from_limit!(θ, f, into[1], out[1], e)
             continue
         end
         w, s, c, a = q[into[1]], q[into[2]], q[out[1]], q[out[2]]
@@ -236,8 +240,8 @@ function from_limit(layers::Vector{Layer}, q::AbstractVector{T}, ε) where {T}
 end
 
 """
-The scale of each pair and triple at which ‖Δ‖ = 1, with bias 0 in Δ of two tails, that of each other tail at which its outgoing
-weights have length 1, and that of sharp units at which ‖(w, b)‖ = 1: outputs stay what they are.
+The scale of each pair and triple at which ‖Δ‖ = 1, with bias 0 in Δ of two tails, that of each other tail at which its
+outgoing weights have length 1, and that of sharp units at which ‖(w, b)‖ = 1: outputs stay what they are.
 """
 function normalise!(q::Vector{T}, layers::Vector{Layer}) where {T}
     for (l, layer) in enumerate(layers), chain in approaches(layer)
@@ -280,10 +284,10 @@ end
 """
     channel_coefficients(net, q) -> h
 
-The coefficient of ε² in the loss at `from_limit(q, ε)`, for each chain of a limit net: L = L₀ + Σ hε² + …, exact. As the
-gradient is zero at a minimum q of the limit, the lowest loss at a distance ε is this, too, to that order: a channel with
-h > 0 leads down to infinity. For a step or a relu it is that of the distance of f from its limit at the nearest sample; see
-[`sharp_coefficient`](@ref).
+The coefficient of ε² in the loss at `from_limit(q, ε)`, for each chain of a limit net: L = L₀ + Σ hε² + …, exact. As
+the gradient is zero at a minimum q of the limit, the lowest loss at a distance ε is this, too, to that order: a channel
+with h > 0 leads down to infinity. For a step or a relu it is that of the distance of f from its limit at the nearest
+sample; see [`sharp_coefficient`](@ref).
 """
 function channel_coefficients(net::Net{T}, q::AbstractVector) where {T}
     check_data(net)
@@ -297,7 +301,8 @@ function channel_coefficients(net::Net{T}, q::AbstractVector) where {T}
             chain.activation isa Union{Sharp,Inside} && continue
             H = similar(ws.A[l], size(ws.A[l], 1), layer.width)
             linear!(H, layer_input(ws, block, l), q, layer, block.n)
-            h[number] += chain.activation isa Tail ? next_of_tail(chain.activation.f, H, ws.E[l], chain.units, block.n) :
+            h[number] += chain.activation isa Tail ?
+                next_of_tail(chain.activation.f, H, ws.E[l], chain.units, block.n) :
                 Base.invokelatest(curvature, chain.activation, H, ws.E[l], chain.units, block.n)
         end
     end
@@ -340,14 +345,14 @@ end
 """
     Channel
 
-Hidden units of a `layer` on their way to infinity. Two or three merge while their outgoing weights diverge: `cosine` of the
-incoming weights of the first two (with biases, up to the sign for odd units), the `distance` of the two relative to their
-length, `growth`, how many times larger the outgoing weights are than their sum, and `eps`, half of the distance, which
-tends to zero. One unit acts by its exponential tail: `distance` is its largest slope on the samples, `growth` how many times
-smaller its variation is than its size, `eps`² the exponential of its bias. Or one unit becomes a step or a relu: `growth`
-is the pre-activation nearest to zero, `distance` how far the activation there is from its limit, 1/`eps` the length of the
-incoming weights. Or two units that act by their tails merge; `eps` is that of tails. `kind` is "pair", "triple", "tail", "tails" for two
-that merge, "step" or "relu".
+Hidden units of a `layer` on their way to infinity. Two or three merge while their outgoing weights diverge: `cosine` of
+the incoming weights of the first two (with biases, up to the sign for odd units), the `distance` of the two relative to
+their length, `growth`, how many times larger the outgoing weights are than their sum, and `eps`, half of the distance,
+which tends to zero. One unit acts by its exponential tail: `distance` is its largest slope on the samples, `growth` how
+many times smaller its variation is than its size, `eps`² the exponential of its bias. Or one unit becomes a step or a
+relu: `growth` is the pre-activation nearest to zero, `distance` how far the activation there is from its limit, 1/`eps`
+the length of the incoming weights. Or two units that act by their tails merge; `eps` is that of tails. `kind` is
+"pair", "triple", "tail", "tails" for two that merge, "step" or "relu".
 """
 struct Channel
     layer::Int
@@ -362,9 +367,9 @@ end
 """
     channels(net, θ; distance = 0.3, growth = 3) -> Vector{Channel}
 
-Pairs of units, each in one of them at most and the nearest first, whose distance is below and whose growth is above these
-bounds; triples of units, near to one another, of whose outgoing weights not even the first moments remain; and single units
-that act by their tails, or become steps or relus.
+Pairs of units, each in one of them at most and the nearest first, whose distance is below and whose growth is above
+these bounds; triples of units, near to one another, of whose outgoing weights not even the first moments remain; and
+single units that act by their tails, or become steps or relus.
 """
 function channels(net::Net{T}, θ::AbstractVector; options...) where {T}
     check_data(net)
@@ -377,7 +382,8 @@ function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes, nea
         layer, next = layers[l], layers[l+1]
         candidates, near = Channel[], Dict{Tuple{Int,Int},Channel}()
         free = [j for j in 1:layer.width
-                if !in_chain(layer.chains, j) && !(unit_activation(layer, j) isa Union{Relu,Selu,Identity,Tail,Sharp,Inside})]
+                if !in_chain(layer.chains, j) &&
+                   !(unit_activation(layer, j) isa Union{Relu,Selu,Identity,Tail,Sharp,Inside})]
         for a in eachindex(free), b in a+1:length(free)
             pair = pair_channel(θ, layer, next, l, free[a], free[b])
             pair !== nothing && pair.distance < distance || continue
@@ -406,7 +412,8 @@ function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes, nea
             sharp !== nothing && sharp.distance < distance && push!(candidates, sharp)
         end
         taken = Int[]
-        # A triple comes before its pairs: two of the three are a pair only as long as the third waits. So do tails that merge.
+        # A triple comes before its pairs: two of the three are a pair only as long as the third waits. So do tails that
+        # merge.
         for c in sort!(candidates; by=c -> (c.kind == "tails" ? -3 : -length(c.units), c.distance))
             isempty(intersect(taken, c.units)) || continue
             append!(taken, c.units)
@@ -425,7 +432,8 @@ function pair_channel(θ, layer::Layer, next::Layer, l::Int, i::Int, j::Int)
     s != 0 && cosine < 0 && ((v, b, cosine) = (-v, s * b, -cosine))
     size = (norm(u) + norm(v)) / 2
     size > 0 && norm(u - v) > 64 * eps() * size || return nothing
-    return Channel(l, [i, j], "pair", cosine, norm(u - v) / size, norm(a - b) / max(norm(a + b), floatmin()), norm(u - v) / 2)
+    return Channel(l, [i, j], "pair", cosine, norm(u - v) / size, norm(a - b) / max(norm(a + b), floatmin()),
+                   norm(u - v) / 2)
 end
 
 "Of three units, whose `pairs` are (1, 2), (1, 3) and (2, 3)."
@@ -456,7 +464,9 @@ function tail_channel(θ, layer::Layer, l::Int, j::Int, slope::Float64, variatio
     return Channel(l, [j], "tail", 1.0, slope, 1 / max(variation, floatmin()), exp(-γ * abs(b) / 2))
 end
 
-"Of two units that act by their tails, whether these merge: by their weights without biases, and the sizes of the tails."
+"""
+Of two units that act by their tails, whether these merge: by their weights without biases, and the sizes of the tails.
+"""
 function tails_channel(θ, layer::Layer, next::Layer, l::Int, first::Channel, second::Channel)
     i, j = first.units[1], second.units[1]
     f = unit_activation(layer, i)
@@ -475,8 +485,9 @@ end
 
 # So near and grown that a point from which the loss falls without end may be said to be on its way to their limit.
 const CHANNEL_DISTANCE, CHANNEL_GROWTH = 0.1, 10.0
-# Every run looks for channels where it ends if that takes a few milliseconds: with k units and N samples (N + 500) k² steps
-# of 3 ns (0.08 ms with 10 units and 100 samples, 5 ms with 60 units of 20 inputs; 460 ms with 1000 units and 3 samples).
+# Every run looks for channels where it ends if that takes a few milliseconds: with k units and N samples (N + 500) k²
+# steps of 3 ns (0.08 ms with 10 units and 100 samples, 5 ms with 60 units of 20 inputs; 460 ms with 1000 units and 3
+# samples).
 const CHANNELS_IN_PASSING = 2_000_000
 
 "Channels so far along that they explain why the loss falls without end; none of nets that have no minimum at infinity."
@@ -495,7 +506,8 @@ end
 "Those ways as a `Classification` has them."
 roads_of_channels(net::AbstractNet, θ) =
     Tuple{String,Int,Vector{Int},Int}[(ROAD_LABELS[c.kind], c.layer, c.units, 1) for c in ways_to_infinity(net, θ)]
-const ROAD_LABELS = Dict("tail" => "tail unit", "tails" => "merging tails", "pair" => "diverging pair", "triple" => "diverging triple",
+const ROAD_LABELS = Dict("tail" => "tail unit", "tails" => "merging tails", "pair" => "diverging pair",
+                         "triple" => "diverging triple",
                          "step" => "step unit", "relu" => "relu unit")
 
 "The limit net with other distances, one for each chain and tail."
@@ -518,15 +530,16 @@ end
 """
     next_coefficients(net, q) -> K
 
-At a minimum q of a limit net of pairs and tails the lowest loss at the distances ε is L₀ + Σ hₘ εₘ² + Σ Kₘₙ εₘ² εₙ² + …, with
-‖Δ‖ = 1 for each pair and the bias of each tail fixed. K is ½ ∂²L/∂τₘ∂τₙ − ½ Gₘᵀ H⁻¹ Gₙ with τ = ε², the changes Gₘ of the
-gradient with τₘ, and the Hessian H of the limit, both in the complement of these scales. Derivatives by τ are
+At a minimum q of a limit net of pairs and tails the lowest loss at the distances ε is L₀ + Σ hₘ εₘ² + Σ Kₘₙ εₘ² εₙ² +
+…, with ‖Δ‖ = 1 for each pair and the bias of each tail fixed. K is ½ ∂²L/∂τₘ∂τₙ − ½ Gₘᵀ H⁻¹ Gₙ with τ = ε², the changes
+Gₘ of the gradient with τₘ, and the Hessian H of the limit, both in the complement of these scales. Derivatives by τ are
 differences in BigFloat, of so small a step that they are exact in Float64.
 """
 function next_coefficients(net::Net, q::AbstractVector)
     any(c -> c.activation isa Union{Sharp,Inside} || length(c.units) > (c.activation isa Tail ? 1 : 2),
         channels_of(net.layers)) &&
-        throw(ArgumentError("the next coefficients are known for pairs and tails, not for triples, tails that merge, steps and relus"))
+        throw(ArgumentError("the next coefficients are known for pairs and tails, not for triples, tails that merge, " *
+                            "steps and relus"))
     n, ε = count_chains(net.layers), 2.0^-40
     return setprecision(BigFloat, 768) do
         x, big_net, τ = BigFloat.(q), with_number_type(BigFloat, net), big(ε)^2

@@ -3,11 +3,11 @@
 """
     maximum_margin(net) -> θ
 
-For a net of one layer whose classes are separable: the parameters of least norm for which, at every sample, the logit of its
-label is larger than each other by at least 1. Gradient flow on the negative log-likelihood tends to their direction
-(Soudry, Hoffer, Nacson, Gunasekar and Srebro, The implicit bias of gradient descent on separable data, JMLR 19, 2018). By the
-non-negative least squares of Lawson and Hanson (Solving Least Squares Problems, 1974, chapter 23), which end after
-finitely many steps. An empty vector if the classes are not separable.
+For a net of one layer whose classes are separable: the parameters of least norm for which, at every sample, the logit
+of its label is larger than each other by at least 1. Gradient flow on the negative log-likelihood tends to their
+direction (Soudry, Hoffer, Nacson, Gunasekar and Srebro, The implicit bias of gradient descent on separable data, JMLR
+19, 2018). By the non-negative least squares of Lawson and Hanson (Solving Least Squares Problems, 1974, chapter 23),
+which end after finitely many steps. An empty vector if the classes are not separable.
 """
 function maximum_margin(net::Net{T}) where {T}
     length(net.layers) == 1 && net.objective isa NegativeLogLikelihood ||

@@ -30,8 +30,8 @@ const MOST_INSIDE = 4
 const FAR = 3
 
 """
-For each hidden layer a column for each unit: its pre-activations nearest to zero, $(MOST_INSIDE + 1) of them, and how many are
-below and above zero, without those between -$FAR and $FAR.
+For each hidden layer a column for each unit: its pre-activations nearest to zero, $(MOST_INSIDE + 1) of them, and how
+many are below and above zero, without those between -$FAR and $FAR.
 """
 function nearest_samples(net::Net{T}, θ::Vector{T}) where {T}
     found = [[fill(Inf, MOST_INSIDE + 1, l.width); zeros(2, l.width)] for l in net.layers]
@@ -62,8 +62,8 @@ end
 from_limit_at(f::Activation, m) = abs(f(-m) - (is_ramp(f) ? 0 : floor_of(f)))
 
 """
-Unit `j` as a step or a relu if all samples are farther from its middle than `growth`; of a step some samples may be inside, if
-all others are three times as far as these.
+Unit `j` as a step or a relu if all samples are farther from its middle than `growth`; of a step some samples may be
+inside, if all others are three times as far as these.
 """
 function sharp_channel(θ, layer::Layer, l::Int, j::Int, near, growth::Real)
     f = unit_activation(layer, j)
@@ -71,7 +71,8 @@ function sharp_channel(θ, layer::Layer, l::Int, j::Int, near, growth::Real)
     for p in 0:(is_ramp(f) ? 0 : min(layer.fan_in, MOST_INSIDE))
         m = near[p+1]
         growth < m < Inf && (p == 0 || m > 3 * near[p]) || continue
-        return Channel(l, [j], is_ramp(f) ? "relu" : "step", 1.0, from_limit_at(f, m), m, 1 / norm(θ[incoming(layer, j)]))
+        return Channel(l, [j], is_ramp(f) ? "relu" : "step", 1.0, from_limit_at(f, m), m,
+                       1 / norm(θ[incoming(layer, j)]))
     end
     return nothing
 end
@@ -79,9 +80,9 @@ end
 """
     sharp_samples(net, q, l, j) -> X, h, c
 
-What unit `j` of layer `l`, a step or a relu, has as its inputs (a column for each, and a one where there is a bias), its
-pre-activations, and how much the loss grows as its output there moves from the limit as that of f does. Equal inputs count
-as one sample.
+What unit `j` of layer `l`, a step or a relu, has as its inputs (a column for each, and a one where there is a bias),
+its pre-activations, and how much the loss grows as its output there moves from the limit as that of f does. Equal
+inputs count as one sample.
 """
 function sharp_samples(net::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
     layer, ws = net.layers[l], net.crew.workers[1].workspace
@@ -115,9 +116,9 @@ const AS_NEAR = 1e-9
 """
     sharp_coefficient(net, q, l, j) -> h
 
-With the pre-activation m nearest to zero, the loss at `from_limit(q, ε)` is L₀ + h δ(m/ε), with δ(m) = |f(−m) − f(−∞)| how far
-a step is from its limit there, or ε δ(m/ε) for a relu, but for terms that are exponentially smaller: h is the sum of what the
-loss has as derivatives by the outputs at the nearest samples, with their signs.
+With the pre-activation m nearest to zero, the loss at `from_limit(q, ε)` is L₀ + h δ(m/ε), with δ(m) = |f(−m) − f(−∞)|
+how far a step is from its limit there, or ε δ(m/ε) for a relu, but for terms that are exponentially smaller: h is the
+sum of what the loss has as derivatives by the outputs at the nearest samples, with their signs.
 """
 function sharp_coefficient(net::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
     _, h, c = sharp_samples(net, q, l, j)
@@ -129,8 +130,8 @@ end
 """
     step_between(X, sides) -> u
 
-The unit vector (w, b) on whose `sides` (±1) the columns of `X` lie as far off as possible, with those of side 0 on the step
-itself; empty where there is none.
+The unit vector (w, b) on whose `sides` (±1) the columns of `X` lie as far off as possible, with those of side 0 on the
+step itself; empty where there is none.
 """
 function step_between(X::Matrix{Float64}, sides::Vector{Float64})
     on = findall(iszero, sides)
@@ -158,7 +159,9 @@ function put_inside(net::Net{T}, q::Vector{T}, l::Int, j::Int, X, h::Vector{Floa
     x[incoming(net.layers[l], j)] = isempty(within) ? u : stretched(X, sides, u, h)
     return changed, x
 end
-"(w, b) at which the samples of side 0 have the pre-activations `h` and the others at least `OUTSIDE`, or at 1/ε times u."
+"""
+(w, b) at which the samples of side 0 have the pre-activations `h` and the others at least `OUTSIDE`, or at 1/ε times u.
+"""
 function stretched(X, sides, u, h; ε=nothing)
     on, off = findall(iszero, sides), findall(!iszero, sides)
     v = isempty(on) ? zero(u) : pinv(permutedims(X[:, on])) * h[on]
@@ -167,8 +170,8 @@ function stretched(X, sides, u, h; ε=nothing)
 end
 
 """
-A limit with the samples inside of its steps that are so in the ordinary net at θ: nearer to the middle than a third of all
-others (see [`sharp_channel`](@ref)).
+A limit with the samples inside of its steps that are so in the ordinary net at θ: nearer to the middle than a third of
+all others (see [`sharp_channel`](@ref)).
 """
 function with_insides(limit::Net{T}, q::Vector{T}, ε::Vector{T}) where {T}
     for (k, (l, chain)) in enumerate([(l, c) for (l, layer) in enumerate(limit.layers) for c in approaches(layer)])
@@ -176,7 +179,8 @@ function with_insides(limit::Net{T}, q::Vector{T}, ε::Vector{T}) where {T}
         X, h, _ = sharp_samples(limit, q, l, chain.units[1])
         h ./= ε[k]
         order = sortperm(abs.(h))
-        p = findfirst(p -> abs(h[order[p+1]]) > max(FAR, p == 0 ? 0 : 3 * abs(h[order[p]])), 0:min(MOST_INSIDE, length(h) - 1))
+        p = findfirst(p -> abs(h[order[p+1]]) > max(FAR, p == 0 ? 0 : 3 * abs(h[order[p]])),
+                      0:min(MOST_INSIDE, length(h) - 1))
         p === nothing || p == 1 && continue
         put = put_inside(limit, q, l, chain.units[1], X, h, order[1:p-1])
         put === nothing || ((limit, q) = put)
@@ -201,9 +205,9 @@ steps(net::Net) = [(l, j) for l in 1:length(net.layers)-1 for j in 1:net.layers[
 """
     pulling(net, q, l, j) -> samples, c, X, h
 
-The samples for which the loss falls as they come nearer to the step `j` of layer `l`, and how fast, among those that are the
-nearest to it in some place that the step may have. As the loss is L₀ + Σ c δ over all samples, of which the nearest counts,
-the limit is a minimum if there are none.
+The samples for which the loss falls as they come nearer to the step `j` of layer `l`, and how fast, among those that
+are the nearest to it in some place that the step may have. As the loss is L₀ + Σ c δ over all samples, of which the
+nearest counts, the limit is a minimum if there are none.
 """
 function pulling(net::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
     X, h, c = sharp_samples(net, q, l, j)
@@ -213,17 +217,21 @@ function pulling(net::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
     sort!(samples; by=i -> c[i])
     return samples, c[samples], X, h
 end
-"A (w, b) at which all samples are on the side of the step that they have in `h`, or on it, and `i` is nearer than the others."
+"""
+A (w, b) at which all samples are on the side of the step that they have in `h`, or on it, and `i` is nearer than the
+others.
+"""
 function nearest_to(X::Matrix{Float64}, h::Vector{Float64}, on::Vector{Int}, i::Int)
     B = isempty(on) ? Matrix{Float64}(I, size(X, 1), size(X, 1)) : nullspace(permutedims(X[:, on]))
     S = B' * (X .* permutedims(sign.(h)))
     others = (S[:, k] - S[:, i] for k in eachindex(h) if k != i && !(k in on))
-    return B * least_norm(permutedims(hcat(S[:, i], others...)); none=zeros(size(B, 2))) |> u -> iszero(u) ? Float64[] : u
+    return B * least_norm(permutedims(hcat(S[:, i], others...)); none=zeros(size(B, 2))) |> u -> iszero(u) ? Float64[] :
+           u
 end
 
 """
-Points of the ordinary net in which the sample that pulls step `j` most has come near to it, to the pre-activations ±1 to ±16;
-of a limit of which only the steps are not at their distances.
+Points of the ordinary net in which the sample that pulls step `j` most has come near to it, to the pre-activations ±1
+to ±16; of a limit of which only the steps are not at their distances.
 """
 function nearer(limit::Net{T}, q::Vector{T}, θ::Vector{T}, l::Int, j::Int) where {T}
     samples, _, X, h = pulling(limit, q, l, j)
@@ -253,14 +261,17 @@ function ways_down(net::Net{T}, q::Vector{T}) where {T}
     end
     return h
 end
-"Whether the loss falls in all channels towards the limit: sharp units of a perfect fit have h = 0, and it is zero there."
+"""
+Whether the loss falls in all channels towards the limit: sharp units of a perfect fit have h = 0, and it is zero there.
+"""
 leads_down(net::Net, h) = all(h[k] > 0 || h[k] == 0 && c.activation isa Union{Sharp,Inside}
                               for (k, c) in enumerate(channels_of(net.layers)))
 
 """
     from_limit(net, q, ε) -> θ
 
-The same with the data of `net`, which say how a step with samples inside goes on to infinity: with weights of length 1/ε and more.
+The same with the data of `net`, which say how a step with samples inside goes on to infinity: with weights of length
+1/ε and more.
 """
 function from_limit(net::Net{T}, q::Vector{T}, ε) where {T}
     θ, number = from_limit(net.layers, q, ε), 0

@@ -1,6 +1,6 @@
 # Cholesky factors in place, in the lower triangle, without allocation: for Float64 and Float32 in registers, column by
-# column in blocks of four, as small matrices need it; a plain loop for other numbers. Microseconds, OpenBLAS 0.3.9 beside:
-# 33 rows 1.9 (5.3), a solution 0.65 (1.6); 201 rows 94 (157), a solution 5.8 (25).
+# column in blocks of four, as small matrices need it; a plain loop for other numbers. Microseconds, OpenBLAS 0.3.9
+# beside: 33 rows 1.9 (5.3), a solution 0.65 (1.6); 201 rows 94 (157), a solution 5.8 (25).
 
 "Columns of a block. The first one has what is left over, so that the rows below a block are a multiple of four."
 const TILE = 4
@@ -29,7 +29,8 @@ end
 
 "What `f!` makes of the first block, of `odd` columns; true if there is none."
 @inline odd_block!(f!::F, odd::Int, arrays...) where {F} =
-    odd == 1 ? f!(Val(1), arrays..., 1) : odd == 2 ? f!(Val(2), arrays..., 1) : odd == 3 ? f!(Val(3), arrays..., 1) : true
+    odd == 1 ? f!(Val(1), arrays..., 1) : odd == 2 ? f!(Val(2), arrays..., 1) : odd == 3 ? f!(Val(3), arrays..., 1) :
+        true
 
 "Vectors W[i:…, j:j+K-1] − W[i:…, 1:j-1] W[j:j+K-1, 1:j-1]ᵀ."
 @inline @generated function reduced_tile(::Val{K}, ::Type{V}, W::Matrix{T}, i::Int, j::Int) where {K,V,T}

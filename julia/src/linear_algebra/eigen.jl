@@ -1,5 +1,5 @@
-# Symmetric eigendecomposition in place, without allocation: Householder's reduction to tridiagonal form and the QL method
-# with implicit shifts; LAPACK's divide and conquer for large matrices of its own number types.
+# Symmetric eigendecomposition in place, without allocation: Householder's reduction to tridiagonal form and the QL
+# method with implicit shifts; LAPACK's divide and conquer for large matrices of its own number types.
 
 """
     SymmetricEigen{T}(n)
@@ -73,8 +73,8 @@ end
     diagonalise!(d, off, V) -> Bool
 
 Eigenvalues, into `d`, of the tridiagonal matrix of diagonal `d` and `off` beside it (Golub and Van Loan, Matrix
-Computations, 8.3; Martin and Wilkinson, Numer. Math. 12 (1968) 377), of which no number is above one; the columns of `V`
-are rotated along.
+Computations, 8.3; Martin and Wilkinson, Numer. Math. 12 (1968) 377), of which no number is above one; the columns of
+`V` are rotated along.
 """
 function diagonalise!(d::Vector{T}, off::Vector{T}, V::Matrix{T}) where {T}
     n = length(d)

@@ -78,8 +78,9 @@ function extremes!(e::ExtremeEigenvalues{T}, multiply!) where {T}
 end
 
 """
-How far the k-th Ritz value of `j` vectors can be from an eigenvalue: by its residual ‖Av − λv‖, or by the square of that
-over the distance to the other eigenvalues (Temple and Kato; Parlett, section 10.6), of which the other Ritz values tell.
+How far the k-th Ritz value of `j` vectors can be from an eigenvalue: by its residual ‖Av − λv‖, or by the square of
+that over the distance to the other eigenvalues (Temple and Kato; Parlett, section 10.6), of which the other Ritz values
+tell.
 """
 function error_bound(e::ExtremeEigenvalues, F, k::Int, j::Int)
     residual = e.off[j] * abs(F.vectors[j, k])

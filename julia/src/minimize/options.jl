@@ -5,17 +5,17 @@
 
 The options of [`minimize`](@ref), all of them with defaults:
 
-- `optim_solver`: a method by its constructor, see `MLPGF.MINIMIZE_METHODS`; or, where the package is loaded (Julia 1.9 and
-  newer), a method of Optim such as `Optim.Newton()`, or an algorithm of NLopt that uses gradients, such as
+- `optim_solver`: a method by its constructor, see `MLPGF.MINIMIZE_METHODS`; or, where the package is loaded (Julia 1.9
+  and newer), a method of Optim such as `Optim.Newton()`, or an algorithm of NLopt that uses gradients, such as
   `NLopt.LD_SLSQP`
-- `maxtime`: seconds. `maxiterations`: trial steps of the trust-region and projection methods, line searches of the others;
-  `NewtonLBFGS` counts both.
+- `maxtime`: seconds. `maxiterations`: trial steps of the trust-region and projection methods, line searches of the
+  others; `NewtonLBFGS` counts both.
 - `min_gnorm`: stop when ‖∇L‖_∞ is at most this. Newton's methods go on all the same where the Hessian is
   clearly indefinite, since such a point is a saddle.
 - `minloss`: stop when the loss is at most this, if it is positive.
 - `constraint`: a [`Constraint`](@ref) that the parameters obey, from the nearest point to the start that does
-- `optim_options`: options of Optim's or NLopt's own, names and values, such as `(store_trace = true,)` for a method of Optim
-  or `(xtol_rel = 1e-6,)` for one of NLopt. Where these end the run, it is `Stop.patience`.
+- `optim_options`: options of Optim's or NLopt's own, names and values, such as `(store_trace = true,)` for a method of
+  Optim or `(xtol_rel = 1e-6,)` for one of NLopt. Where these end the run, it is `Stop.patience`.
 - `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.
 """
 Base.@kwdef struct MinimizeOptions

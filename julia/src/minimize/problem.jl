@@ -125,8 +125,8 @@ end
 
 What [`minimize`](@ref) found: the best point `x`, its `loss` and `gnorm` = ‖∇L(x)‖_∞, why it ended
 (`stopped_by::Stop.Reason`), `iterations`, the number of evaluations of the loss (`nfev`), its gradient
-(`njev`), of Hessian or Gauss–Newton matrix (`nhev`) and of products with the Hessian (`nhvp`), `time_run` in seconds, the
-name `optim_solver` of the method, and a `trace` with fields `iteration`, `loss`, `gnorm`.
+(`njev`), of Hessian or Gauss–Newton matrix (`nhev`) and of products with the Hessian (`nhvp`), `time_run` in seconds,
+the name `optim_solver` of the method, and a `trace` with fields `iteration`, `loss`, `gnorm`.
 """
 Base.@kwdef struct MinimizeResult{T<:AbstractFloat}
     x::Vector{T}

@@ -15,10 +15,11 @@ end
 """
     confirm!(search, objective, method, stop) -> Stop.Reason
 
-`method` ended with `stop`. If that is `roundoff`, ask others: Newton steps at a minimum that is a point, elsewhere other
-methods for some iterations. While they get on, `method` goes on from what they found; what hardly gets on though rounding
-allows it ends as `patience`, at the point where `method` saw no way on if the others left the floor of a valley. Where they
-go sideways, as far as rounding lets them, they are asked again, `ROUNDS` times in all: there may be a way down from there.
+`method` ended with `stop`. If that is `roundoff`, ask others: Newton steps at a minimum that is a point, elsewhere
+other methods for some iterations. While they get on, `method` goes on from what they found; what hardly gets on though
+rounding allows it ends as `patience`, at the point where `method` saw no way on if the others left the floor of a
+valley. Where they go sideways, as far as rounding lets them, they are asked again, `ROUNDS` times in all: there may be
+a way down from there.
 """
 function confirm!(search::Search{T}, objective::Objective{T}, method::MinimizeMethod, stop::Stop.Reason) where {T}
     best, P, rounds = search.best, length(search.best.x), 0
@@ -59,9 +60,9 @@ end
 const FINISHING_STEPS = 8
 
 """
-Where the Hessian is positive definite beyond doubt, the minimum is a point and Newton's method the last word: steps with
-this Hessian, as long as they halve the gradient norm and `FINISHING_STEPS` more, since the last digit of the gradient goes
-up and down. False where the Hessian is anything else.
+Where the Hessian is positive definite beyond doubt, the minimum is a point and Newton's method the last word: steps
+with this Hessian, as long as they halve the gradient norm and `FINISHING_STEPS` more, since the last digit of the
+gradient goes up and down. False where the Hessian is anything else.
 """
 function finish_isolated!(best::BestPoint{T}, objective::Objective{T}) where {T}
     P = length(best.x)

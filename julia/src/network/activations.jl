@@ -1,8 +1,8 @@
 """
     Activation
 
-A scalar function with exact first and second derivatives. A new one is a block of this file, or a file of its own: a type,
-its registration with name and formula, and the method `derivatives(::Activation, x) -> (f(x), f'(x), f''(x))`.
+A scalar function with exact first and second derivatives. A new one is a block of this file, or a file of its own: a
+type, its registration with name and formula, and the method `derivatives(::Activation, x) -> (f(x), f'(x), f''(x))`.
 """
 abstract type Activation end
 
@@ -250,10 +250,11 @@ end
 """
     activate!(a, Val(order), A, D, S, n, j)
 
-Replace the pre-activations in column `j` of `A` (first `n` rows) by f; for `order` 1 fill `D` with f', for `order` 2 also
-`S` with f''. What `D` and `S` hold otherwise is lost.
+Replace the pre-activations in column `j` of `A` (first `n` rows) by f; for `order` 1 fill `D` with f', for `order` 2
+also `S` with f''. What `D` and `S` hold otherwise is lost.
 """
-@inline function activate!(a::Activation, ::Val{order}, A::Matrix{T}, D::Matrix{T}, S::Matrix{T}, n::Int, j::Int) where {order,T}
+@inline function activate!(a::Activation, ::Val{order}, A::Matrix{T}, D::Matrix{T}, S::Matrix{T}, n::Int,
+                           j::Int) where {order,T}
     V = lanes(T)
     rows = (j-1)*size(A, 1)+1:width(V):(j-1)*size(A, 1)+n
     GC.@preserve A D S begin
@@ -274,7 +275,8 @@ Replace the pre-activations in column `j` of `A` (first `n` rows) by f; for `ord
     end
     return nothing
 end
-@inline function activate!(a::Union{Custom,Blend}, ::Val{order}, A::Matrix{T}, D::Matrix{T}, S::Matrix{T}, n::Int, j::Int) where {order,T}
+@inline function activate!(a::Union{Custom,Blend}, ::Val{order}, A::Matrix{T}, D::Matrix{T}, S::Matrix{T}, n::Int,
+                           j::Int) where {order,T}
     @inbounds @lanes r n begin
         f, d, s = derivatives(a, A[r, j])
         A[r, j] = f

@@ -3,17 +3,18 @@
 """
     Derivative(of, order = 1, ε = 0)
 
-The activation of a unit that is not alone. It forms a chain with unit `of` of its layer, whose activation σ it shares. With
-the pre-activations h of unit `of`, s of the unit of order 1 and k of that of order 2, the chain's outputs are
+The activation of a unit that is not alone. It forms a chain with unit `of` of its layer, whose activation σ it shares.
+With the pre-activations h of unit `of`, s of the unit of order 1 and k of that of order 2, the chain's outputs are
 
 - order 0, unit `of`: σ(h)
 - order 1: s σ′(h)
 - order 2: k σ′(h) + s²/2 σ″(h)
 
 the coefficients of σ(h + s ε + k ε²) in powers of ε: the limit of two or three units that draw together. A pair has an
-`ε` > 0, too: (σ(h + εs) + σ(h − εs))/2 and (σ(h + εs) − σ(h − εs))/2ε, which are two ordinary units in other parameters.
-With unit `of` a [`Tail`](@ref) of α + β(exp(x) + β₂ exp(2x) + …) the output of order 1 is s exp(h) + β₂ exp(2h): what two units
-tend to that draw together on their way out, as their outgoing weights grow so fast that the second term remains.
+`ε` > 0, too: (σ(h + εs) + σ(h − εs))/2 and (σ(h + εs) − σ(h − εs))/2ε, which are two ordinary units in other
+parameters. With unit `of` a [`Tail`](@ref) of α + β(exp(x) + β₂ exp(2x) + …) the output of order 1 is s exp(h) + β₂
+exp(2h): what two units tend to that draw together on their way out, as their outgoing weights grow so fast that the
+second term remains.
 """
 struct Derivative <: Activation
     of::Int
@@ -26,8 +27,9 @@ Base.show(io::IO, a::Derivative) = print(io, "Derivative(", a.of, ", ", a.order,
 """
     Tail(f, ε = 0)
 
-exp, as what becomes of a unit with the activation f (tanh, sigmoid, softplus or g) whose bias goes to −∞ while its outgoing
-weights grow: f(x) ≈ α + β exp(γx). With `ε` > 0 it is (f((x + 2 log ε)/γ) − α)/(βε²), a unit of f in other parameters.
+exp, as what becomes of a unit with the activation f (tanh, sigmoid, softplus or g) whose bias goes to −∞ while its
+outgoing weights grow: f(x) ≈ α + β exp(γx). With `ε` > 0 it is (f((x + 2 log ε)/γ) − α)/(βε²), a unit of f in other
+parameters.
 """
 struct Tail{F<:Activation} <: Activation
     f::F
@@ -87,7 +89,8 @@ function find_chains(a::PerUnit)
         members = findall(g -> g isa Derivative && g.of == i, a.activations)
         isempty(members) && continue
         f isa Union{Derivative,Relu,Selu,Softmax,Sharp,Inside} &&
-            throw(ArgumentError("unit $i has the activation $f; a Derivative needs a unit with a smooth one of its own"))
+            throw(ArgumentError("unit $i has the activation $f; a Derivative needs a unit with a smooth one of its " *
+                                "own"))
         sort!(members; by=j -> a.activations[j].order)
         orders, ε = Int[a.activations[j].order for j in members], a.activations[members[1]].ε
         orders == 1:length(orders) && length(orders) <= 2 ||
@@ -126,7 +129,7 @@ function ChainBuffers{T}(chain::Chain, rows::Int) where {T}
     return ChainBuffers{T}(zeros(T, rows, r^2), zeros(T, rows, r^3), zeros(T, rows, r))
 end
 
-# ---- what a chain computes --------------------------------------------------------------------------------------------
+# ---- what a chain computes -------------------------------------------------------------------------------------------
 
 "f, f′, f″, f‴ and f⁗ at x"
 @inline function four_derivatives(a::Activation, x)
@@ -134,8 +137,8 @@ end
     return f.value, d.value, s.value, s.first, s.second
 end
 
-# Ten nodes of Gauss and Legendre on [-1, 1], those above zero. For |u| ≤ 1/8 the nearest pole of the activations here, that
-# of sigmoid(4x) at πi/4, lies so far off that the error of the integrals below is 12.5^-20,
+# Ten nodes of Gauss and Legendre on [-1, 1], those above zero. For |u| ≤ 1/8 the nearest pole of the activations here,
+# that of sigmoid(4x) at πi/4, lies so far off that the error of the integrals below is 12.5^-20,
 # far less than eps.
 const SMALL_SHIFT = 0.125
 const LEGENDRE = let β = [k / sqrt(4 * k^2 - 1.0) for k in 1:9], F = eigen(SymTridiagonal(zeros(10), β))
@@ -145,7 +148,8 @@ end
 """
     divided_differences(f, h, u) -> (d₀, d₁, d₂)
 
-(f⁽ᵏ⁾(h + u) − f⁽ᵏ⁾(h − u))/2u for k = 0, 1, 2, without cancellation where u is small: ½∫ f⁽ᵏ⁺¹⁾(h + ut) dt over [-1, 1].
+(f⁽ᵏ⁾(h + u) − f⁽ᵏ⁾(h − u))/2u for k = 0, 1, 2, without cancellation where u is small: ½∫ f⁽ᵏ⁺¹⁾(h + ut) dt over [-1,
+1].
 """
 @inline function divided_differences(f::Activation, h::T, u::T) where {T}
     if iszero(u)
@@ -190,7 +194,8 @@ function compose!(f::Activation, A::Matrix{T}, b::ChainBuffers{T}, chain::Chain,
     return nothing
 end
 
-function compose_pair!(f::Activation, A::Matrix{T}, b::ChainBuffers{T}, i::Int, j::Int, ε::T, n::Int, order::Int) where {T}
+function compose_pair!(f::Activation, A::Matrix{T}, b::ChainBuffers{T}, i::Int, j::Int, ε::T, n::Int,
+                       order::Int) where {T}
     D, S = b.first, b.second
     @inbounds for r in 1:n
         out, first, second = iszero(ε) ? limit_pair(f, A[r, i], A[r, j]) : shifted_pair(f, A[r, i], A[r, j], ε)

@@ -4,14 +4,14 @@
     Constraint(θ; freeze = (), tie = ())
     Constraint(B, c)
 
-All points θ = B z + c: P parameters that n ≤ P coordinates z drive. `flow`, `minimize`, `train`, `classify` and `polish`
-take it as `constraint`; [`ConstrainedNet`](@ref) is the loss as a function of z, with the gradient Bᵀg and the Hessian
-BᵀHB.
+All points θ = B z + c: P parameters that n ≤ P coordinates z drive. `flow`, `minimize`, `train`, `classify` and
+`polish` take it as `constraint`; [`ConstrainedNet`](@ref) is the loss as a function of z, with the gradient Bᵀg and the
+Hessian BᵀHB.
 
 `freeze`: indices of parameters that keep the values they have in `θ`. `tie`: groups of indices of parameters that are
 equal, or opposite where an index is negative: `tie = [[1, 2], [3, -4]]` is θ₁ = θ₂ and θ₃ = −θ₄. A coordinate is the
-value of the first of its group, so that its derivative is the sum over the group, as for a parameter that several layers
-share. `B`: a matrix (P×n) of full column rank, `c` a vector (P).
+value of the first of its group, so that its derivative is the sum over the group, as for a parameter that several
+layers share. `B`: a matrix (P×n) of full column rank, `c` a vector (P).
 
     julia> C = Constraint([1.0, 2.0, 3.0, 4.0]; freeze = [2], tie = [[1, -3]]);
 

@@ -6,7 +6,10 @@ evaluation_of(ticket::Int) = ticket >> 20
 share_of(ticket::Int) = ticket & (1 << 20 - 1)
 const CLOSED = 1 << 19          # behind the last share
 
-"What is summed over samples: a method of `sum_samples!`, with what [`Sums`](@ref) it needs, `make_arrays!` and `add_sums!`."
+"""
+What is summed over samples: a method of `sum_samples!`, with what [`Sums`](@ref) it needs, `make_arrays!` and
+`add_sums!`.
+"""
 abstract type Pass end
 struct LossPass <: Pass end
 struct GradientPass <: Pass end         # and loss
@@ -19,8 +22,8 @@ const MatrixPass = Union{HessianPass,GaussNewtonPass}
 """
     Sums{T}
 
-Sums over some of the samples: of the loss, `value`, and of derivatives in the arrays that the pass has, which are made when
-they are first needed. `ticket`: of which share they are, once they are complete.
+Sums over some of the samples: of the loss, `value`, and of derivatives in the arrays that the pass has, which are made
+when they are first needed. `ticket`: of which share they are, once they are complete.
 """
 mutable struct Sums{T}
     ticket::Threads.Atomic{Int}
@@ -38,8 +41,8 @@ abstract type HessianBuffers{T} end
 """
     Worker{T}
 
-What one thread writes to: `sums` wait there to be added. `blocks` are those of its share, `ticket` that of the share which
-a helper is at; of the thread that asked, that of the share which it does again, or 0.
+What one thread writes to: `sums` wait there to be added. `blocks` are those of its share, `ticket` that of the share
+which a helper is at; of the thread that asked, that of the share which it does again, or 0.
 """
 mutable struct Worker{T}
     workspace::Workspace{T}
@@ -55,10 +58,11 @@ end
 The threads of a net: `workers`, that of the thread that asks first. The others, the helpers, have a task each from the
 first evaluation on that they may help with. `ticket` is that of the next share to be claimed of `n` for `pass`, `added`
 that of the last share in `total`. Helpers may still be at a share that is needed no more when the next evaluation
-begins, or later: they read copies of its arguments, `θ` and `v`. Helpers which find nothing to do for `PATIENCE` nanoseconds go to sleep behind the `door`.
+begins, or later: they read copies of its arguments, `θ` and `v`. Helpers which find nothing to do for `PATIENCE`
+nanoseconds go to sleep behind the `door`.
 
-An evaluation in which helpers did not deliver at least four times as many shares as had to be done again is a failure: the
-next `rest` evaluations do without them, twice as many after each further failure, up to `LONGEST_REST`.
+An evaluation in which helpers did not deliver at least four times as many shares as had to be done again is a failure:
+the next `rest` evaluations do without them, twice as many after each further failure, up to `LONGEST_REST`.
 """
 mutable struct Crew{T}
     workers::Vector{Worker{T}}

@@ -35,7 +35,8 @@ Base.one(x::Jet) = one(typeof(x))
 @inline Base.inv(x::Jet) = (v = inv(x.value); chain(x, v, -v * v, 2 * v * v * v))
 @inline Base.:/(x::Jet{T}, y::Jet{T}) where {T} = x * inv(y)
 
-@inline Base.:^(x::Jet, n::Integer) = n == 0 ? one(x) : chain(x, x.value^n, n * x.value^(n - 1), n * (n - 1) * x.value^(n - 2))
+@inline Base.:^(x::Jet, n::Integer) = n == 0 ? one(x) :
+                                      chain(x, x.value^n, n * x.value^(n - 1), n * (n - 1) * x.value^(n - 2))
 @inline Base.literal_pow(::typeof(^), x::Jet, ::Val{n}) where {n} = x^n
 @inline Base.:^(x::Jet, y::Real) = chain(x, x.value^y, y * x.value^(y - 1), y * (y - 1) * x.value^(y - 2))
 @inline Base.:^(x::Jet, y::Rational) = x^oftype(x.value, y)

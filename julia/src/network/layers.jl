@@ -93,8 +93,8 @@ end
     Block{T}
 
 Up to `BLOCK` samples, one column a feature, so that loops over samples run through memory. The number of
-rows `n` is a multiple of `LANES`: the last sample is repeated with weight 0. Column D + 1 of `X` holds ones; there are as
-many columns as [`gram!`](@ref) reads.
+rows `n` is a multiple of `LANES`: the last sample is repeated with weight 0. Column D + 1 of `X` holds ones; there are
+as many columns as [`gram!`](@ref) reads.
 """
 struct Block{T}
     n::Int
@@ -124,9 +124,9 @@ blocks(::Type{T}, X, Y, w) where {T} =
     Workspace{T}
 
 Buffers for one block, a matrix per layer with a column per unit. Activations `A` (column width + 1 holds
-ones, others follow for `gram!`), f' `D`, f'' `S`, ∂ℓ/∂a `E`, ∂ℓ/∂h `Δ`; the letters with a dot are directional derivatives:
-`Ȧ`, `Ḣ` (of pre-activations), `Δ̇`. `row` has five columns for what a loss keeps per sample, `chains` what each
-chain of a layer keeps.
+ones, others follow for `gram!`), f' `D`, f'' `S`, ∂ℓ/∂a `E`, ∂ℓ/∂h `Δ`; the letters with a dot are directional
+derivatives: `Ȧ`, `Ḣ` (of pre-activations), `Δ̇`. `row` has five columns for what a loss keeps per sample, `chains` what
+each chain of a layer keeps.
 """
 struct Workspace{T}
     A::Vector{Matrix{T}}

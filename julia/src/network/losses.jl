@@ -142,8 +142,8 @@ function loss_dot!(loss::CustomLoss, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix
     return Ė
 end
 
-# Row by row the largest logit m, the number of the unit that has it, and Σ exp(hₒ − m) over the other units: what is small
-# where a sample is sure is computed as itself, never as a difference from one.
+# Row by row the largest logit m, the number of the unit that has it, and Σ exp(hₒ − m) over the other units: what is
+# small where a sample is sure is computed as itself, never as a difference from one.
 const MAXIMUM, OTHERS, SUM_OF_TARGETS, LARGEST, SHIFT = 1, 2, 3, 4, 5     # columns of ws.row
 
 "Which logit is counted from matters for accuracy only, so that numbers that are not known exactly may choose."
@@ -216,7 +216,8 @@ function block_loss!(loss::NegativeLogLikelihood, E::Matrix{T}, ws::Workspace{T}
 end
 
 # Σy pₒ (Ȧₒ − Σ p Ȧ), with directions counted from that of the largest unit.
-function loss_dot!(::NegativeLogLikelihood, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}, block::Block{T}, scale::T) where {T}
+function loss_dot!(::NegativeLogLikelihood, Ė::Matrix{T}, ws::Workspace{T}, Ȧ::Matrix{T}, block::Block{T},
+                   scale::T) where {T}
     P, R, w, n = last(ws.A), ws.row, block.w, block.n
     outputs = size(block.Y, 2)           # matrices of the workspace may be wider
     @inbounds for o in 1:outputs

@@ -18,13 +18,13 @@ A multilayer perceptron with its data and the loss
 vector of length N for one output; for `loss = "nll"` also N labels from 1 to O. `weights`: one per sample, default 1.
 `loss`: "mse", ‖f − y‖²; "nll", −Σₒ yₒ log fₒ with a softmax output, or with an output layer of logits; "correlation",
 see [`Correlation`](@ref); or a function of one output and its target, such as `(f, y) -> log(cosh(f - y))`, summed over
-outputs. `l2`, `maxnorm`, `merge`: see [`Regulariser`](@ref). `output_factor`: outputs are multiplied by it. The data are
-copied once, into blocks; a net without data (`n_features` in place of `input`) has outputs, and a loss on other data.
-`threads`: how many of Julia's threads share the samples.
+outputs. `l2`, `maxnorm`, `merge`: see [`Regulariser`](@ref). `output_factor`: outputs are multiplied by it. The data
+are copied once, into blocks; a net without data (`n_features` in place of `input`) has outputs, and a loss on other
+data. `threads`: how many of Julia's threads share the samples.
 
 A net owns the buffers its functions work in: use one net per task.
 
-    julia> net = Net(layers = ((5, softplus, true), (1, identity, true)), input = randn(2, 100), target = randn(1, 100));
+    julia> net = Net(layers = ((5, softplus, true), (1, identity, true)), input = randn(2, 9), target = randn(1, 9));
 
     julia> n_params(net)
     21

@@ -18,7 +18,8 @@ function Regulariser{T}(layers::Vector{Layer}, l2::Real, maxnorm::Real, merge) w
     0 <= l2 < Inf || throw(ArgumentError("l2 is $l2; finite and not negative is needed"))
     maxnorm >= 0 || throw(ArgumentError("maxnorm is $maxnorm; a number that is not negative is needed"))
     pairs = Tuple{Int,Int,T}[]
-    # In a call of its own: code that depends on what kind of thing a user gave would be compiled again after packages are loaded.
+    # In a call of its own: code that depends on what kind of thing a user gave would be compiled again after packages
+    # are loaded.
     merge === nothing || Base.invokelatest(add_pairs!, pairs, layers, merge)
     return Regulariser{T}(T(l2), T(maxnorm), pairs)
 end
@@ -50,7 +51,8 @@ end
 may_be_positive(x) = x > 0
 
 "How far ‖θ‖²/(2P) exceeds `maxnorm`, or zero."
-excess(R::Regulariser{T}, θ) where {T} = isfinite(R.maxnorm) ? max(zero(T), squares(θ) / (2 * length(θ)) - R.maxnorm) : zero(T)
+excess(R::Regulariser{T}, θ) where {T} =
+    isfinite(R.maxnorm) ? max(zero(T), squares(θ) / (2 * length(θ)) - R.maxnorm) : zero(T)
 
 "R(θ)"
 function penalty(R::Regulariser{T}, θ::Vector{T}) where {T}

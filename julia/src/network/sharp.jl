@@ -1,9 +1,9 @@
 """
     Sharp(f, ε = 0)
 
-What becomes of a unit with the activation f whose incoming weights go to infinity: with tanh or sigmoid2 the sign, with sigmoid
-or normal_cdf a step from 0 to 1; with softplus, gelu or silu, whose outgoing weights go to zero at the same time, a relu. With
-`ε` > 0 it is f(x/ε), or ε f(x/ε), a unit of f in other parameters.
+What becomes of a unit with the activation f whose incoming weights go to infinity: with tanh or sigmoid2 the sign, with
+sigmoid or normal_cdf a step from 0 to 1; with softplus, gelu or silu, whose outgoing weights go to zero at the same
+time, a relu. With `ε` > 0 it is f(x/ε), or ε f(x/ε), a unit of f in other parameters.
 
 A step has no derivative: what moves it across a sample is not seen by a gradient.
 """

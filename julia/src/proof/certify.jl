@@ -14,8 +14,8 @@ What [`certify`](@ref) proved, or why it could not:
 - `fixed`: parameters that were held where they are, because `gauges` (label, layer, units) of the loss move them
 - `contraction`: the bound of ‖I − A ∇²L‖_∞ over the box of radius `radius`
 - `precision`: bits of the numbers in which the gradient was evaluated
-- `coordinates`: with a constraint the coordinates z of `x`, to which `uniqueness_radius`, `eigenvalue_bounds`, `fixed` and
-  `contraction` belong; else empty
+- `coordinates`: with a constraint the coordinates z of `x`, to which `uniqueness_radius`, `eigenvalue_bounds`, `fixed`
+  and `contraction` belong; else empty
 """
 struct Certificate
     certified::Bool
@@ -106,7 +106,8 @@ function start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int)
     try
         return Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
                      in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
-                     entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), zeros(0, 0), Float64[], precision)
+                     entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), zeros(0, 0), Float64[],
+                     precision)
     catch failure
         failure isa Unproved || rethrow()
         return failure.reason
@@ -239,9 +240,10 @@ end
 
 short(x::Float64) = string(round(x; sigdigits=2))
 too_flat(proof::Proof, Z::Float64) = isfinite(Z) ?
-    "the Hessian, whose condition number is $(short(maximum(abs, proof.d) / minimum(abs, proof.d))), is too close to singular " *
-    "for its rounding errors (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed): freeze a parameter, add a penalty, or rescale " *
-    "the inputs" : "the Hessian cannot be bounded here"
+    "the Hessian, whose condition number is $(short(maximum(abs, proof.d) / minimum(abs, proof.d))), is too close to " *
+    "singular " *
+    "for its rounding errors (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed): freeze a parameter, add a penalty, or " *
+    "rescale the inputs" : "the Hessian cannot be bounded here"
 function smallest(lower, upper)
     i = argmin([max(abs(l), abs(u)) for (l, u) in zip(lower, upper)])
     return "[$(short(lower[i])), $(short(upper[i]))]"
@@ -295,9 +297,9 @@ function radius_of(Y::Float64, Z::Float64, R::Float64)
 end
 
 """
-Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there, and those at the last point left in the
-proof. In Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for its
-rounding.
+Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there, and those at the last point left in
+the proof. In Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for
+its rounding.
 """
 function approach!(proof::Proof)
     x = proof.x
@@ -349,9 +351,9 @@ function curvature!(proof::Proof)
 end
 
 """
-Ascending eigenvalues and the eigenvectors of a symmetric matrix, which is overwritten. LAPACK's quickest method gives up
-on some clusters of eigenvalues, or goes on forever: it is for large matrices alone, and what it leaves of them, all above
-the diagonal, goes to the QR method if need be.
+Ascending eigenvalues and the eigenvectors of a symmetric matrix, which is overwritten. LAPACK's quickest method gives
+up on some clusters of eigenvalues, or goes on forever: it is for large matrices alone, and what it leaves of them, all
+above the diagonal, goes to the QR method if need be.
 """
 function eigenpairs!(H::Matrix{Float64})
     diagonal = diag(H)
@@ -365,14 +367,16 @@ function eigenpairs!(H::Matrix{Float64})
             H[i, i] = diagonal[i]
         end
     end
-    # Its type is asserted: Julia 1.5's compiler aborts at the assignment of an array or a pair of arrays to two variables.
+    # Its type is asserted: Julia 1.5's compiler aborts at the assignment of an array or a pair of arrays to two
+    # variables.
     return LAPACK.syev!('V', 'U', H)::Tuple{Vector{Float64},Matrix{Float64}}
 end
 
 function null_directions(proof::Proof, N::Matrix{Float64})
     k = size(N, 2)
     found, unexplained = explain(proof.coarse, proof.x, N)
-    reasons = String["$(e.label) ($(join(e.units .- 1, ", ")) of $(e.layer == 0 ? "the inputs" : "layer $(e.layer - 1)"))"
+    reasons =
+        String["$(e.label) ($(join(e.units .- 1, ", ")) of $(e.layer == 0 ? "the inputs" : "layer $(e.layer - 1)"))"
                       for (e, _) in found]
     unexplained > 0 && push!(reasons, "no known reason ($unexplained)")
     return "the Hessian has $k null directions, so that the point is not isolated: " * join(reasons, "; ")

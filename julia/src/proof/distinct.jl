@@ -21,8 +21,10 @@ overlap(x::Interval, y::Interval) = !(x.hi < y.lo || y.hi < x.lo)
 "Whether the units of the first layer may be those of the other, in some order."
 function assignable(layers::Vector{Layer}, x::Vector{Interval{Float64}}, y::Vector{Interval{Float64}})
     first_layer = layers[1]
-    # A net without hidden layers has no order of units; linear ones can be mixed, and those of limits change places in groups.
-    (length(layers) == 1 || !isempty(first_layer.chains) || any(c -> c.activation isa Identity, first_layer.columns)) && return true
+    # A net without hidden layers has no order of units; linear ones can be mixed, and those of limits change places in
+    # groups.
+    (length(layers) == 1 || !isempty(first_layer.chains) || any(c -> c.activation isa Identity, first_layer.columns)) &&
+        return true
     k = first_layer.width
     cost = Float64[!alike(layers, x, i, y, j) for i in 1:k, j in 1:k]
     units = assign(cost)

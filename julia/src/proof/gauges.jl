@@ -1,10 +1,11 @@
 # Symmetries of the loss move a critical point along a curve or surface of others. Where they are known exactly, as many
 # parameters are held where they are as there are such directions: with directions t(x) at x and S the parameters held,
-# ∇L·t = 0 everywhere, so that a point where all other derivatives vanish is critical if t(x) restricted to S is regular.
-# The Hessian is zero along t at such a point, so that its index is that of the rows and columns of the others.
+# ∇L·t = 0 everywhere, so that a point where all other derivatives vanish is critical if t(x) restricted to S is
+# regular. The Hessian is zero along t at such a point, so that its index is that of the rows and columns of the others.
 
 "Labels of invariances that hold exactly, and not at one point alone."
-const GAUGES = ("scale of a unit", "offset of a derivative", "linear units", "softmax shift", "dead unit", "place of a step")
+const GAUGES = ("scale of a unit", "offset of a derivative", "linear units", "softmax shift", "dead unit",
+                "place of a step")
 
 "Directions of an invariance at θ, exact for a θ of intervals."
 function directions(e::Invariance, layers::Vector{Layer}, θ::Vector{T}) where {T}

@@ -1,5 +1,5 @@
-# The population loss in intervals, for pairs of units whose expectations have closed forms: relu with relu, sigmoid2 and
-# normal_cdf with each other, and polynomials and exp with all of these.
+# The population loss in intervals, for pairs of units whose expectations have closed forms: relu with relu, sigmoid2
+# and normal_cdf with each other, and polynomials and exp with all of these.
 
 function with_number_type(::Type{S}, net::InfiniteNet) where {S<:AbstractFloat}
     S <: Interval && check_closed_forms(net.units)
@@ -12,8 +12,10 @@ function check_closed_forms(units::Vector{<:Neuron})
     known(p) = simple(p) || p.kind == rectified || p.kind == cumulative
     for p in units, q in units
         known(p) && known(q) && (simple(p) || simple(q) || p.kind == q.kind) || throw(Unproved(
-            "there is no closed form of the expectations of $(p.activation) with $(q.activation): on infinite data there are " *
-            "proofs for relu with relu, for sigmoid2 and normal_cdf with each other, and for polynomials and exp with all of these"))
+            "there is no closed form of the expectations of $(p.activation) with $(q.activation): on infinite data " *
+            "there are " *
+            "proofs for relu with relu, for sigmoid2 and normal_cdf with each other, and for polynomials and exp " *
+            "with all of these"))
     end
     return nothing
 end
@@ -24,7 +26,8 @@ function expectations!(ws::PairWorkspace{S}, p::Neuron{S}, q::Neuron{S}, order::
     if p.kind == rectified && q.kind == rectified
         p === q && return rectified_self!(m, p, order)
         rectified_pair!(m, p, q, u, order)
-        order == 2 && isfinite(u) && !all(isfinite, m.v2) && throw(Unproved("two relu units may look in the same direction " *
+        order == 2 && isfinite(u) && !all(isfinite, m.v2) &&
+            throw(Unproved("two relu units may look in the same direction " *
             "here, as where a student's unit copies the teacher's, and second derivatives have no bounds there"))
         return m
     elseif p.kind == cumulative && q.kind == cumulative
@@ -176,7 +179,8 @@ function owens_ratio(h::BigInterval, w::BigInterval)
     magnitude(w) <= h.lo && return owens_series(h, w / h)
     w.hi < 0 && return -owens_ratio(h, -w)
     w.lo > 0 || return entire(BigInterval)
-    if w.lo < h.lo                                                       # on which side of 1 their ratio is, is not known
+    # on which side of 1 their ratio is, is not known
+    if w.lo < h.lo
         a = BigFloat(1)
         near = owens_series(h, BigInterval((w / h).lo, a))
         return hull(near, owens_reflected(h, w, BigInterval((h / w).lo, a)))
@@ -190,8 +194,8 @@ owens_reflected(h, w, a) =
 """
     owens_series(h, a)
 
-Owen's T(h, a) = (atan a - Σⱼ (-1)ʲ Qⱼ a²ʲ⁺¹/(2j + 1))/2π for |a| ≤ 1, where Qⱼ is the probability that a Poisson variable of
-mean h²/2 exceeds j (Owen 1956). The terms after the last are less than what is left of that probability.
+Owen's T(h, a) = (atan a - Σⱼ (-1)ʲ Qⱼ a²ʲ⁺¹/(2j + 1))/2π for |a| ≤ 1, where Qⱼ is the probability that a Poisson
+variable of mean h²/2 exceeds j (Owen 1956). The terms after the last are less than what is left of that probability.
 """
 function owens_series(h::BigInterval, a::BigInterval)
     x = h * h / 2

@@ -7,18 +7,19 @@ The method that [`flow`](@ref) runs for what the user gave as `alg`. Extensions 
 """
 flow_method(alg::FlowMethod) = alg
 flow_method(alg) =
-    throw(ArgumentError("alg is a $(typeof(alg)); a method such as Rodas5P(), or, on Julia 1.9 and newer, an algorithm of " *
-                        "OrdinaryDiffEq or Sundials is needed"))
+    throw(ArgumentError("alg is a $(typeof(alg)); a method such as Rodas5P(), or, on Julia 1.9 and newer, an " *
+                        "algorithm of OrdinaryDiffEq or Sundials is needed"))
 
 """
     minimize_method(optim_solver) -> MinimizeMethod
 
-The method that [`minimize`](@ref) runs for what the user gave as `optim_solver`. Extensions add methods of this function.
+The method that [`minimize`](@ref) runs for what the user gave as `optim_solver`. Extensions add methods of this
+function.
 """
 minimize_method(solver::MinimizeMethod) = solver
 minimize_method(solver) =
-    throw(ArgumentError("optim_solver is a $(typeof(solver)); a method such as NewtonTrustRegion(), or, on Julia 1.9 and " *
-                        "newer, one of Optim or an algorithm of NLopt is needed"))
+    throw(ArgumentError("optim_solver is a $(typeof(solver)); a method such as NewtonTrustRegion(), or, on Julia 1.9 " *
+                        "and newer, one of Optim or an algorithm of NLopt is needed"))
 
 "A method of Optim or NLopt with options of its package, by name; our own have theirs as arguments."
 function with_options(method::MinimizeMethod, options)
@@ -38,12 +39,13 @@ struct Provided
     methods::Vector{String}
 end
 
-# What a name without an object stands for: "KenCarp58" or "sciml.KenCarp58"; where we have a method of that name too, the
-# prefix decides.
+# What a name without an object stands for: "KenCarp58" or "sciml.KenCarp58"; where we have a method of that name too,
+# the prefix decides.
 const PROVIDED = Dict{String,Vector{Provided}}(
     "sciml" => [
         Provided("OrdinaryDiffEqTsit5", 0, ["Tsit5"]),
-        Provided("OrdinaryDiffEqRosenbrock", 2, ["Rosenbrock23", "Rodas3", "Rodas3P", "Rodas4", "Rodas4P", "Rodas5", "Rodas5P"]),
+        Provided("OrdinaryDiffEqRosenbrock", 2,
+                 ["Rosenbrock23", "Rodas3", "Rodas3P", "Rodas4", "Rodas4P", "Rodas5", "Rodas5P"]),
         Provided("OrdinaryDiffEqSDIRK", 2, ["ImplicitEuler", "Trapezoid", "TRBDF2", "Kvaerno3", "Kvaerno4", "Kvaerno5",
                                             "KenCarp3", "KenCarp4", "KenCarp47", "KenCarp5", "KenCarp58"]),
         Provided("OrdinaryDiffEqBDF", 2, ["ABDF2", "QNDF", "QBDF", "FBDF"]),
@@ -86,8 +88,8 @@ provided_names(providers) =
 """
     named_method(table, kind, name)
 
-The method called `name`: of our own `table`, else of a provider. Its package must have been loaded by `load_provider`. A
-method with options of its own is a call in Julia, such as `"KenCarp58(linsolve = LinearSolve.KrylovJL_GMRES())"`.
+The method called `name`: of our own `table`, else of a provider. Its package must have been loaded by `load_provider`.
+A method with options of its own is a call in Julia, such as `"KenCarp58(linsolve = LinearSolve.KrylovJL_GMRES())"`.
 """
 function named_method(table, kind, text)
     name = called_method(text)
@@ -166,8 +168,8 @@ named_minimize_method(::Val, package, method) = minimize_method(getfield(package
 
 function package_id(found, name)
     VERSION >= v"1.9" ||
-        throw(ArgumentError("\"$name\" is a method of the Julia package $(found.package), which needs Julia 1.10 or newer; " *
-                            "this is Julia $VERSION, with the builtin methods only"))
+        throw(ArgumentError("\"$name\" is a method of the Julia package $(found.package), which needs Julia 1.10 or " *
+                            "newer; this is Julia $VERSION, with the builtin methods only"))
     id = Base.identify_package(found.package)
     id === nothing && throw(ArgumentError("\"$name\" is a method of the Julia package $(found.package), which is not " *
                                           "installed in this environment"))

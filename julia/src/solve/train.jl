@@ -51,7 +51,8 @@ interrupted or diverged flow is not continued.
 function train(net::AbstractNet, x0::AbstractVector; monitor::Monitor=Monitor(), options...)
     known = [phase_name(O, name) for O in (FlowOptions, MinimizeOptions) for name in fieldnames(O)]
     for name in keys(options)
-        name in known || throw(ArgumentError("train has no option $name; known are $(join(sort!(unique(known)), ", "))"))
+        name in known ||
+            throw(ArgumentError("train has no option $name; known are $(join(sort!(unique(known)), ", "))"))
     end
     given = merge(PHASE_LIMITS, values(options))
     return train(net, x0, phase_options(FlowOptions, given), phase_options(MinimizeOptions, given), monitor)
@@ -64,7 +65,8 @@ function train(net::AbstractNet{T}, x0, flow_options::FlowOptions, minimize_opti
     asked = last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
     goes_on = asked == Stop.running && !(ode.stopped_by in (Stop.interrupted, Stop.callback, Stop.diverged))
     optim = goes_on ? minimize(net, ode.x, minimize_options, monitor) : nothing
-    optim === nothing || last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
+    optim === nothing ||
+        last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
     best = lowest(optim === nothing ? ode : optim, ode.best)
     if optim !== nothing && ode.trajectory.x[:, end] != best.x
         t = ode.t + max(1.0, eps(ode.t))

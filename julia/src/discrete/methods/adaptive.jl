@@ -103,6 +103,7 @@ function step!(state::AdamState{T}, x::Vector{T}, g, rates, clock::Clock) where 
     return nothing
 end
 
-register!(DISCRETE_METHODS, "RMSprop", RMSprop, "steps in units of the gradient's running size (Tieleman and Hinton 2012)")
+register!(DISCRETE_METHODS, "RMSprop", RMSprop,
+          "steps in units of the gradient's running size (Tieleman and Hinton 2012)")
 register!(DISCRETE_METHODS, "Adam", Adam, "the same with a running mean of the gradient (Kingma and Ba 2015)")
 register!(DISCRETE_METHODS, "AdamW", AdamW, "Adam with decoupled weight decay (Loshchilov and Hutter 2019)")

@@ -14,7 +14,8 @@ struct GradientDescent <: DiscreteMethod
     learning_rate::Float64
     schedule::Any
 end
-GradientDescent(; learning_rate=0.01, schedule=nothing) = GradientDescent(check_rate(learning_rate), as_schedule(schedule))
+GradientDescent(; learning_rate=0.01, schedule=nothing) =
+    GradientDescent(check_rate(learning_rate), as_schedule(schedule))
 
 """
     Momentum(; learning_rate = 0.01, momentum = 0.9, schedule = nothing)

@@ -5,25 +5,27 @@ Linearised exponential multistep method of order 3 to 9 in predictor–corrector
 Hessian: one gradient a step, and a Hessian and a symmetric eigenproblem every 8 to 30 steps.
 
 With J = -∇²L at the last point where the Hessian was taken, the flow is y′ = Jy + n(y). The linear part is followed
-exactly; the remainder n is a polynomial in time through its values at past points and, in the corrector, at the end of the
-step. Where a Hessian was taken the derivative of n along the flow is known too and interpolated with it (Hermite), so that
-it vanishes where J is that of the point. What the corrector adds is the error estimate. The number of interpolated
-values, 2 to 8, and the step change together.
+exactly; the remainder n is a polynomial in time through its values at past points and, in the corrector, at the end of
+the step. Where a Hessian was taken the derivative of n along the flow is known too and interpolated with it (Hermite),
+so that it vanishes where J is that of the point. What the corrector adds is the error estimate. The number of
+interpolated values, 2 to 8, and the step change together.
 
-Points between the first and the last one are the predictor's, whose loss and gradient are evaluated; the corrected point,
-which is nearer to the flow, is where the next step begins. Where a continuous solution is asked for, and at the end, the
-corrected point is evaluated too.
+Points between the first and the last one are the predictor's, whose loss and gradient are evaluated; the corrected
+point, which is nearer to the flow, is where the next step begins. Where a continuous solution is asked for, and at the
+end, the corrected point is evaluated too.
 
-M. Hochbruck and A. Ostermann, *Exponential multistep methods of Adams-type*, BIT Numerical Mathematics 51 (2011) 889–908.
+M. Hochbruck and A. Ostermann, *Exponential multistep methods of Adams-type*, BIT Numerical Mathematics 51 (2011)
+889–908.
 """
 struct ExpAdams <: FlowMethod end
 
 const ADAMS_LEAST, ADAMS_MOST = 2, 8       # values that the predictor interpolates
-const ADAMS_SAFETY = 0.75 / SAFETY         # a failed step costs as much as one that leads on; 0.9 takes 8% more gradients
+# a failed step costs as much as one that leads on; 0.9 takes 8% more gradients
+const ADAMS_SAFETY = 0.75 / SAFETY
 
 """
-How many steps share a Hessian: more where it costs more. With one hidden layer it takes about 3 + n/30 gradients, and its
-eigenproblem n²/N on N samples.
+How many steps share a Hessian: more where it costs more. With one hidden layer it takes about 3 + n/30 gradients, and
+its eigenproblem n²/N on N samples.
 On nets of 31 to 201 parameters 4 to 10 steps cost the same within a fifth where an eigenproblem is for nothing.
 """
 function steps_per_hessian(n::Int, samples::Int)
@@ -79,9 +81,10 @@ function ExpAdamsCache(::Type{T}, n::Int) where {T}
     z() = zeros(T, n)
     most = ADAMS_MOST + 2            # one more for the choice of the order, and one as slopes come along with values
     table() = zeros(T, n, most + 1)
-    return ExpAdamsCache{T}(zeros(T, n, n), SymmetricEigen{T}(n), -1, 0, 0, true, [PastPoint(T, n) for _ in 0:ADAMS_MOST], 1,
-                            ADAMS_LEAST, ADAMS_LEAST, zero(T), z(), z(), z(), z(), z(), z(), z(), zeros(T, most), 0, table(),
-                            table(), table(), table(), zeros(T, most + 1), chebyshev_fit(T)..., zeros(T, 6n))
+    return ExpAdamsCache{T}(zeros(T, n, n), SymmetricEigen{T}(n), -1, 0, 0, true,
+                            [PastPoint(T, n) for _ in 0:ADAMS_MOST], 1,
+                            ADAMS_LEAST, ADAMS_LEAST, zero(T), z(), z(), z(), z(), z(), z(), z(), zeros(T, most), 0,
+                            table(), table(), table(), table(), zeros(T, most + 1), chebyshev_fit(T)..., zeros(T, 6n))
 end
 
 make_state(::ExpAdams, ::Type{T}, n::Int) where {T} = ExpAdamsCache(T, n)
@@ -121,8 +124,8 @@ function step!(cache::ExpAdamsCache{T}, problem::FlowProblem{T}, state::FlowStat
     @inbounds @simd for i in eachindex(step)
         cache.move[i] = step[i] + correction[i]
     end
-    # The point where the gradient is known is as near to the flow as the tolerance says; the corrected one is nearer, and
-    # the next step begins there. Where it shall be seen it is evaluated.
+    # The point where the gradient is known is as near to the flow as the tolerance says; the corrected one is nearer,
+    # and the next step begins there. Where it shall be seen it is evaluated.
     state.evaluated = !(state.continuous || state.h >= (state.t_end - state.t) - state.t_low)
     if !state.evaluated
         add_scaled!(y, one(T), cache.trial)
@@ -297,7 +300,8 @@ const UPWARDS = 4
 """
     moments!(M, λ, factor, m)
 
-∫₀¹ e^((1-u)z) u^j du = j! φ_{j+1}(z) with z = λ factor, for j < m, a column for each j. They obey z M_j = j M_{j-1} - 1.
+∫₀¹ e^((1-u)z) u^j du = j! φ_{j+1}(z) with z = λ factor, for j < m, a column for each j. They obey z M_j = j M_{j-1} -
+1.
 """
 function moments!(M::Matrix{T}, λ::Vector{T}, factor::T, m::Int) where {T}
     small(z) = ifelse(abs(z) < UPWARDS, z, zero(z))
@@ -407,7 +411,8 @@ function next_factor!(cache::ExpAdamsCache{T}, control::Controller, state::FlowS
         step_factor(other, e) > factor && ((best, error, factor) = (other, e, step_factor(other, e)))
     end
     # As for all stiff methods, with what the last step has shown of the error to come.
-    best == k && control.h > 0 && (factor = min(factor, factor * (state.h / control.h) * (control.err / error)^(1 / (k + 1))))
+    best == k && control.h > 0 &&
+        (factor = min(factor, factor * (state.h / control.h) * (control.err / error)^(1 / (k + 1))))
     control.err, control.h, control.order = max(error, 1e-4), state.h, best + 1
     cache.chosen = best
     state.factor = clamp(ADAMS_SAFETY * factor, MIN_FACTOR, clean ? MAX_GROWTH : 1.0)

@@ -23,9 +23,9 @@ const EXPRB53_C2, EXPRB53_C3 = 1 // 2, 9 // 10
 """
     ExponentialCache{T}
 
-The state of a method whose continuous solution, [`continuous!`](@ref), is no polynomial. The interpolant is the polynomial
-of degree 5 that has its values at `nodes`; `vandermonde` makes coefficients of them. `polynomial` has room for `6n`
-coefficients, `step` and `gradient` for `n` numbers.
+The state of a method whose continuous solution, [`continuous!`](@ref), is no polynomial. The interpolant is the
+polynomial of degree 5 that has its values at `nodes`; `vandermonde` makes coefficients of them. `polynomial` has room
+for `6n` coefficients, `step` and `gradient` for `n` numbers.
 """
 abstract type ExponentialCache{T} <: StepCache{T} end
 
@@ -202,5 +202,5 @@ function interpolant!(c::Vector{T}, offset::Int, cache::ExponentialCache{T}, pro
 end
 
 register!(FLOW_METHODS, "Exprb53s3", Exprb53s3(),
-          "exponential Rosenbrock method of order 5 on the Hessian's eigenvectors (Luan and Ostermann 2014)"; matrices=4,
-          when="one step at a time: where a past is worth nothing")
+          "exponential Rosenbrock method of order 5 on the Hessian's eigenvectors (Luan and Ostermann 2014)";
+          matrices=4, when="one step at a time: where a past is worth nothing")

@@ -17,7 +17,8 @@ struct QNDF <: FlowMethod
 end
 
 const QNDF_ORDER = 5
-# κ of the paper, γ_k = Σ 1/j, and the constant of the error, for the orders 1 to 5 (and 6, where only the last is used).
+# κ of the paper, γ_k = Σ 1/j, and the constant of the error, for the orders 1 to 5 (and 6, where only the last is
+# used).
 const QNDF_KAPPA = (-37 // 200, -1 // 9, -823 // 10_000, -83 // 2000, 0 // 1, 0 // 1)
 const QNDF_GAMMA = (1 // 1, 3 // 2, 11 // 6, 25 // 12, 137 // 60, 49 // 20)
 const QNDF_ERROR = ntuple(k -> QNDF_KAPPA[k] * QNDF_GAMMA[k] + 1 // (k + 1), 6)
@@ -50,7 +51,8 @@ function QNDFCache(alg::QNDF, ::Type{T}, n::Int) where {T}
         basis[:, j] = factor
     end
     system = shifted_system(T, n, alg.linsolve)
-    return QNDFCache(StageNewton(system, T, n), Vector{T}[z() for _ in 0:QNDF_ORDER+2], Vector{T}[z() for _ in 1:QNDF_ORDER],
+    return QNDFCache(StageNewton(system, T, n), Vector{T}[z() for _ in 0:QNDF_ORDER+2],
+                     Vector{T}[z() for _ in 1:QNDF_ORDER],
                      z(), z(), z(), basis, T[T(γ) for γ in QNDF_GAMMA], 1, 0, 0, 0.0, false)
 end
 

@@ -114,4 +114,5 @@ function hermite!(c::Vector{T}, offset::Int, y0::Vector{T}, y1::Vector{T}, d0::V
 end
 
 register!(FLOW_METHODS, "RK4", RK4(),
-          "explicit Runge–Kutta method of order 4, with an embedded error estimate"; when="to compare with published runs")
+          "explicit Runge–Kutta method of order 4, with an embedded error estimate";
+          when="to compare with published runs")

@@ -57,8 +57,9 @@ function tableau(::Tsit5, ::Type{T}) where {T}
         r[i, 3] = TSIT5_R3[i]
         r[i, 4] = weights[i] - r[i, 1] - r[i, 2] - r[i, 3]
     end
-    # Stable up to 3.5 on the negative axis; there stiff components would hover at the size of the tolerance, at 3.0 a step
-    # leaves 0.39 of them. That costs a sixth more steps at most. Its growth along e^z is off by 6.7e-5 z⁵ (z < 1.5).
+    # Stable up to 3.5 on the negative axis; there stiff components would hover at the size of the tolerance, at 3.0 a
+    # step leaves 0.39 of them. That costs a sixth more steps at most. Its growth along e^z is off by 6.7e-5 z⁵ (z <
+    # 1.5).
     return Tableau{T}("Tsit5", a, T[parse(T, s) for s in TSIT5_ERROR], r, 5, 3.0, 6.7e-5)
 end
 

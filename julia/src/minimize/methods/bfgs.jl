@@ -12,7 +12,8 @@ struct BFGS <: QuasiNewton end
 method_name(::BFGS) = "BFGS"
 
 """
-The lower triangle of W, but for the last update s uᵀ + u sᵀ, which is added when the next product passes over the matrix.
+The lower triangle of W, but for the last update s uᵀ + u sᵀ, which is added when the next product passes over the
+matrix.
 """
 Base.@kwdef mutable struct DenseInverse{T<:AbstractFloat}
     matrix::Matrix{T}

@@ -7,9 +7,9 @@ BFGS from the last `memory` steps only (Nocedal, Math. Comp. 35 (1980) 773; two-
 algorithm 7.4), with Hager and Zhang's line search. Costs one gradient and 4P·`memory` operations per iteration; memory
 2P·`memory`.
 
-A long memory pays in the valleys of overparameterised nets: on a student of 1153 parameters (10 000 samples, time for 8000
-gradients) the final loss was 1e-7 with 20 steps, 2e-9 with 100, 2e-12 with 300. `nothing` is 300, less where that exceeds
-10⁷ numbers, but at least 20.
+A long memory pays in the valleys of overparameterised nets: on a student of 1153 parameters (10 000 samples, time for
+8000 gradients) the final loss was 1e-7 with 20 steps, 2e-9 with 100, 2e-12 with 300. `nothing` is 300, less where that
+exceeds 10⁷ numbers, but at least 20.
 """
 struct LBFGS <: QuasiNewton
     memory::Union{Nothing,Int}

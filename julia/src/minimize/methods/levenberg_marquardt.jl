@@ -3,11 +3,12 @@
 """
     LevenbergMarquardt(; initial_radius = 0.1, corrections = 2, momentum = true)
 
-Levenberg and Marquardt's method as a trust region (Moré, Lecture Notes in Mathematics 630 (1978) 105) on the Gauss–Newton
-matrix plus the Hessian of the regularisers, which is accumulated block by block of samples: no N×P Jacobian is formed.
-Never indefinite, and quadratically convergent where the minimum is zero; linearly where residuals remain, and there
-[`NewtonTrustRegion`](@ref) ends sooner. The options, and the memory, are those of `NewtonTrustRegion`. Also for
-`loss = "nll"`, with the generalised Gauss–Newton matrix (Schraudolph, Neural Computation 14 (2002) 1723).
+Levenberg and Marquardt's method as a trust region (Moré, Lecture Notes in Mathematics 630 (1978) 105) on the
+Gauss–Newton matrix plus the Hessian of the regularisers, which is accumulated block by block of samples: no N×P
+Jacobian is formed. Never indefinite, and quadratically convergent where the minimum is zero; linearly where residuals
+remain, and there [`NewtonTrustRegion`](@ref) ends sooner. The options, and the memory, are those of
+`NewtonTrustRegion`. Also for `loss = "nll"`, with the generalised Gauss–Newton matrix (Schraudolph, Neural Computation
+14 (2002) 1723).
 """
 struct LevenbergMarquardt <: TrustRegion
     initial_radius::Float64

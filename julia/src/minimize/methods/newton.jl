@@ -3,11 +3,11 @@
 """
     Newton()
 
-Newton's method with Hager and Zhang's line search. Where the Hessian is positive definite, a Cholesky factorisation gives
-the step; where it is not, its eigenvalues are replaced by their absolute values, so that the step descends, away from
-saddles too; from a saddle itself it leaves along a direction of negative curvature. One Hessian and P³/3 operations per
-iteration (some 9P³ where indefinite); memory: four P×P matrices. In flat valleys use [`NewtonTrustRegion`](@ref): a
-Newton step there is longer than its model is good.
+Newton's method with Hager and Zhang's line search. Where the Hessian is positive definite, a Cholesky factorisation
+gives the step; where it is not, its eigenvalues are replaced by their absolute values, so that the step descends, away
+from saddles too; from a saddle itself it leaves along a direction of negative curvature. One Hessian and P³/3
+operations per iteration (some 9P³ where indefinite); memory: four P×P matrices. In flat valleys use
+[`NewtonTrustRegion`](@ref): a Newton step there is longer than its model is good.
 """
 struct Newton <: MinimizeMethod end
 method_name(::Newton) = "Newton"
@@ -78,7 +78,8 @@ function direct!(state::NewtonState{T}) where {T}
         cholesky_solve!(spectrum.vectors, ray.direction)
     else
         # Along directions without curvature the step is long, but finite; noise alone is no curvature. 12 seeds of an
-        # overparameterised student, mean log10 of the loss after 3 s: -10.9 with 6e-6 for eps, -14.1 with 1.5e-8, -19 so.
+        # overparameterised student, mean log10 of the loss after 3 s: -10.9 with 6e-6 for eps, -14.1 with 1.5e-8, -19
+        # so.
         longest = LONGEST_STEP * max(two_norm(state.x), one(T))
         floor = max(eps(T) * supnorm(spectrum.values), two_norm(state.gradient) / longest, floatmin(T))
         rotate!(rotated, 'T', spectrum, ray.direction)

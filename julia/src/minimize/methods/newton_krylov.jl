@@ -3,11 +3,11 @@
 """
     NewtonKrylov(; products = 250, memory = 20)
 
-Truncated Newton method: conjugate gradients on products with the Hessian, up to `products` of them a step, stopped at the
-boundary of a trust region or by negative curvature, which is followed (Steihaug, SIAM J. Numer. Anal. 20 (1983) 626), as
-exactly as convergence deserves (Eisenstat & Walker, SIAM J. Sci. Comput. 17 (1996) 16), then Hager and Zhang's line
-search. The conjugate directions of one step precondition the next by way of a limited-memory BFGS matrix of `memory`
-pairs (Morales & Nocedal, SIAM J. Optim. 10 (2000) 1079). Memory: (2`memory` + 11)P numbers.
+Truncated Newton method: conjugate gradients on products with the Hessian, up to `products` of them a step, stopped at
+the boundary of a trust region or by negative curvature, which is followed (Steihaug, SIAM J. Numer. Anal. 20 (1983)
+626), as exactly as convergence deserves (Eisenstat & Walker, SIAM J. Sci. Comput. 17 (1996) 16), then Hager and Zhang's
+line search. The conjugate directions of one step precondition the next by way of a limited-memory BFGS matrix of
+`memory` pairs (Morales & Nocedal, SIAM J. Optim. 10 (2000) 1079). Memory: (2`memory` + 11)P numbers.
 """
 struct NewtonKrylov <: MinimizeMethod
     products::Int
@@ -95,8 +95,8 @@ function search_step!(state::KrylovState{T}, objective::Objective{T}, slack::T) 
 end
 
 """
-Conjugate gradients for H s = −∇L from s = 0, preconditioned; the step is left in the ray's direction. False if a product
-is not finite.
+Conjugate gradients for H s = −∇L from s = 0, preconditioned; the step is left in the ray's direction. False if a
+product is not finite.
 """
 function solve_truncated!(state::KrylovState{T}, objective::Objective{T}, method::NewtonKrylov) where {T}
     s, r, p, Hp, z = state.ray.direction, state.residual, state.direction, state.product, state.preconditioned

@@ -75,8 +75,9 @@ const SHRINK = 0.3
 const GROW = 2.0
 const CORRECTION_SHIFT = 5.0        # × λ: at 1 the corrections also drift along the valley and spoil the step
 const VELOCITY_MEMORY = 0.3
-# A valley shows by so many steps to the boundary, or inside where the model does not foretell the loss. Where the minimum
-# is a point the way is mostly shorter, and momentum cost half as much again (30 problems of 9 to 57 parameters).
+# A valley shows by so many steps to the boundary, or inside where the model does not foretell the loss. Where the
+# minimum is a point the way is mostly shorter, and momentum cost half as much again (30 problems of 9 to 57
+# parameters).
 const VALLEY = 10
 const REACH_UP = 1.3
 const REACH_DOWN = 0.5

@@ -47,11 +47,12 @@ jacobian_fits(net::Net) = net.n_samples * n_outputs(net) <= div(JACOBIAN_NUMBERS
 function make_state(::VariableProjection, objective::Objective{T}, x0::Vector{T}) where {T}
     net, P = objective.net, length(x0)
     residuals_known(net) ||
-        throw(ArgumentError("VariableProjection needs an ordinary net with a linear output layer, the loss \"mse\" and " *
-                            "neither regulariser nor constraint: choose another optim_solver."))
+        throw(ArgumentError("VariableProjection needs an ordinary net with a linear output layer, the loss \"mse\" " *
+                            "and neither regulariser nor constraint: choose another optim_solver."))
     jacobian_fits(net) ||
         throw(ArgumentError("VariableProjection keeps the Jacobian, $(net.n_samples * n_outputs(net)) × " *
-                            "$(net.n_params) numbers, and takes at most $JACOBIAN_NUMBERS: choose another optim_solver."))
+                            "$(net.n_params) numbers, and takes at most $JACOBIAN_NUMBERS: choose another " *
+                            "optim_solver."))
     rows, O, l = [b.n for b in net.blocks for _ in 1:n_outputs(net)], n_outputs(net), last(net.layers)
     q, n = l.fan_in + l.bias, maximum(rows)
     return ProjectionState{T}(; first_point(objective, x0)..., jacobian=TallQR{T}(P, rows), damped=TallQR{T}(P, (P,)),
@@ -138,9 +139,10 @@ end
 const OUTPUT_GROWTH = 0.3
 
 """
-Square root of the damping of the output weights: with residuals ρ no step is longer than ‖ρ‖ over twice this root, so that
-no weight grows by more than `OUTPUT_GROWTH` of the largest one. It vanishes with the residuals. Without it pairs of weights grow
-along directions that the data hardly see, until their cancellation takes the digits that are to be gained.
+Square root of the damping of the output weights: with residuals ρ no step is longer than ‖ρ‖ over twice this root, so
+that no weight grows by more than `OUTPUT_GROWTH` of the largest one. It vanishes with the residuals. Without it pairs
+of weights grow along directions that the data hardly see, until their cancellation takes the digits that are to be
+gained.
 """
 function output_damping(state::ProjectionState{T}, hidden::Int) where {T}
     largest = one(T)
@@ -224,5 +226,5 @@ end
 
 register!(MINIMIZE_METHODS, "VariableProjection", VariableProjection(),
           "the Gauss–Newton method with the best output weights at each step, for perfect fits"; matrices=2,
-          when="losses near zero with more parameters than needed: a linear output layer, mse, no regulariser; keeps the " *
-               "Jacobian, too, of at most $(div(JACOBIAN_NUMBERS, 10^6)) million numbers")
+          when="losses near zero with more parameters than needed: a linear output layer, mse, no regulariser; keeps " *
+               "the Jacobian, too, of at most $(div(JACOBIAN_NUMBERS, 10^6)) million numbers")
