@@ -110,18 +110,18 @@ end
 "Sums over samples of Δ̇ = D ∘ Ė + S ∘ E ∘ Ḣ of unit `j` in the first layer, and of its products with the `K` inputs."
 @inline @generated function backpropagate_dot!(::Val{K}, ws::Workspace{T}, j::Int, w::T, v::T, X::Matrix{T},
                                                n::Int) where {K,T}
-    V, s = lanes(T), [Symbol(:s, k) for k in 1:K]
+    s = [Symbol(:s, k) for k in 1:K]
     return quote
         D, S, Ḣ, Δ, Δ̇, m = ws.D[1], ws.S[1], ws.Ḣ[1], ws.Δ[2], ws.Δ̇[2], size(X, 1)
         c = (j - 1) * size(D, 1)
-        total = zero($V)
-        $((:($x = zero($V)) for x in s)...)
-        GC.@preserve D S Ḣ Δ Δ̇ X for r in 1:$(width(V)):n
-            δ = load($V, Δ, r)
-            ė = muladd(load($V, Δ̇, r), w, δ * v)
-            d = muladd(load($V, D, c + r), ė, load($V, S, c + r) * load($V, Ḣ, c + r) * δ * w)
-            total += d
-            $((:($x = muladd(d, load($V, X, $(k - 1) * m + r), $x)) for (k, x) in enumerate(s))...)
+        GC.@preserve D S Ḣ Δ Δ̇ X begin
+            $(in_chunks(T, [:total; s], V -> quote
+                δ = load($V, Δ, r)
+                ė = muladd(load($V, Δ̇, r), w, δ * v)
+                d = muladd(load($V, D, c + r), ė, load($V, S, c + r) * load($V, Ḣ, c + r) * δ * w)
+                total += d
+                $((:($x = muladd(d, load($V, X, $(k - 1) * m + r), $x)) for (k, x) in enumerate(s))...)
+            end))
         end
         return $(Expr(:tuple, :(sum(total)), (:(sum($x)) for x in s)...))
     end

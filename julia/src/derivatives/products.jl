@@ -150,17 +150,44 @@ function hadamard!(C, D, E, n::Int, k::Int)
 end
 
 """
+    in_chunks(T, sums, body) -> Expr
+
+The loop over the rows `r` of 1:n with `sums` that begin with zero; `body(V)` is what it does with vectors of the type V.
+"""
+function in_chunks(::Type{T}, sums, body) where {T}
+    W, V, all = wide(T), lanes(T), Expr(:tuple, sums...)
+    return quote
+        most = n - n % $(width(W))
+        $all = $(Expr(:tuple, (:(zero($V)) for _ in sums)...))
+        if most > 0                     # a few samples need no long vectors, and no sums of their halves
+            $all = let $((:($x = zero($W)) for x in sums)...)
+                for r in 1:$(width(W)):most
+                    $(body(W))
+                end
+                $(Expr(:tuple, (:(fold($x)) for x in sums)...))
+            end
+        end
+        $(W == V ? nothing : quote
+            for r in most+1:$(width(V)):n
+                $(body(V))
+            end
+        end)
+    end
+end
+
+"""
     column_dots(Val(K), Δ, j, A, i, n) -> (Δ[:, j]ᵀ A[:, i], …, Δ[:, j]ᵀ A[:, i + K - 1])
 """
 @inline @generated function column_dots(::Val{K}, Δ::Matrix{T}, j::Int, A::Matrix{T}, i::Int, n::Int) where {K,T}
-    V, s = lanes(T), [Symbol(:s, k) for k in 1:K]
+    s = [Symbol(:s, k) for k in 1:K]
     return quote
         m = size(A, 1)
         d0, a0 = (j - 1) * size(Δ, 1), (i - 1) * m
-        $((:($x = zero($V)) for x in s)...)
-        GC.@preserve Δ A for r in 1:$(width(V)):n
-            d = load($V, Δ, d0 + r)
-            $((:($x = muladd(d, load($V, A, a0 + $(k - 1) * m + r), $x)) for (k, x) in enumerate(s))...)
+        GC.@preserve Δ A begin
+            $(in_chunks(T, s, V -> quote
+                d = load($V, Δ, d0 + r)
+                $((:($x = muladd(d, load($V, A, a0 + $(k - 1) * m + r), $x)) for (k, x) in enumerate(s))...)
+            end))
         end
         return $(Expr(:tuple, (:(sum($x)) for x in s)...))
     end
@@ -172,17 +199,17 @@ end
 """
 @inline @generated function backpropagate!(::Val{K}, Δ::Matrix{T}, j::Int, D::Matrix{T}, E::Matrix{T}, c::Int, w::T,
                                            A::Matrix{T}, n::Int) where {K,T}
-    V, s = lanes(T), [Symbol(:s, k) for k in 1:K]
+    s = [Symbol(:s, k) for k in 1:K]
     return quote
         m = size(A, 1)
         d0, e0 = (j - 1) * size(Δ, 1), (c - 1) * size(E, 1)
-        total = zero($V)
-        $((:($x = zero($V)) for x in s)...)
-        GC.@preserve Δ D E A for r in 1:$(width(V)):n
-            d = load($V, E, e0 + r) * w * load($V, D, d0 + r)
-            store!(Δ, d0 + r, d)
-            total += d
-            $((:($x = muladd(d, load($V, A, $(k - 1) * m + r), $x)) for (k, x) in enumerate(s))...)
+        GC.@preserve Δ D E A begin
+            $(in_chunks(T, [:total; s], V -> quote
+                d = load($V, E, e0 + r) * w * load($V, D, d0 + r)
+                store!(Δ, d0 + r, d)
+                total += d
+                $((:($x = muladd(d, load($V, A, $(k - 1) * m + r), $x)) for (k, x) in enumerate(s))...)
+            end))
         end
         return $(Expr(:tuple, :(sum(total)), (:(sum($x)) for x in s)...))
     end

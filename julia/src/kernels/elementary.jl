@@ -21,11 +21,16 @@ Run `body` for `r` in `1:n`, `n` a multiple of `LANES`, in chunks of fixed lengt
 macro lanes(r, n, body)
     chunk = gensym(:chunk)
     return esc(quote
-        for $chunk in 0:LANES:$n-LANES
-            @simd ivdep for $r in $chunk+1:$chunk+LANES
+        for $chunk in 0:WIDE:$n-WIDE
+            @simd ivdep for $r in $chunk+1:$chunk+WIDE
                 $body
             end
         end
+        $(WIDE == LANES ? nothing : quote
+            $n % WIDE == 0 || @simd ivdep for $r in $n-LANES+1:$n
+                $body
+            end
+        end)
     end)
 end
 

@@ -255,8 +255,12 @@ also `S` with f''. What `D` and `S` hold otherwise is lost.
 """
 @inline function activate!(a::Activation, ::Val{order}, A::Matrix{T}, D::Matrix{T}, S::Matrix{T}, n::Int,
                            j::Int) where {order,T}
-    V = lanes(T)
-    rows = (j-1)*size(A, 1)+1:width(V):(j-1)*size(A, 1)+n
+    before, most = (j - 1) * size(A, 1), n - n % width(wide(T))
+    activate!(a, Val(order), wide(T), A, D, S, before+1:width(wide(T)):before+most)
+    most < n && activate!(a, Val(order), lanes(T), A, D, S, before+most+1:width(lanes(T)):before+n)
+    return nothing
+end
+@inline function activate!(a::Activation, ::Val{order}, ::Type{V}, A, D, S, rows) where {order,V}
     GC.@preserve A D S begin
         kept = exponentials(a, zero(V))::Tuple      # of a type that is known for no activation in particular, too
         for i in rows
