@@ -133,7 +133,9 @@ end
         hidden = [(k, f, false) for k in widths[2:end]]
         net = Net(layers=(hidden..., (1, MLPGF.identity_, false)), input=normal(seed, widths[1], 20),
                   target=normal(seed + 100, 1, 20))
-        x0 = random_params(seed + 1, net)
+        # From the exact start the first net takes one of two sides of a kink by the last bits of the gradient, and with
+        # registers of 64 bytes the wrong one: 2e-3 from the reference.
+        x0 = random_params(seed + 1, net) .+ 1e-10 .* sin.(1:n_params(net))
         reference = tiny_steps(x -> gradient(net, x), x0, 20.0, 100_000)
         for alg in (Auto(), Rodas5P())
             @test relative(flow(net, x0; alg=alg, maxT=20.0).x, reference) < 1e-4

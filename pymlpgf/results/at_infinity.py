@@ -105,7 +105,7 @@ class MinimumAtInfinity:
     coefficients : array (len(channels),)
         h of L = L₀ + Σ h ε² + …; the parameters at the distances ε are ``limit.from_limit(q, eps)``. For a step it is
         h of L₀ + h δ(m/ε), with m the pre-activation nearest to zero at ``q``, without those of samples inside, and
-        δ(m) how far f(m) is from its end; for a relu of L₀ + h ε δ(m/ε), with δ(m) = |f(−m)|.
+        δ(m) how far f(m) is from its end; for a relu of L₀ + h ε δ(m/ε), with δ(m) = ``|f(−m)|``.
     iterations : int
     stopped_by : str
     reason : str

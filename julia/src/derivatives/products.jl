@@ -152,7 +152,7 @@ end
 """
     in_chunks(T, sums, body) -> Expr
 
-The loop over the rows `r` of 1:n with `sums` that begin with zero; `body(V)` is what it does with vectors of the type V.
+The loop over the rows `r` of 1:n with `sums` that begin with zero; `body(V)` is what it does with vectors of type V.
 """
 function in_chunks(::Type{T}, sums, body) where {T}
     W, V, all = wide(T), lanes(T), Expr(:tuple, sums...)

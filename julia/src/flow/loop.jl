@@ -18,6 +18,8 @@ mutable struct Switch
     explicit::Float64      # Tsit5's longest step when it was left, zero where there is no way back
     tried::Int             # steps of the stiff method since, up to `STIFF_TRIAL`
     covered::Float64       # how far they led
+    mark::Float64          # when `since` began to count the steps, until the time has doubled; NaN: nobody counts
+    since::Int
 end
 
 """
@@ -52,12 +54,10 @@ function Integration(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T}
     n, event, kinks = problem.n, options.event, problem.kinks
     auto = alg isa Auto
     stiff = stiff_method(n, sample_count(problem.net)::Int, kinks !== nothing)
-    if auto && stiff isa ExpAdams
-        alg, auto = stiff, false
-    end
-    method::StepCache{T} = make_state(auto ? Tsit5() : alg, T, n)
+    begins = stiff isa ExpAdams         # and leaves to others what it creeps along
+    method::StepCache{T} = make_state(!auto ? alg : begins ? stiff : Tsit5(), T, n)
     degree = interpolant_degree(method)::Int
-    auto && !(stiff isa Rodas5P) && (degree = 5)
+    auto && !(stiff isa Rodas5P) && (degree = max(degree, 5))
     watch = event === nothing ? nothing : EventWatch(event, T, n, degree)::EventWatch{T}
     scale!(state.y, problem, x0)
     kinks === nothing || begin_kinks!(kinks, problem, x0, degree)
@@ -68,7 +68,8 @@ function Integration(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T}
     state.continuous = options.dense || watch !== nothing || kinks !== nothing
     return Integration{T}(problem=problem, state=state, options=options, monitor=monitor, method=method,
                           names=method_name(method)::String, control=controller(method)::Controller,
-                          switch=Switch(auto, stiff, 0, switch_after(n), 0.0, 0, 0.0), x=copy(x0),
+                          switch=Switch(auto && !begins, stiff, 0, switch_after(n), 0.0, 0, 0.0,
+                                        auto && begins ? 0.0 : NaN, 0), x=copy(x0),
                           recorder=Recorder(T, n, recorded(options)), dense=DenseRecorder{T}([0.0], degree, T[]),
                           watch=watch)
 end
@@ -213,6 +214,13 @@ function leave_kinks!(run::Integration, kinks::Kinks, met::Bool, stuck::Bool, st
     return nothing
 end
 
+"Whether so many steps have not doubled the time that another method is to go on."
+function creeps!(s::Switch, t::Float64)
+    isnan(s.mark) && return false
+    t > 2 * s.mark ? (s.mark = t; s.since = 0) : (s.since += 1)
+    return s.since >= CREEPING
+end
+
 "Another method, if [`Auto`](@ref) finds after this `step` that one pays; whether it did."
 function switch!(run::Integration{T}, step::Float64) where {T}
     s, state, n = run.switch, run.state, run.problem.n
@@ -222,6 +230,9 @@ function switch!(run::Integration{T}, step::Float64) where {T}
     end
     back = s.tried == STIFF_TRIAL && s.covered < STIFF_TRIAL * s.explicit * steps_worth(n)
     s.tried == STIFF_TRIAL && ((s.tried, s.covered) = (0, 0.0))
+    if creeps!(s, state.t)
+        s.mark, s.method, s.open, s.stiff = NaN, creeping_method(n, sample_count(run.problem.net)::Int), true, s.patience
+    end
     back || s.open && s.stiff >= s.patience || return false
     run.method = make_state(back ? Tsit5() : s.method, T, n)
     run.names *= "+" * (method_name(run.method)::String)
