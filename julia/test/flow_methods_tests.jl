@@ -321,6 +321,14 @@ relative(x, y) = norm(x - y) / norm(y)
         r = flow(p.net, p.x0; maxT=30, dense=true)
         @test r.alg == "ExpAdams" && r.iterations < 100
         @test r.sol(30.0) ≈ r.x rtol = 1e-12
+        # Towards a minimum at infinity: ExpAdams alone takes a million steps to t = 1e12.
+        X = normal(1, 2, 100)
+        Y = cos.(2 .* X[1:1, :]) .* X[2:2, :]
+        channel = Net(layers=((4, tanh, true), (1, identity, true)), input=X, target=Y)
+        r = flow(channel, random_params(0, channel); maxT=1e14, maxiterations=30_000, dense=true)
+        @test r.t == 1e14 && r.alg == "ExpAdams+Rodas5P"
+        @test r.sol(r.t) ≈ r.x rtol = 1e-12
+        @test MLPGF.creeping_method(17, 100) == Rodas5P() && MLPGF.creeping_method(33, 10_000) == Exprb53s3()
     end
 
     @testset "linsolve" begin
