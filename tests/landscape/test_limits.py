@@ -106,7 +106,8 @@ def test_ordinary_runs_come_down_as_the_square_of_the_distance(ends):
     pairs = [(seed, m) for seed, m in enumerate(found) if [len(c.units) for c in m.channels] == [2, 2]][:5]
     assert len(pairs) == 5
     for seed, m in pairs:
-        run = mg.flow(net, net.random_params(seed=seed), maxT=1e26, maxtime_ode=30, n_samples_trajectory=400, **QUIET)
+        options = {"alg": "Rodas5P", "maxT": 1e26, "maxtime_ode": 30, "n_samples_trajectory": 400, **QUIET}
+        run = mg.flow(net, net.random_params(seed=seed), **options)
         distances, above = [], []
         for x, loss in zip(run.trajectory.x, run.trajectory.loss, strict=True):
             W = np.column_stack([net.params(x).weights[0], net.params(x).biases[0]])

@@ -179,8 +179,9 @@ def test_figures_of_the_first_page(tmp_path):
         assert f"(figures/{figure})" in (DOCS / "index.md").read_text(encoding="utf-8")
     text = (DOCS / "performance.md").read_text(encoding="utf-8")
     milliseconds, flows = front["flow_seconds"](text)
-    row = f"| 1 000 | 1e-6 | {milliseconds:g} (auto) | {flows['SciPy LSODA']:g} | {flows['SciPy Radau']:g} |"
-    assert row in text.replace("\u00a0", " ")
+    row = re.search(r"^\| 1 000 \| 1e-6 \| .*$", text.replace("\u00a0", " "), re.M)[0]
+    for number in (f"| {milliseconds:g} |", f"({flows['SciPy LSODA']:g})", f"({flows['SciPy Radau']:g})"):
+        assert number in row
     described = (DOCS / "index.md").read_text(encoding="utf-8")
     gradients, hessians = front["derivative_ratios"](text)
     for found in (gradients, hessians):

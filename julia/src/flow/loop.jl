@@ -20,6 +20,10 @@ mutable struct Switch
     covered::Float64       # how far they led
     mark::Float64          # when `since` began to count the steps, until the time has doubled; NaN: nobody counts
     since::Int
+
+    # Whatever the method's type: no code of its own for each.
+    Switch(open, @nospecialize(method::FlowMethod), patience, mark) =
+        new(open, method, 0, patience, 0.0, 0, 0.0, mark, 0)
 end
 
 """
@@ -68,10 +72,9 @@ function Integration(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T}
     state.continuous = options.dense || watch !== nothing || kinks !== nothing
     return Integration{T}(problem=problem, state=state, options=options, monitor=monitor, method=method,
                           names=method_name(method)::String, control=controller(method)::Controller,
-                          switch=Switch(auto && !begins, stiff, 0, switch_after(n), 0.0, 0, 0.0,
-                                        auto && begins ? 0.0 : NaN, 0), x=copy(x0),
-                          recorder=Recorder(T, n, recorded(options)), dense=DenseRecorder{T}([0.0], degree, T[]),
-                          watch=watch)
+                          switch=Switch(auto && !begins, stiff, switch_after(n), auto && begins ? 0.0 : NaN),
+                          x=copy(x0), recorder=Recorder(T, n, recorded(options)),
+                          dense=DenseRecorder{T}([0.0], degree, T[]), watch=watch)
 end
 
 "The loop, compiled once for a number type: method and net are reached by dynamic calls that do not allocate."
@@ -231,7 +234,8 @@ function switch!(run::Integration{T}, step::Float64) where {T}
     back = s.tried == STIFF_TRIAL && s.covered < STIFF_TRIAL * s.explicit * steps_worth(n)
     s.tried == STIFF_TRIAL && ((s.tried, s.covered) = (0, 0.0))
     if creeps!(s, state.t)
-        s.mark, s.method, s.open, s.stiff = NaN, creeping_method(n, sample_count(run.problem.net)::Int), true, s.patience
+        s.method = creeping_method(n, sample_count(run.problem.net)::Int)
+        s.mark, s.open, s.stiff = NaN, true, s.patience
     end
     back || s.open && s.stiff >= s.patience || return false
     run.method = make_state(back ? Tsit5() : s.method, T, n)

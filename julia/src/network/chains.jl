@@ -92,7 +92,7 @@ function find_chains(a::PerUnit)
             throw(ArgumentError("unit $i has the activation $f; a Derivative needs a unit with a smooth one of its " *
                                 "own"))
         sort!(members; by=j -> a.activations[j].order)
-        orders, ε = Int[a.activations[j].order for j in members], a.activations[members[1]].ε
+        orders, ε = Int[a.activations[j].order for j in members], (a.activations[members[1]]::Derivative).ε
         orders == 1:length(orders) && length(orders) <= 2 ||
             throw(ArgumentError("unit $i has Derivatives of orders $orders; 1, or 1 and 2, are possible"))
         0 <= ε < Inf && (ε == 0 || length(orders) == 1) && all(a.activations[j].ε == ε for j in members) ||
