@@ -297,7 +297,8 @@ def test_minima_of_the_literature():
 def test_copies_and_averages_of_the_literature():
     """erf students narrower than their teacher: units that average m orthonormal ones (Şimşek et al., NeurIPS 2023).
 
-    By our own calculation they have the norm 1/√(2m − 1) and the weight m, and add m/3 − 2m²/π arcsin(1/2m) to the loss.
+    By our own calculation they have the norm 1/√(2m − 1) and the weight m, and add m/3 − 2m²/π arcsin(1/2m) to the
+    loss.
     """
     mpmath = pytest.importorskip("mpmath")
     k = 4
