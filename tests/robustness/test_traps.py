@@ -255,20 +255,23 @@ def test_the_thread_that_started_julia_is_not_known_by_its_number(run_python):
         owner.append(net)
         owner.append(net.loss(net.random_params()))
 
+    crowd = threading.Barrier(100)                            # all at once: one of them has the number
+
     def later():
+        crowd.wait()
         reused.append(threading.get_ident() == owner[0])
         raises(mg.ThreadError, lambda: owner[1].loss(np.zeros(owner[1].n_params)), "another thread")
 
-    def run(target):
-        thread = threading.Thread(target=target)
-        thread.start()
-        thread.join()
-
-    run(start)
+    first = threading.Thread(target=start)
+    first.start()
+    first.join()
     assert np.isfinite(owner[2])
-    for _ in range(20):
-        run(later)
-    assert len(reused) == 20
+    threads = [threading.Thread(target=later) for _ in range(crowd.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(reused) == crowd.parties
     if sys.platform == "linux" and mg.runtime_info()["host"] == "embedded":
         assert any(reused), "this test has tested nothing: no number was reused"
     raises(mg.ThreadError, lambda: owner[1].loss(np.zeros(owner[1].n_params)), "another thread")
