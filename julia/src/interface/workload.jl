@@ -452,6 +452,10 @@ function proof_workload(::Type{T}) where {T}
         question = outside_tool(held, "certification", (precision=128, polish=true), outside_start(held))
         outside_handle(c_solve, question, outside_start(held), "minimize", wire((maxtime_optim=1,)), C_NULL, C_NULL,
                        C_NULL)
+        layers = (layers=Any[[2, "tanh", true], [1, "identity", true]], n_features=1)
+        x, none = outside_start(net), zeros(2)
+        outside_read(outside_tool(0, "proved_different", layers, [x; x], none, none, none, none), "different",
+                     "representatives")
     end
     return nothing
 end
