@@ -17,7 +17,7 @@ from .network.net import Net
 from .network.params import Params
 from .network.teacher import TeacherNet
 from .results.at_infinity import MinimumAtInfinity
-from .results.result import TrainResult, Trajectory
+from .results.result import TrainResult, Trajectory, params_of
 
 if TYPE_CHECKING:
     from .landscape.catalogue import Catalogue
@@ -45,15 +45,6 @@ def _trajectory(result: Any) -> Trajectory:
     found = result.trajectory if isinstance(result, TrainResult) else result
     if not isinstance(found, Trajectory):
         raise InputError(f"a trajectory, or a result with one, is needed; this is {type(found).__name__}")
-    return found
-
-
-def _params(name: str, given: Any) -> Params:
-    found = given.params if isinstance(given, TrainResult) else given
-    if not isinstance(found, Params):
-        raise InputError(
-            f"{name} is {type(given).__name__}; Params, such as net.params(x), or a TrainResult are needed"
-        )
     return found
 
 
@@ -122,7 +113,7 @@ def neurons(
     for given, name in ((targets, "teacher"), (student, "student")):
         if given is None:
             continue
-        params = _params(name, given)
+        params = params_of(name, given)
         W = params.weights[layer]
         if W.shape[1] < 2:
             raise InputError(f"layer {layer} has {W.shape[1]} input; two are needed for a plane")
@@ -161,7 +152,7 @@ def network(params: Params | TrainResult, ax: Axes | None = None, *, labels: Seq
     list of matplotlib artists
         The lines of each layer, then the units of each layer.
     """
-    params = _params("params", params)
+    params = params_of("params", params)
     widths = [params.layers[0][0], *(width for _, width, _ in params.layers)]
     if labels is not None and len(labels) != widths[0]:
         raise InputError(f"{len(labels)} labels are given for {widths[0]} inputs")

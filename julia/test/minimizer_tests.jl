@@ -124,8 +124,7 @@ end
     Q = Matrix(qr(G).Q)
     graded = Q * Diagonal(T(10) .^ -(0:14)[mod1.(1:P, 15)]) * Q'
     for A in (G + G', T(1e30) * (G + G'), T(1e-30) * (G + G'), Matrix(Diagonal(G[:, 1])), G[:, 1] * G[:, 1]',
-              zeros(T, P, P),
-              Matrix{T}(I, P, P), graded + graded')
+              zeros(T, P, P), Matrix{T}(I, P, P), graded + graded')
         e = SymmetricEigen{T}(P)
         @test decompose!(e, T[i < j ? NaN : A[i, j] for i in 1:P, j in 1:P])       # the upper triangle is not read
         V = e.vectors

@@ -49,8 +49,7 @@ function hooked()
     f(y, z) = (calls[] += 1; hook[](); (y - z)^2)
     rng = MersenneTwister(3)
     net = Net(layers=((3, tanh, true), (1, "identity", true)), input=randn(rng, 2, 48 * 256),
-              target=randn(rng, 1, 48 * 256),
-              loss=f)
+              target=randn(rng, 1, 48 * 256), loss=f)
     return net, hook, calls
 end
 counted(f, calls) = (calls[] = 0; (f(), calls[]))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import InputError, KeywordError
+from ..errors import InputError
 from ..facts import MINIMIZE_DEFAULTS
 from ..network.net import Net
 from ..network.params import ParametersLike
@@ -19,7 +19,7 @@ from ..results.result import TrainResult
 from ..solve.options import goals, minimize_options
 from ..solve.progress import ProgressLine
 from ..validate.data import is_whole, real_number
-from ..validate.suggest import nearest, suggest_keywords
+from ..validate.suggest import check_keywords, suggest_keywords
 from .ask import ask, finite
 from .classify import start as parameters
 
@@ -288,9 +288,7 @@ def subspace_points(
     array([1.  , 0.  , 0.25])
     """
     _belongs(net, subspace)
-    for name in options:
-        if name not in SEARCH:
-            raise KeywordError(f"subspace_points has no keyword {name!r}{nearest(name, SEARCH)}")
+    check_keywords("subspace_points", options, SEARCH)
     a = finite("points", points)
     a = a.reshape(-1, 1) if a.ndim == 1 else a
     if a.ndim != 2 or a.shape[1] != len(subspace.directions) or not len(a):

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..network.activations import json_layers
 from ..network.net import Net
 from ..network.params import ParametersLike, Params
-from ..results.result import TrainResult
+from ..results.result import TrainResult, params_of
 from ..validate.data import real_number
 from .ask import ask, finite, hidden_layer, one_based
 from .classify import start
@@ -127,9 +127,7 @@ def split_neuron(p: Params | TrainResult, i: int, gamma: float, layer: int = 0, 
     >>> mg.split_neuron(p, 0, 0.25).to_dict()
     {'w1': array([[1.], [1.]]), 'b1': array([2., 2.]), 'w2': array([[1., 3.]])}
     """
-    p = p.params if isinstance(p, TrainResult) else p
-    if not isinstance(p, Params):
-        raise InputError(f"p is {type(p).__name__}; Params are needed, such as net.params(x)")
+    p = params_of("p", p)
     shapes = list(p.layers)
     if len(shapes) == 1:
         raise InputError("these parameters have no hidden layer")

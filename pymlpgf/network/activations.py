@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..facts import ACTIVATIONS
+from ..facts import ACTIVATIONS, LIMITS
 from ..validate.data import is_whole
 from ..validate.suggest import nearest
 
@@ -119,10 +119,8 @@ class Inside:
 Activation = str | Poly | Tail | Sharp | Inside | tuple[str | Poly | Derivative | Tail | Sharp | Inside, ...]
 
 #: activations that have an exponential tail, that become a step or a relu, that have no second derivative everywhere
-WITH_TAIL = ("tanh", "sigmoid", "softplus", "g")
-WITH_STEP = ("tanh", "sigmoid", "sigmoid2", "normal_cdf")
-WITH_SHARP = (*WITH_STEP, "softplus", "gelu", "silu")
-WITH_KINK = ("relu", "selu")
+WITH_TAIL, WITH_STEP, WITH_KINK = LIMITS["tail"], LIMITS["step"], LIMITS["kink"]
+WITH_SHARP = [*WITH_STEP, *LIMITS["relu"]]
 
 
 def check_activation(activation: object, where: str, width: int) -> Activation:

@@ -83,7 +83,7 @@ class Limits:
         if not is_whole(layer) or not 0 <= layer < hidden:
             raise InputError(f"layer is {layer!r}; hidden layers are counted from 0, and this net has {hidden}")
         width, activation, bias = self._layers[layer]
-        units: list[Any] = list(activation) if isinstance(activation, tuple) else [activation] * width
+        units = _units(activation, width)
         taken = {unit.of for unit in units if isinstance(unit, Derivative)}
         groups = [("pairs", tuple(group)) for group in pairs]
         groups += [("tails", (unit,)) for unit in tails] + [("sharp", (unit,)) for unit in sharp]
@@ -123,7 +123,7 @@ class Limits:
         """The net of which this is a limit."""
         layers: list[tuple[int, Activation, bool]] = []
         for width, activation, bias in self._layers:
-            units: list[Any] = list(activation) if isinstance(activation, tuple) else [activation]
+            units = _units(activation, width)
             units = [units[unit.of] if isinstance(unit, Derivative) else unit for unit in units]
             units = [unit.activation if isinstance(unit, (Tail, Sharp, Inside)) else unit for unit in units]
             layers.append((width, units[0] if len(set(units)) == 1 else tuple(units), bias))
@@ -132,9 +132,9 @@ class Limits:
     def with_samples_inside(self, units: Sequence[int], layer: int) -> Any:
         """The net in which these units are steps that have samples inside (``Inside``)."""
         width, activation, bias = self._layers[layer]
-        all_units: list[Any] = list(activation) if isinstance(activation, tuple) else [activation] * width
+        inside = tuple(Inside(f) if j in units else f for j, f in enumerate(_units(activation, width)))
         layers = list(self._layers)
-        layers[layer] = (width, tuple(Inside(f) if j in units else f for j, f in enumerate(all_units)), bias)
+        layers[layer] = (width, inside, bias)
         return self._like(layers)  # type: ignore[attr-defined]
 
     def at_distance(self, eps: float) -> Any:
@@ -144,7 +144,7 @@ class Limits:
         """
         layers: list[tuple[int, Activation, bool]] = []
         for width, activation, bias in self._layers:
-            units: list[Any] = list(activation) if isinstance(activation, tuple) else [activation]
+            units = _units(activation, width)
             units = [replace(u, eps=float(eps)) if isinstance(u, (Derivative, Tail, Sharp)) else u for u in units]
             layers.append((width, tuple(units) if isinstance(activation, tuple) else units[0], bias))
         return self._like(layers)  # type: ignore[attr-defined]
@@ -208,8 +208,8 @@ class Limits:
     def _count(self) -> tuple[int, np.ndarray]:
         """How many pairs, triples, tails and sharp units there are, and their own eps, in the order of the core."""
         own: list[float] = []
-        for _, activation, _ in self._layers:
-            units = activation if isinstance(activation, tuple) else (activation,)
+        for width, activation, _ in self._layers:
+            units = _units(activation, width)
             first = [unit for unit in units if isinstance(unit, Derivative) and unit.order == 1]
             own += [unit.eps for unit in sorted(first, key=lambda unit: unit.of)]
             merged = {unit.of for unit in first}
@@ -221,6 +221,11 @@ class Limits:
         if not own:
             raise InputError("this net is no limit: net.limit(pairs) makes one")
         return len(own), np.array(own)
+
+
+def _units(activation: Activation, width: int) -> list[Any]:
+    """The activation of each unit of a layer."""
+    return list(activation) if isinstance(activation, tuple) else [activation] * width
 
 
 def _whole(unit: Any) -> int:

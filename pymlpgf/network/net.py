@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import runtime
-from ..errors import InputError, KeywordError
+from ..errors import InputError
 from ..facts import LOSSES
 from ..runtime.bridge import Bridge
 from ..validate.data import common_dtype, contiguous, inputs, is_whole, numeric, real_number, sample_weights, targets
 from ..validate.memory import refuse_matrices, refuse_square
-from ..validate.suggest import nearest, suggest_keywords
+from ..validate.suggest import check_keywords, nearest, suggest_keywords
 from .activations import Activation, check_layers, json_layers
 from .limits import Limits
 from .params import ParametersLike, Params
@@ -362,10 +362,7 @@ class Net(Limits):
         >>> net.replace(l2=0.5).loss([1.0]), net.loss([1.0])        # (1 - 2)² + (0.5/2) 1²
         (1.25, 1.0)
         """
-        known = ("l2", "maxnorm", "merge", "weights", "output_factor", "threads")
-        for name in settings:
-            if name not in known:
-                raise KeywordError(f"replace has no keyword {name!r}{nearest(name, known)}")
+        check_keywords("replace", settings, ("l2", "maxnorm", "merge", "weights", "output_factor", "threads"))
         if self._kept is None and settings.get("weights") is not None:
             raise InputError("weights are given, but this net has no data")
         return self._like(**settings)

@@ -50,17 +50,11 @@ def rebuild(
     layers: list[tuple[int, Activation, bool]], values: dict[str, Any], allow_code: bool, given: dict[str, Any]
 ) -> Net:
     """The net that was described, on its own data, or on those ``given`` if its own were left out."""
-    if "teacher_params" in values:
-        values = dict(values)
-        params, dtype = values.pop("teacher_params"), values.pop("teacher_dtype")
-        teacher = [(width, activation_from_json(f), bias) for width, f, bias in values.pop("teacher_layers")]
-        if code_in(teacher) and not allow_code:
-            code = code_in(teacher)[0]
-            raise InputError(f"the file holds Julia code as an activation, {code!r}: allow_code=True if you trust it")
-        student = rebuild(layers, values, allow_code, {})
-        made = TeacherNet(layers=teacher, params=params, n_features=student.n_features, dtype=dtype)
-        return InfiniteNet(made, student)
-    found = [("an activation", code) for code in code_in(layers)]
+    settings = dict(values)
+    merge, digest = settings.pop("merge"), settings.pop("data", None)
+    teacher = [(width, activation_from_json(f), bias) for width, f, bias in settings.pop("teacher_layers", [])]
+    params, dtype = settings.pop("teacher_params", None), settings.pop("teacher_dtype", None)
+    found = [("an activation", code) for code in code_in([*layers, *teacher])]
     if values["loss"] not in LOSSES:
         found.append(("the loss", values["loss"]))
     if found and not allow_code:
@@ -68,8 +62,6 @@ def rebuild(
         raise InputError(
             f"the file holds Julia code as {what}, {code!r}: give the net, or allow_code=True if you trust it"
         )
-    settings = dict(values)
-    merge, digest = settings.pop("merge"), settings.pop("data", None)
     data = {name: value for name, value in given.items() if value is not None}
     if digest is not None and not data:
         raise InputError(
@@ -78,6 +70,9 @@ def rebuild(
     net = Net(layers, merge=None if merge is None else [tuple(entry) for entry in merge], **{**settings, **data})
     if digest is not None and _digest(describe(net)) != digest:
         raise InputError("input, target or weights are not those that this result was made with")
+    if teacher:
+        made = TeacherNet(layers=teacher, params=params, n_features=net.n_features, dtype=dtype)
+        return InfiniteNet(made, net)
     return net
 
 

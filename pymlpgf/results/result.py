@@ -21,7 +21,7 @@ from ..validate.suggest import nearest
 from .problem import rebuild, without_data
 from .stops import Stop
 
-__all__ = ["DenseSolution", "TrainResult", "Trajectory"]
+__all__ = ["DenseSolution", "TrainResult", "Trajectory", "params_of"]
 
 SCHEMA = 1
 CONVERGED = ("min_gnorm", "minloss", "roundoff")
@@ -309,3 +309,13 @@ class TrainResult:
         header["layers"] = [(width, activation_to_json(f), bias) for width, f, bias in self.layers]
         arrays["header"] = np.array(json.dumps(header))
         return write_atomically(npz_path(path), lambda file: np.savez_compressed(file, **arrays))
+
+
+def params_of(name: str, given: Any) -> Params:
+    """The Params that are given, or those of a result."""
+    found = given.params if isinstance(given, TrainResult) else given
+    if not isinstance(found, Params):
+        raise InputError(
+            f"{name} is {type(given).__name__}; Params are needed, such as net.params(x), or a TrainResult"
+        )
+    return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-__all__ = ["features", "openblas_coretype"]
+__all__ = ["features", "fingerprint", "openblas_coretype"]
 
 SKYLAKEX = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}
 HASWELL = {"avx2", "fma"}
@@ -23,6 +24,11 @@ def features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     except OSError:
         pass
     return frozenset()
+
+
+def fingerprint(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Eight letters that tell processors with other features apart."""
+    return hashlib.sha256(" ".join(sorted(features(cpuinfo))).encode()).hexdigest()[:8]
 
 
 def openblas_coretype(flags: AbstractSet[str] | None = None) -> str | None:

@@ -29,8 +29,10 @@ def depot(julia: Julia, cache: Path) -> str | None:
 
     A Julia that is loaded without juliacall writes what it compiles into ``cache``, never into ~/.julia. A Julia of
     the user's goes on to read there (its project's packages may be there), and the empty entry is Julia's own depots.
+    What is compiled depends on the processor (see ``REGISTER`` in julia/src/kernels/vectors.jl), so that machines that
+    share a home folder have depots of their own.
     """
-    own = str(cache / f"depot-{julia.version_text}")
+    own = str(cache / f"depot-{julia.version_text}-{cpu.fingerprint()}")
     if julia.private:
         return own
     if julia.host == "juliacall" or os.environ.get("JULIA_DEPOT_PATH"):

@@ -27,7 +27,7 @@ from ..results.result import TrainResult
 from ..solve.go_on import LIMITS
 from ..solve.progress import Line
 from ..validate.data import is_whole
-from ..validate.suggest import nearest
+from ..validate.suggest import check_keywords, nearest
 from .folder import claim, options_in, points_in, remember_points, whole_net
 from .run import OPTIONS, Run, Task, run_one, save
 from .settings import file_name, points_of_grid, points_of_seeds, seed_of, settings_of, split
@@ -389,9 +389,7 @@ def sweep(
     >>> grid = {"optim_solver": ["BFGS", "Newton"], "seed": range(50)}
     >>> runs = mg.sweep(net, grid=grid, directory="solvers", maxT=10)             # doctest: +SKIP
     """
-    for name in train_options:
-        if name not in OPTIONS:
-            raise KeywordError(f"sweep has no keyword {name!r}{nearest(name, OPTIONS)}")
+    check_keywords("sweep", train_options, OPTIONS)
     for name, number in (
         ("max_workers", 1 if max_workers is None else max_workers),
         ("threads_per_worker", threads_per_worker),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..errors import KeywordError
 
-__all__ = ["nearest", "suggest_keywords"]
+__all__ = ["check_keywords", "nearest", "suggest_keywords"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +37,14 @@ ELSEWHERE = {
 }
 
 
+def check_keywords(title: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """An error for a keyword of ``title`` that is not ``known``."""
+    for name in given:
+        if name not in known:
+            hint = f": {ELSEWHERE[name]}" if name in ELSEWHERE else nearest(name, known)
+            raise KeywordError(f"{title} has no keyword {name!r}{hint}")
+
+
 def suggest_keywords(function: F) -> F:
     """Let an unknown keyword raise a ``KeywordError`` that names the nearest valid one."""
     names = [p.name for p in inspect.signature(function).parameters.values() if p.name != "self"]
@@ -44,10 +52,7 @@ def suggest_keywords(function: F) -> F:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        for name in kwargs:
-            if name not in names:
-                hint = f": {ELSEWHERE[name]}" if name in ELSEWHERE else nearest(name, names)
-                raise KeywordError(f"{title} has no keyword {name!r}{hint}")
+        check_keywords(title, kwargs, names)
         return function(*args, **kwargs)
 
     return checked  # type: ignore[return-value]

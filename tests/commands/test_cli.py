@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pymlpgf.commands import cli
-from pymlpgf.runtime import manifest, settings
+from pymlpgf.runtime import cpu, manifest, settings
 from pymlpgf.runtime.debian import release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +116,7 @@ def test_julia_gets_its_arguments_and_environment(julia: Path, cache: Path, monk
         "word a b",
     ]
     assert f"JULIA_LOAD_PATH=@:{package}:@stdlib" in done.stdout
-    assert f"JULIA_DEPOT_PATH={cache / 'depot-1.6.7'}:" in done.stdout
+    assert f"JULIA_DEPOT_PATH={cache / f'depot-1.6.7-{cpu.fingerprint()}'}:" in done.stdout
     assert "JULIA_NUM_THREADS=2\n" in done.stdout
     monkeypatch.setenv("JULIA_LOAD_PATH", "/mine:")
     assert f"JULIA_LOAD_PATH=/mine::{package}:@stdlib\n" in run("julia", "x").stdout

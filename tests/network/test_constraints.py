@@ -146,7 +146,7 @@ def test_a_constrained_net_goes_where_nets_go():
 
 def test_functions_and_checkpoints_see_parameters(tmp_path):
     seen = []
-    keywords = {"freeze": "w2", "tie": [("b1[0]", "b1[1]")]}
+    keywords = {"freeze": "w2", "tie": [("b1[0]", "b1[1]")], "abstol": 1e-8, "reltol": 1e-8}
     res = mg.flow(
         NET, P, maxT=2, **keywords, callback=lambda r: seen.append(r.x), event=lambda t, x: x[0] - 1e9,
         observables={"last": lambda x: x[12], "other": NET},
@@ -164,7 +164,7 @@ def test_functions_and_checkpoints_see_parameters(tmp_path):
     with pytest.raises(RuntimeError):
         mg.flow(NET, P, maxT=2, callback=stop, checkpoint=path, checkpoint_interval=1e-9, **keywords)
     resumed = mg.resume(path, callback=lambda state: None)
-    np.testing.assert_allclose(resumed.x, res.x, rtol=1e-4)
+    np.testing.assert_allclose(resumed.x, res.x, rtol=1e-5)
     np.testing.assert_array_equal(resumed.x[9:12], P[9:12])
     assert resumed.x[6] == resumed.x[7]
     assert resumed.constraint == res.constraint

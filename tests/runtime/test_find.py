@@ -351,7 +351,7 @@ PACKAGE = str(ROOT / "pymlpgf" / "julia")
 def test_environment_of_the_private_julia(cache: Path, plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = {
         "JULIA_LOAD_PATH": f"{PACKAGE}{os.pathsep}@stdlib",
-        "JULIA_DEPOT_PATH": str(cache / "depot-1.5.3"),
+        "JULIA_DEPOT_PATH": str(cache / f"depot-1.5.3-{cpu.fingerprint()}"),
         "JULIA_NUM_THREADS": "3",
         "OPENBLAS_NUM_THREADS": "3",
         "OPENBLAS_CORETYPE": "SkylakeX",
@@ -375,7 +375,7 @@ def test_environment_of_a_given_julia(
     julia = some_julia(version=version, project=Path("/p"))
     found = environment.variables(julia, cache, None)
     assert found["JULIA_DEPOT_PATH"].split(os.pathsep) == [
-        str(cache / f"depot-{julia.version_text}"),
+        str(cache / f"depot-{julia.version_text}-{cpu.fingerprint()}"),
         os.path.expanduser("~/.julia"),
         "",
     ]
@@ -486,3 +486,4 @@ def test_features(tmp_path: Path) -> None:
     path.write_text("processor\t: 0\nmodel name\t: x\nflags\t\t: fpu avx2 fma\n\nflags\t\t: other\n")
     assert cpu.features(path) == {"fpu", "avx2", "fma"}
     assert cpu.features(tmp_path / "missing") == frozenset()
+    assert len({cpu.fingerprint(path), cpu.fingerprint(tmp_path / "missing")}) == 2

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pymlpgf.errors import ProvisioningError
-from pymlpgf.runtime import find, manifest, settings
+from pymlpgf.runtime import cpu, find, manifest, settings
 from pymlpgf.runtime.debian import release
 from pymlpgf.runtime.image import LIBRARY, Store, build, key
 
@@ -47,7 +47,8 @@ def cache(tmp_path: Path, julia) -> Path:
     folder.mkdir(mode=0o700)
     place = release.installation(folder).prefix
     place.symlink_to(release.installation(settings.load().cache).prefix)
-    shutil.copytree(settings.load().cache / "depot-1.5.3", folder / "depot-1.5.3")
+    depot = f"depot-1.5.3-{cpu.fingerprint()}"
+    shutil.copytree(settings.load().cache / depot, folder / depot)
     shutil.copy(settings.load().cache / "probe.json", folder) if (
         settings.load().cache / "probe.json"
     ).exists() else None

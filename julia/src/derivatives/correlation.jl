@@ -116,11 +116,11 @@ Hessian would run it to zero, or to infinity: along it there is curvature wherev
 to find.
 """
 held_scale(net, θ) = nothing
-function held_scale(net::Net{T}, θ::Vector{T}) where {T}
+function held_scale(net::Net{T}, θ) where {T}
     net.objective isa Correlation && last(net.layers).activation isa Identity && unregularised(net) || return nothing
     isempty(net.objective.held) || return nothing
     other = twin(net)
-    prepare!(other.objective, other, θ)
+    prepare!(other.objective, other, Vector{T}(θ))
     all(isfinite, other.objective.inverse) || return nothing
     other.objective.held = copy(other.objective.inverse)
     return other

@@ -119,8 +119,7 @@ What hidden unit `j` with output weight `v` contributes, in one pass over the sa
 instead of 27 µs.
 """
 function fill_unit!(buffers::SingleLayerBuffers{T}, ws::Workspace{T}, X::Matrix{T}, v::T, j::Int, hidden::Layer,
-                    out::Layer,
-                    n::Int) where {T}
+                    out::Layer, n::Int) where {T}
     J, first, second, V, rows = buffers.J, buffers.first, buffers.second, lanes(T), size(buffers.J, 1)
     A, D, S, Δ, root = ws.A[1], ws.D[1], ws.S[1], ws.Δ[2], ws.Ḣ[2]
     unit, d = (j - 1) * size(A, 1), hidden.fan_in

@@ -84,8 +84,7 @@ function InfiniteNet{S}(teacher::TeacherNet, student::Net{T}) where {S,T}
     factor = ones(S, P)
     factor[last(student.layers).offset+1:P] .= student.output_factor
     return InfiniteNet{T,S}(teacher, student, units, outputs, zeros(S, O), offset, target, factor, zeros(S, P),
-                            zeros(S, P),
-                            zeros(S, P), zeros(S, 0, 0), pairs, nothing)
+                            zeros(S, P), zeros(S, P), zeros(S, 0, 0), pairs, nothing)
 end
 InfiniteNet(teacher::TeacherNet{T}, layers) where {T} =
     InfiniteNet(teacher, Net(layers=layers, n_features=n_features(teacher.net), T=T))

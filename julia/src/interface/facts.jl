@@ -9,6 +9,8 @@ function facts()
          for kind in kinds for p in PROVIDED[kind] for name in p.methods]]
     sections = [
         "activations" => [name => ACTIVATIONS.entries[name].summary for name in ACTIVATIONS.names],
+        "limits" => ["tail" => names_where(has_tail), "step" => names_where(is_sigmoidal),
+                     "relu" => names_where(is_ramp), "kink" => names_where(f -> f isa Union{Relu,Selu})],
         "losses" => [name => LOSSES.entries[name].summary for name in LOSSES.names],
         "flow_methods" => methods(FLOW_METHODS, FLOW_PROVIDERS),
         "discrete_methods" => [name => discrete_facts(name) for name in DISCRETE_METHODS.names],

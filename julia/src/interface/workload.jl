@@ -354,23 +354,17 @@ function landscape_workload(::Type{T}) where {T}
     wide, y = student(T; k=3, N=12)
     limits = [Any["tanh", Dict("derivative" => 0, "order" => 1, "eps" => ε), Dict("tail" => "tanh", "eps" => ε)]
               for ε in (0.0, 0.1)]
-    for units in limits
+    alone = Any[Dict("tail" => "tanh", "eps" => 0.0), Dict("derivative" => 0, "order" => 1, "eps" => 0.0),
+                Dict("sharp" => "tanh", "eps" => 0.0)]
+    for units in [limits; [alone]]
         limit = outside_net(T, Any[[3, units, true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12),
                             targets(T, 1, 12))
         outside_derivatives(limit, y)
         outside_read(outside_tool(limit, "to_limit", NamedTuple(), y), "q", "eps")
         outside_read(outside_tool(limit, "from_limit", NamedTuple(), y, [0.1, 0.1]), "")
         outside_tool(limit, "classify", NamedTuple(), y)
+        units === alone && steps_workload(HANDLES[limit], Vector{T}(y))
     end
-    alone = Any[Dict("tail" => "tanh", "eps" => 0.0), Dict("derivative" => 0, "order" => 1, "eps" => 0.0),
-                Dict("sharp" => "tanh", "eps" => 0.0)]
-    steps = outside_net(T, Any[[3, alone, true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12),
-                        targets(T, 1, 12))
-    outside_derivatives(steps, y)
-    outside_read(outside_tool(steps, "to_limit", NamedTuple(), y), "q", "eps")
-    outside_read(outside_tool(steps, "from_limit", NamedTuple(), y, [0.1, 0.1]), "")
-    outside_tool(steps, "classify", NamedTuple(), y)
-    steps_workload(HANDLES[steps], Vector{T}(y))
     chart = outside_net(T, Any[[2, limits[2][1:2], true], [1, "identity", true]], (loss="mse",), wave(T, 2, 12),
                         targets(T, 1, 12))
     outside_read(outside_tool(chart, "original_metric", NamedTuple()), "")

@@ -100,8 +100,7 @@ channels_of(layers) = [c for l in layers for c in approaches(l)]
 
 found(kind, rounds, net::Net{T}, m, x, reason) where {T} =
     MinimumAtInfinity{T}(kind, x, T[], m.loss, m.gnorm, Channel[], T[], T[], net, rounds.iterations, m.stopped_by,
-                         reason,
-                         seconds() - rounds.start)
+                         reason, seconds() - rounds.start)
 
 over(r::Rounds) = r.stop in (Stop.interrupted, Stop.callback, Stop.maxtime, Stop.minloss) ||
     r.iterations >= r.options.maxiterations || seconds() - r.start >= r.options.maxtime
@@ -201,8 +200,7 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
             below = value <= m.loss + 16 * eps(T) * loss_scale(net, m.x)
             below && supnorm(g) <= sqrt(eps(T)) && leads_down(limit, h) || return limit, q, ε, h
             return MinimumAtInfinity{T}("minimum at infinity", m.x, q, value, supnorm(g), in_order(seen, limit.layers),
-                                        h, ε,
-                                        limit, rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
+                                        h, ε, limit, rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
         end
         more = channels(limit, q)
     end

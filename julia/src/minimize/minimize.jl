@@ -53,7 +53,7 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
     check_setting("minloss", o.minloss, limits.minloss >= 0)
     o.patience >= 1 || throw(ArgumentError("patience = $(o.patience): must be at least 1."))
     o.constraint === nothing || return Base.invokelatest(constrained_minimize, net, x0, o, monitor)::MinimizeResult{T}
-    held = held_scale(net, Vector{T}(x0))
+    held = held_scale(net, x0)
     held === nothing || return Base.invokelatest(minimize_held, net, held, x0, o, monitor)::MinimizeResult{T}
     method = with_options(minimize_method(o.optim_solver), o.optim_options)
     return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)

@@ -36,7 +36,7 @@ struct Tail{F<:Activation} <: Activation
     ε::Float64
 end
 Tail(f::Activation, ε::Real=0) =
-    !has_tail(f) ? throw(ArgumentError("$f has no exponential tail; tanh, sigmoid, softplus and g have")) :
+    !has_tail(f) ? throw(ArgumentError("$f has no exponential tail; $(join(names_where(has_tail), ", ")) have")) :
     0 <= ε < Inf ? Tail{typeof(f)}(f, Float64(ε)) : throw(ArgumentError("a Tail has ε = $ε; 0 or more is possible"))
 Base.show(io::IO, a::Tail) = print(io, "Tail(", a.f, ", ", a.ε, ")")
 

@@ -12,14 +12,14 @@ struct Sharp{F<:Activation} <: Activation
     ε::Float64
     function Sharp(f::Activation, ε::Real=0)
         is_sigmoidal(f) || is_ramp(f) ||
-            throw(ArgumentError("$f does not become a step or a relu; $(join(SHARP_NAMES, ", ")) do"))
+            throw(ArgumentError("$f does not become a step or a relu; " *
+                                "$(join(names_where(g -> is_sigmoidal(g) || is_ramp(g)), ", ")) do"))
         0 <= ε < Inf || throw(ArgumentError("a Sharp has ε = $ε; 0 or more is possible"))
         return new{typeof(f)}(f, Float64(ε))
     end
 end
 Base.show(io::IO, a::Sharp) = print(io, "Sharp(", a.f, ", ", a.ε, ")")
 
-const SHARP_NAMES = ("tanh", "sigmoid", "sigmoid2", "normal_cdf", "softplus", "gelu", "silu")
 "Whether f becomes a step, or a relu, as its argument is stretched."
 is_sigmoidal(::Activation) = false
 is_sigmoidal(::Union{Tanh,Sigmoid,Sigmoid2,NormalCdf}) = true

@@ -29,6 +29,7 @@ __all__ = [
     "available",
     "jax_loss",
     "jax_outputs",
+    "load_jax",
     "torch_loss",
 ]
 
@@ -190,6 +191,15 @@ def jax_outputs(jax: Any, case: Case, x: Any) -> Callable[[Any], Any]:
     return outputs
 
 
+def load_jax() -> Any:
+    """JAX, with float64 and on the processor."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_platforms", "cpu")
+    return jax
+
+
 def jax_loss(jax: Any, case: Case, x: Any, y: Any) -> Callable[[Any], Any]:
     """The loss of a flat array of parameters."""
     outputs = jax_outputs(jax, case, x)
@@ -207,11 +217,7 @@ class Jax:
     """Jitted gradients, products, ``jax.hessian`` and the Hessian column by column, of a flat vector."""
 
     def __init__(self) -> None:
-        import jax
-
-        jax.config.update("jax_enable_x64", True)
-        jax.config.update("jax_platforms", "cpu")
-        self._jax = jax
+        self._jax = load_jax()
 
     def prepare(self, case: Case, dtype: str) -> Prepared:
         """Its forms."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .contenders import Torch, jax_loss, jax_outputs, torch_loss
+from .contenders import Torch, jax_loss, jax_outputs, load_jax, torch_loss
 from .problems import Problem
 
 __all__ = ["CONTENDERS", "Attempt", "Goal", "available"]
@@ -107,11 +107,7 @@ class WithJax:
     """What SciPy and optimistix are given: jitted functions of parameters and data."""
 
     def __init__(self) -> None:
-        import jax
-
-        jax.config.update("jax_enable_x64", True)
-        jax.config.update("jax_platforms", "cpu")
-        self._jax = jax
+        self._jax = load_jax()
 
     def loss(self, problem: Problem) -> Callable[[Any, Any, Any], Any]:
         """The loss of parameters and data."""
