@@ -276,6 +276,11 @@ end
         @test Set(samples) == Set(i for i in found if all_c[i] < 0)
         @test !isempty(samples) && length(found) > length(samples)
     end
+    @testset "a step among so many samples that none of them is apart" begin
+        net = Net(layers=((1, "tanh", true), (1, "identity", true)), input=reshape(0.1:0.1:2, 1, :), target=ones(1, 20))
+        limit, q = limit_net(net, []; sharp=[1]), [1.0, 0.0, 0.5, 0.0]
+        @test MLPGF.with_insides(limit, q, [1.0]) == (limit, q)
+    end
     @test_throws ArgumentError Sharp(activation("relu"), 0.1)
     @test_throws ArgumentError Sharp(activation("tanh"), -1)
     @test_throws ArgumentError Inside(activation("softplus"))

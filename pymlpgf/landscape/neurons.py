@@ -179,6 +179,13 @@ def merge_neurons(net: Net, p: ParametersLike, groups: Sequence[Sequence[int]], 
     if any(np.ndim(group) != 1 for group in groups):
         raise InputError(f"groups is {groups!r}; a sequence of groups of units is needed, such as [[0, 1]]")
     ones = [[one_based("a unit of groups", int(unit), width) for unit in group] for group in groups]
+    activation, named = net.layers[layer][1], [int(unit) for group in groups for unit in group]
+    if twice := sorted({unit for unit in named if named.count(unit) > 1}):
+        raise InputError(f"unit {twice[0]} is in two groups, or twice in one")
+    if isinstance(activation, tuple):
+        for group in groups:
+            if len({activation[int(unit)] for unit in group}) > 1:
+                raise InputError(f"the units {list(group)} have different activations")
     y = ask(net, "merge", {"layer": number, "groups": ones}, [x])
     removed = {int(unit) for group in groups for unit in list(group)[1:]}
     small = with_units(net, layer, [unit for unit in range(width) if unit not in removed])

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.constraints import constraint_of, nearest_point
+from ..network.infinite import InfiniteNet
 from ..network.net import Net
 from ..network.params import ParametersLike
 from ..solve.progress import ProgressLine
@@ -104,6 +105,11 @@ def polish(
     >>> abs(mg.polish(net, [1.4], digits=25).digits[0] - Decimal(2).sqrt()) < Decimal("1e-25")
     True
     """
+    if isinstance(net, InfiniteNet):
+        raise InputError(
+            "polish needs a Net with data, since integrals over infinite data are computed to the digits of float64; "
+            "certify encloses them where they have closed forms"
+        )
     x = finite_parameters(net, p)
     net, rule = constraint_of(net, freeze, tie, constraint)
     question: dict[str, object] = {}

@@ -118,6 +118,13 @@ def test_bad_input(problem, call, message):
         call(net, res.x)
 
 
+def test_infinite_data_are_not_polished():
+    teacher = mg.TeacherNet(layers=[(1, "normal_cdf", False), (1, "identity", False)], n_features=2, seed=0)
+    net = mg.InfiniteNet(teacher, teacher.net.layers)
+    with pytest.raises(InputError, match="polish needs a Net with data"):
+        mg.polish(net, net.random_params(0))
+
+
 def test_polish_against_a_closed_form():
     # dL/dθ = 0 for L = ((exp θ - 1)² + (exp 2θ - 2)²)/2: with u = exp θ, 2u³ - 3u - 1 = 0, so u = (1 + √3)/2.
     net = mg.Net(layers=[(1, "exp", False)], input=[[1.0], [2.0]], target=[1.0, 2.0])

@@ -92,11 +92,11 @@ def test_merged_units(net, p):
     assert small._settings["merge"] == [(0, 0, 1, 0.5), (0, 1, 2, 0.25)]
     mixed = mg.Net(layers=[(3, ("tanh", "relu", "tanh"), False), (1, "identity", False)], n_features=1)
     assert mg.merge_neurons(mixed, np.arange(1.0, 7), [[0, 2]])[0].layers[0] == (2, ("tanh", "relu"), False)
-    with pytest.raises(InputError, match="different activations"):
+    with pytest.raises(InputError, match=r"the units \[0, 1\] have different activations"):
         mg.merge_neurons(mixed, np.ones(6), [[0, 1]])
     with pytest.raises(InputError, match="a unit of groups is 4"):
         mg.merge_neurons(net, p, [[0, 4]])
-    with pytest.raises(InputError, match="in two groups"):
+    with pytest.raises(InputError, match="unit 1 is in two groups"):
         mg.merge_neurons(net, p, [[0, 1], [1, 2]])
 
 

@@ -69,7 +69,7 @@ end
 
 "No batches where all samples, or infinitely many, are seen at once."
 make_batches(net::AbstractNet, batchsize, seed, shuffled) = batchsize === nothing ? nothing :
-    throw(ArgumentError("batchsize is $batchsize, but a $(typeof(net)) has no samples to choose from: leave it out"))
+    throw(ArgumentError("batchsize is $batchsize, but infinite data have no samples to choose from: leave it out"))
 function make_batches(net::ConstrainedNet, batchsize, seed, shuffled)
     batches = make_batches(net.net, batchsize, seed, shuffled)
     batches === nothing || (batches.whole = ConstrainedNet(batches.whole, net.constraint))

@@ -181,7 +181,7 @@ function with_insides(limit::Net{T}, q::Vector{T}, ε::Vector{T}) where {T}
         order = sortperm(abs.(h))
         p = findfirst(p -> abs(h[order[p+1]]) > max(FAR, p == 0 ? 0 : 3 * abs(h[order[p]])),
                       0:min(MOST_INSIDE, length(h) - 1))
-        p === nothing || p == 1 && continue
+        (p === nothing || p == 1) && continue
         put = put_inside(limit, q, l, chain.units[1], X, h, order[1:p-1])
         put === nothing || ((limit, q) = put)
     end

@@ -68,7 +68,7 @@ function Constraint(θ::AbstractVector{T}; freeze=(), tie=()) where {T<:Abstract
     for i in 1:P
         leader, signs[i] = lead(parent, relation, i)
         fixed[i] == fixed[leader] || throw(ArgumentError(
-            "of the parameters $leader and $i (of 1 to $P), which are tied, only one is frozen: freeze both"))
+            "of the parameters $leader and $i, which are tied, only one is frozen: freeze both or none"))
         fixed[i] ? (c[i] = θ[i]) : push!(members[leader], i)
     end
     groups = filter(!isempty, members)
