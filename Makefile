@@ -22,7 +22,7 @@ paper: $(VENV)/.demo $(VENV)/.bench
 
 # `make test T=tests/network/test_net.py` or `make test T=julia/test/flow_tests.jl` runs what T names and nothing else. What needs no
 # system image runs while that is compiled; then the Julia tests beside the Python tests, which take two processes, since many
-# of them wait.
+# of them wait, and give way, since the Julia tests, in one process, are what ends last.
 ifdef T
 test: $(VENV)/.test
 	$(if $(filter %.py,$(T)),$(BIN)/python -m pytest $(filter %.py,$(T)))
@@ -56,7 +56,7 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 test-python: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(LONGEST) tests pymlpgf \
+	nice -n 5 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(LONGEST) tests pymlpgf \
 		$(addprefix --ignore=,$(WITHOUT_IMAGE))
 
 test-julia: $(VENV)/.test

@@ -333,3 +333,14 @@ if installed("Aqua")
 else
     @info "Aqua's checks are not made: it is not in this environment"
 end
+
+if installed("JET")
+    @testset "JET" begin
+        jet = package("JET")
+        reports = jet.get_reports(jet.report_package(MLPGF; target_modules=(MLPGF,), mode=:typo))
+        # Keyword constructors without a type parameter, which @kwdef makes too, do not know T; nobody calls them.
+        @test filter(r -> !occursin(r"`MLPGF\.T` is not defined", sprint(show, r)), reports) == []
+    end
+else
+    @info "JET does not look for names that do not exist: it is not in this environment"
+end

@@ -179,8 +179,9 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
     limit, more, seen = net, seen, Channel[]
     while !isempty(more) && !over(rounds)
         append!(seen, more)
-        for l in unique(c.layer for c in more)
-            of(kinds) = Vector{Int}[c.units for c in more if c.layer == l && c.kind in kinds]
+        those = more
+        for l in unique(c.layer for c in those)
+            of(kinds) = Vector{Int}[c.units for c in those if c.layer == l && c.kind in kinds]
             singly = [[[j] for units in of(("tails",)) for j in units]; of(("tail",))]
             limit = limit_net(limit, singly; sharp=[u[1] for u in of(("step", "relu"))], layer=l)
             limit = limit_net(limit, of(("pair", "triple", "tails")); layer=l)
