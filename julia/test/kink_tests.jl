@@ -145,8 +145,8 @@ end
         @test res.gnorm < 1e-6
     end
 
-    # Where all units of a layer are off and biases are zero, the pre-activations of the next layer are zero, and stay so
-    # with the side that the loss takes there. Rounding set them in motion: the ends were 0.06 to 0.6 away.
+    # Where all units of a layer are off and biases are zero, the pre-activations of the next layer are zero, and stay
+    # so with the side that the loss takes there. Rounding set them in motion: the ends were 0.06 to 0.6 away.
     @testset "units at rest at their kinks: $inputs-$widths, seed $seed" for (inputs, widths, seed) in
             ((1, [1, 3], 73), (3, [1, 3], 104), (3, [1, 2, 2], 115), (1, [1, 2], 127))
         hidden = [(k, relu, true) for k in widths]
