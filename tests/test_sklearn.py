@@ -170,6 +170,21 @@ def test_units_do_not_matter(seed: int) -> None:
     np.testing.assert_allclose(other.predict_proba((X + b) * a), one.predict_proba(X), rtol=0, atol=1e-6)
 
 
+def test_rare_values_are_not_blown_up() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 3)) * [1, 1e-3, 1e5]
+    X[:, 1] = 7e-3 * (np.arange(100) == 17)  # a pixel that is nearly always dark: 9.9 standard deviations
+    X[3, 2] = 1e7
+    y = np.arange(100) % 2
+    model = GradientFlowClassifier((2,), random_state=0).fit(X, y)
+    Z = model.input_scaler_.transform(X)
+    np.testing.assert_allclose(np.abs(Z).max(0)[1:], 5, rtol=1e-12)
+    np.testing.assert_allclose(Z[:, 0], (X[:, 0] - X[:, 0].mean()) / X[:, 0].std(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(Z.mean(0), 0, atol=1e-12)
+    scaled = make_pipeline(StandardScaler(), GradientFlowClassifier((2,), random_state=0)).fit(X, y)
+    np.testing.assert_allclose(scaled.predict_proba(X), model.predict_proba(X), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("early", [False, True])
 def test_constant_targets(early: bool) -> None:
     rng = np.random.default_rng(0)

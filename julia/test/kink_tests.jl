@@ -145,6 +145,20 @@ end
         @test res.gnorm < 1e-6
     end
 
+    # Where all units of a layer are off and biases are zero, the pre-activations of the next layer are zero, and stay
+    # so with the side that the loss takes there. Rounding set them in motion: the ends were 0.06 to 0.6 away.
+    @testset "units at rest at their kinks: $inputs-$widths, seed $seed" for (inputs, widths, seed) in
+            ((1, [1, 3], 73), (3, [1, 3], 104), (3, [1, 2, 2], 115), (1, [1, 2], 127))
+        hidden = [(k, relu, true) for k in widths]
+        net = Net(layers=(hidden..., (1, MLPGF.identity_, true)), input=normal(seed, inputs, 20),
+                  target=normal(seed + 100, 1, 20))
+        x0 = random_params(seed + 1, net)
+        reference = tiny_steps(x -> gradient(net, x), x0, 20.0, 40_000)
+        for alg in (Auto(), Rodas5P(), ExpAdams())
+            @test relative(flow(net, x0; alg=alg, maxT=20.0).x, reference) < 1e-4
+        end
+    end
+
     @testset "a known slide in BigFloat, other clocks, dense output, events" begin
         net, x0, τ = slide(BigFloat)
         points = [flow(net, x0; alg=Tsit5(), tauinv=τ, maxT=t, abstol=1e-16, reltol=1e-16).x[2] for t in (3, 5)]

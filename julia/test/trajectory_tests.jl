@@ -1,6 +1,7 @@
 # What a flow records holds at the point it is recorded with; events between the steps; losses accurate relative to
 # themselves.
 using MLPGF, Random, Test
+Base.include(@__MODULE__, joinpath(@__DIR__, "draws.jl"))
 
 const METHODS = (Tsit5(), RK4(), Rodas5P(), TRBDF2(), QNDF(), QNDF(linsolve=:krylov), Exprb53s3(), ExpAdams())
 
@@ -14,6 +15,60 @@ const METHODS = (Tsit5(), RK4(), Rodas5P(), TRBDF2(), QNDF(), QNDF(linsolve=:kry
         @test all(isapprox(t.loss[m], loss(net, t.x[:, m]); rtol=1e-13) for m in 1:length(t))
         @test all(isapprox(t.gnorm[m], maximum(abs, gradient(net, t.x[:, m])); rtol=1e-9) for m in 1:length(t))
     end
+end
+
+# How far the logarithm of v lies, at the times of all steps between two points kept, from the line between those.
+function off_lines(kept, every, v)
+    off = zeros(length(kept))
+    for (t, value) in zip(every.t[2:end], getproperty(every, v)[2:end])
+        m = max(searchsortedfirst(kept.t, t), 2)
+        a, b = getproperty(kept, v)[m-1:m]
+        s = m == 2 ? 1.0 : log(t / kept.t[m-1]) / log(kept.t[m] / kept.t[m-1])
+        off[m] = max(off[m], abs(log(value) - (1 - s) * log(a) - s * log(b)))
+    end
+    return off
+end
+
+# The fewest points whose lines are off by at most `bound` in all of `ys`, from each to the furthest that is possible.
+function fewest(s, ys, bound)
+    i, points = 1, 1
+    while i < length(s)
+        low, high, next = fill(-Inf, length(ys)), fill(Inf, length(ys)), i + 1
+        for k in i+1:length(s)
+            slopes = [(y[k] - y[i]) / (s[k] - s[i]) for y in ys]
+            all(low .<= slopes .<= high) && (next = k)
+            low, high = max.(low, slopes .- bound / (s[k] - s[i])), min.(high, slopes .+ bound / (s[k] - s[i]))
+        end
+        i, points = next, points + 1
+    end
+    return points
+end
+
+@testset "what lines between the points kept miss, $name" for (name, layers, kind, l2, alg, maxT) in (
+        ("regression", ((3, tanh, true), (1, identity, true)), :sine, 0.0, Tsit5(), 100.0),
+        ("regression", ((3, tanh, true), (1, identity, true)), :sine, 0.0, Auto(), 1e10),
+        ("no noise", ((3, tanh, true), (1, identity, true)), :teacher, 0.0, Rodas5P(), 1e10),
+        ("no noise", ((3, tanh, true), (1, identity, true)), :teacher, 0.0, ExpAdams(), 1e10),
+        ("classes", ((4, softplus, true), (2, "softmax", true)), :classes, 1e-3, Rodas5P(), 1e10),
+        ("classes", ((4, softplus, true), (2, "softmax", true)), :classes, 1e-3, Tsit5(), 100.0),
+        ("relu", ((6, relu, true), (1, identity, true)), :sine, 0.0, Auto(), 1e3),
+        ("to infinity", ((3, tanh, true), (2, "softmax", true)), :classes, 0.0, Auto(), 1e10),
+        ("to infinity", ((3, tanh, true), (2, "softmax", true)), :classes, 0.0, ExpAdams(), 1e6))
+    X = normals(1, 2, 60)
+    target = kind == :sine ? sin.(3 .* X[1:1, :]) : kind == :teacher ? tanh.(X[1:1, :] .- X[2:2, :]) :
+             1 .+ (X[1, :] .> X[2, :])
+    net = Net(layers=layers, input=X, target=target, loss=(kind == :classes ? "nll" : "mse"), l2=l2)
+    run(; options...) = flow(net, random_params(1, net); alg=alg, maxT=maxT, maxiterations=1000, options...).trajectory
+    every, default = run(save_everystep=true), run()
+    @test iszero(every.within) && every.t[end] == default.t[end] && length(default) == min(100, length(every))
+    for kept in (default, run(n_samples_trajectory=30))
+        @test all(off_lines(kept, every, :loss) .<= kept.within[1, :] .+ 1e-9)
+        @test all(off_lines(kept, every, :gnorm) .<= kept.within[2, :] .+ 1e-9)
+    end
+    @test maximum(default.within[1, :]) <= MLPGF.WITHIN
+    # The gradient norm may jump from step to step: then no hundred points follow it.
+    least = fewest(log.(every.t[2:end]), (log.(every.loss[2:end]), log.(every.gnorm[2:end])), MLPGF.WITHIN)
+    @test maximum(default.within) <= MLPGF.WITHIN || least > 80
 end
 
 @testset "events between steps, $alg" for alg in METHODS

@@ -67,6 +67,10 @@ def _paths(before: TrainResult, after: TrainResult, shift: float) -> Trajectory:
         for name, values in (("x", a.x), ("loss", a.loss), ("gnorm", a.gnorm))
     }
     parts["t"] = np.concatenate([times, last])
+    # Lines over log t are others where time began anew; a result of an earlier version knows nothing of them.
+    parts["within"] = np.full((len(parts["t"]), 2), np.nan)
+    if len(a.within):
+        parts["within"][: len(flow)] = a.within[flow]
     if len(a.names):
         parts["observables"] = np.concatenate(
             [a.observables[:, flow], b.observables[:, new], a.observables[:, kept]], 1

@@ -22,7 +22,7 @@ _FLOW = ["x", "loss", "t", "iterations", "time_run", "stopped_by", "alg"]
 _MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
 _EVALUATIONS = ["nfev", "nhev", "nhvp"]
 _COUNTS = ["nfev", "njev", "nhev", "nhvp"]
-_POINTS = [f"trajectory.{name}" for name in ("t", "x", "loss", "gnorm", "observables")]
+_POINTS = [f"trajectory.{name}" for name in ("t", "x", "loss", "gnorm", "within", "observables")]
 _SOLUTION = ["sol.t", "sol.coefficients"]
 
 
@@ -47,9 +47,9 @@ def read_result(
     if got.get("ode.stopped_by") is not None:
         last = "ode."
         fields.update({name if name == "alg" else f"ode_{name}": got[f"ode.{name}"] for name in _FLOW})
-        t, x, loss, gnorm = (got[f"ode.trajectory.{name}"] for name in ("t", "x", "loss", "gnorm"))
+        t, x, loss, gnorm, within = (got[f"ode.{path}"] for path in _POINTS[:5])
         seen = got["ode.trajectory.observables"].T.copy() if names else np.zeros((0, 0))
-        fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen)
+        fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen, within)
         counts = [got["ode.nfev"], got["ode.nfev"], got["ode.nhev"], got["ode.nhvp"]]
         coefficients = got["ode.sol.coefficients"]
         if coefficients is not None:

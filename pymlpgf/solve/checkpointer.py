@@ -138,8 +138,9 @@ def _continued(result: TrainResult, before: Checkpoint) -> TrainResult:
             ode_time_run=result.ode_time_run + before.seconds["flow"],
         )
         if result.trajectory is not None:
-            shifted = dataclasses.replace(result.trajectory, t=result.trajectory.t + before.t)
-            changes["trajectory"] = shifted
+            path = result.trajectory
+            within = path.within if before.t == 0 else np.full_like(path.within, np.nan)
+            changes["trajectory"] = dataclasses.replace(path, t=path.t + before.t, within=within)
         if result.sol is not None:
             changes["sol"] = dataclasses.replace(result.sol, t=result.sol.t + before.t)
     if before.phase == "minimize" and result.optim_iterations is not None and result.optim_time_run is not None:

@@ -122,8 +122,9 @@ def flow(
     dense : bool
         Keep the solution between the steps: ``res.sol(t)``.
     save_everystep, n_samples_trajectory
-        Record every step, or at most this many points. The points kept are those that straight lines in log t between
-        the others replace worst, in loss, gradient norm and parameters. The first step and the last are kept.
+        Record every step, or at most this many points, the first step and the last among them: those without which
+        straight lines in log t between the others would be off by more than 5 % at a step, in loss, gradient norm or
+        parameters, if so many are enough. ``res.trajectory.within`` says by how much they are.
     event : function of (t, x), optional
         The run ends where the event becomes true, or where the number that it returns is zero or changes its sign; at
         t = 0 if it is true or zero there. It is evaluated after every step and, in a flow, at three points within the

@@ -12,7 +12,7 @@ from scipy.optimize import minimize as scipy_minimize
 
 import pymlpgf as mg
 from pymlpgf import InputError, KeywordError
-from pymlpgf.commands.demo import teacher_student
+from pymlpgf.commands.demo import diabetes, teacher_student
 from pymlpgf.solve.options import OPTIM_SOLVERS
 
 
@@ -245,6 +245,29 @@ def test_trajectory_is_bounded_and_keeps_both_ends(net, start):
     assert (np.diff(every.trajectory.loss) <= 1e-12).all()
 
 
+@pytest.mark.parametrize("problem", [lambda: teacher_student(1000), diabetes], ids=["teacher-student", "diabetes"])
+@pytest.mark.parametrize("alg", ["auto", "Tsit5"])
+def test_lines_of_the_demo_miss_little(problem, alg):
+    net = problem()
+    options = {"alg": alg, "reltol": 1e-4, "maxiterations_ode": 1000}
+    kept, every = (
+        mg.flow(net, net.random_params(seed=0), save_everystep=all_steps, **options).trajectory
+        for all_steps in (False, True)
+    )
+    assert len(kept) == 100
+    assert not every.within.any()
+    segment = np.searchsorted(kept.t, every.t[1:])
+    for values, other, within in (
+        (kept.loss, every.loss, kept.within[:, 0]),
+        (kept.gnorm, every.gnorm, kept.within[:, 1]),
+    ):
+        lines = np.interp(np.log(every.t[1:]), np.log(kept.t[1:]), np.log(values[1:]))
+        assert (np.abs(lines - np.log(other[1:])) <= within[segment] + 1e-9).all()
+    assert kept.within[:, 0].max() <= 0.05
+    # from step to step ExpAdams' gradient norm jumps by more than the tolerance allows lines to follow
+    assert kept.within[:, 1].max() <= 0.05 or alg == "auto"
+
+
 def test_save_and_load(net, start, tmp_path):
     res = mg.train(net, start, maxT=5, maxtime_optim=0.2, dense=True)
     path = res.save(tmp_path / "new" / "run")
@@ -255,6 +278,7 @@ def test_save_and_load(net, start, tmp_path):
         assert other.layers == res.layers
         assert other.message == res.message
         np.testing.assert_array_equal(other.trajectory.x, res.trajectory.x)
+        np.testing.assert_array_equal(other.trajectory.within, res.trajectory.within)
         np.testing.assert_array_equal(other.sol(2.5), res.sol(2.5))
         assert other.to_dict().keys() == res.to_dict().keys()
 

@@ -159,6 +159,8 @@ def test_runs_that_a_limit_ended_go_on(tmp_path, options):
         t = res.trajectory.t
         assert (np.diff(t) > 0).all()
         assert len(t) == res.ode_iterations + 1
+        assert not res.trajectory.within[:41].any()
+        assert np.isnan(res.trajectory.within[41:]).all()  # time began anew for the other parts
         sizes = np.linalg.norm(res.trajectory.x, axis=1)
         np.testing.assert_allclose(res.trajectory["size"], sizes, rtol=1e-14)
         if options["alg"] == "GradientDescent":  # no step depends on what came before

@@ -73,15 +73,18 @@ function turn!(kinks::Kinks, i::Int, new, g)
 end
 
 """
-    judge!(kinks, problem, y, g)
+    judge!(kinks, problem, y, g, probing)
 
 Sides at `y` such that what is judged moves to its side, or stays at its kink with a weight between: one kink after the
 other, again and again (Gauss–Seidel). Where the gradient grows across all kinks this is the part of least norm of all
 its convex combinations, which is unique. Else it begins with the sides that the flow came with.
 """
-function judge!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
+function judge!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g, probing::Bool) where {T}
     foreach(empty!, (kinks.active, kinks.fellows))
     kinks.known = false
+    for c in kinks.judged
+        side!(kinks, c, clamp(side(kinks, c), zero(T), one(T)))
+    end
     pulls!(kinks, problem, y, g)
     find_leaders!(kinks)
     size = norm(g)
@@ -92,16 +95,49 @@ function judge!(kinks::Kinks{T}, problem::FlowProblem{T}, y, g) where {T}
         kinks.pull[l] += kinks.pull[i] * abs(kinks.ratio[i])
         kinks.leeway[l] = max(kinks.leeway[l], kinks.leeway[i])
     end
-    changed = max(changed, sweep!(kinks, g, size))
-    if undecided(kinks, g)
-        probe!(kinks, g)
-        changed = max(changed, one(T), sweep!(kinks, g, size))
+    changed = max(changed, find_rest!(kinks, g, size), sweep!(kinks, g, size))
+    if probing && undecided(kinks, g)
+        probe!(kinks, problem, y)
+        judge!(kinks, problem, y, g, false)
+        return T(Inf)
     end
+    overshoot!(kinks, g)
     for (i, l) in enumerate(kinks.leader)
         l == i || side!(kinks, kinks.judged[i], follow(side(kinks, kinks.judged[l]), kinks.ratio[i]))
     end
     return changed
 end
+
+# What is at rest on side 0, as pre-activations to which all that leads is off and whose biases are zero, begins there:
+# that is the side which the loss itself takes, and the flow need not leave it.
+function find_rest!(kinks::Kinks{T}, g, size) where {T}
+    resize!(kinks.rest, length(kinks.judged))
+    changed = zero(T)
+    for (i, c) in enumerate(kinks.judged)
+        n, k, w = kinks.normals[i], sides(kinks, c), side(kinks, c)
+        on_side_0 = dot(g, n) - kinks.pull[i] * w * dot(n, n)
+        kinks.rest[i] = kinks.leader[i] == i && kinks.pull[i] < 0 && abs(k.h[c.row, c.unit]) <= k.noise &&
+                        abs(on_side_0) <= rounding(n, size)
+        kinks.rest[i] && w != 0 && (changed = max(changed, turn!(kinks, i, zero(T), g)))
+    end
+    return changed
+end
+
+# Weights at an end of [0, 1] go on beyond it, up to their slack: by that is known what is to leave its kink. In the
+# sweeps, which others heed, they don't: a pre-activation that is to stay at rest would be set in motion by it.
+function overshoot!(kinks::Kinks{T}, g) where {T}
+    for (i, c) in enumerate(kinks.judged)
+        kinks.leader[i] == i && kinks.pull[i] > 0 || continue
+        n, w = kinks.normals[i], side(kinks, c)
+        square, slack = dot(n, n), kinks.leeway[i] / 2
+        square > 0 && (w == 0 || w == 1) || continue
+        side!(kinks, c, clamp(w - dot(g, n) / (kinks.pull[i] * square), -slack, 1 + slack))
+    end
+    return nothing
+end
+
+# Of the part along the normal `n` of a gradient of that size.
+rounding(n::Vector{T}, size::T) where {T} = 64 * eps(T) * norm(n) * size
 
 function sweep!(kinks::Kinks{T}, g, size) where {T}
     changed = zero(T)
@@ -114,11 +150,11 @@ function sweep!(kinks::Kinks{T}, g, size) where {T}
             square > 0 || continue
             toward = -dot(g, n)
             if pull > 0
-                slack = kinks.leeway[i] / 2
-                new = clamp(w + toward / (pull * square), -slack, 1 + slack)
+                new = clamp(w + toward / (pull * square), zero(T), one(T))
             else
                 sweep <= FLIPS || continue
-                new = toward > 0 ? one(T) : toward < 0 ? zero(T) : w
+                noise = rounding(n, size)
+                new = toward > noise ? one(T) : toward < -noise ? zero(T) : w
             end
             new == w && continue
             moved = max(moved, abs(pull) * sqrt(square) * turn!(kinks, i, new, g))
@@ -135,28 +171,36 @@ function undecided(kinks::Kinks{T}, g) where {T}
     size = norm(g)
     return any(eachindex(kinks.judged)) do i
         n = kinks.normals[i]
-        kinks.leader[i] == i && kinks.pull[i] < 0 && norm(n) > 0 && abs(dot(g, n)) <= T(1e-4) * norm(n) * size
+        kinks.leader[i] == i && kinks.pull[i] < 0 && norm(n) > 0 && abs(dot(g, n)) <= T(1e-4) * norm(n) * size &&
+            !kinks.rest[i]
     end
 end
 
-const TINY_STEPS = 400             # steps: sides are known to one in the half of them
+const TINY_STEPS = 200             # steps: sides are known to one in the half of them
 
 """
-Sides that equal steps from the point have in the mean of their second half, `g` along; the first is along `g` as it is.
+Sides that equal steps of the net itself from `y` have in the mean of their second half. They are far longer than
+rounding and far shorter than what a normal changes over.
 """
-function probe!(kinks::Kinks{T}, g) where {T}
-    m = length(kinks.judged)
-    mean, z = fill!(resize!(kinks.share, m), zero(T)), fill!(kinks.y, zero(T))
+function probe!(kinks::Kinks{T}, problem::FlowProblem{T}, y) where {T}
+    mean, z, g = fill!(resize!(kinks.share, length(kinks.judged)), zero(T)), copyto!(kinks.y, y), kinks.g
     for p in 1:TINY_STEPS
-        add_scaled!(z, -one(T), g)
-        for i in 1:m
-            kinks.leader[i] == i || continue
-            turn!(kinks, i, T(dot(z, kinks.normals[i]) > 0), g)
-            2p > TINY_STEPS && (mean[i] += side(kinks, kinks.judged[i]) / (TINY_STEPS ÷ 2))
+        for _ in kinks.net.layers                  # a layer's sides must be known before the next one's can be
+            forward_kinks!(kinks, parameters(problem, z))
+            for c in kinks.judged
+                side!(kinks, c, T(sides(kinks, c).h[c.row, c.unit] > 0))
+            end
+        end
+        value_and_gradient_at!(g, problem, z)
+        size = norm(g)
+        size > 0 && add_scaled!(z, -cbrt(eps(T))^2 * max(norm(y), one(T)) / size, g)
+        2p > TINY_STEPS || continue
+        for (i, c) in enumerate(kinks.judged)
+            mean[i] += side(kinks, c) / (TINY_STEPS ÷ 2)
         end
     end
-    for i in 1:m
-        kinks.leader[i] == i && turn!(kinks, i, mean[i], g)
+    for (i, c) in enumerate(kinks.judged)
+        side!(kinks, c, clamp(mean[i], zero(T), one(T)))
     end
     return nothing
 end
@@ -179,8 +223,11 @@ function decide!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowState{T}) 
         slack[at] = c in kinks.met ? kinks.slack[i] : max(slack[at], kinks.slack[i])
     end
     layers = length(kinks.net.layers) > 2
+    probing = true
     for _ in 1:(layers ? ROUNDS : 1)
-        judge!(kinks, problem, state.y, state.g) > sqrt(eps(T)) || break
+        changed = judge!(kinks, problem, state.y, state.g, probing)
+        probing &= isfinite(changed)
+        changed > sqrt(eps(T)) || break
     end
     empty!(kinks.slack)
     for (i, c) in enumerate(kinks.judged)

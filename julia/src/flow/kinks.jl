@@ -58,7 +58,7 @@ Where the flow is, as seen from the kinks of `net`; `nothing` if there are none,
 - `active`: what slides, `slack` by how much its weight may leave [0, 1]; `fellows`: what stays at its kink because its
   normal depends on theirs; `recent` and `doubts`: what was met lately, and how often
 - `judged`: all that is at its kink when sides are decided, with its `normals` and its `pull`, how many of them the
-  gradient grows by from side 0 to side 1, and `leeway`, its slack if it will slide
+  gradient grows by from side 0 to side 1, and `leeway`, its slack if it will slide; `rest`: with its side 0 it stays
 - `weight`: of side 1 in the convex combination (0 to 1), `weight_early` and `weight_late` at two ends of a piece of a
   step; `strength`: how many normals of its kink the gradient grows by from side 0 to side 1
 - `share`: how many normals the gradient's part across the kinks has
@@ -80,6 +80,7 @@ Base.@kwdef mutable struct Kinks{T<:AbstractFloat}
     pull::Vector{T} = T[]
     leeway::Vector{T} = T[]
     leader::Vector{Int} = Int[]
+    rest::Vector{Bool} = Bool[]
     ratio::Vector{T} = T[]
     recent::Vector{Contact} = Contact[]
     doubts::Vector{Int} = Int[]

@@ -303,6 +303,7 @@ function evaluate_modelled!(r::Recorder, problem::FlowProblem, state::FlowState)
                 late = true
             end
         end
+        late && (r.strayed[m] = Strayed(Inf, Inf, Inf, Inf, Inf))
         r.modelled[m] || move!(r, kept += 1, m)
     end
     r.count = kept

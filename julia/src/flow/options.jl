@@ -17,8 +17,9 @@ The options of [`flow`](@ref), all of them with defaults:
 - `constraint`: a [`Constraint`](@ref) that the parameters obey, from the nearest point to the start that does
 - `dt`: first step, chosen from the data by default
 - `dense`: keep the whole flow as a [`DenseSolution`](@ref)
-- `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many: those that straight lines
-  in log t between the others replace worst (see [`Recorder`](@ref)), the first and last among them
+- `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many, the first and last among
+  them: those without which straight lines in log t between the others would be off by more than 5 % at a step, if so
+  many are enough (see [`Recorder`](@ref)); the trajectory's `within` says by how much they are
 - `event`: a function of `(t, x)` or of `(t, x, loss, gnorm)` that ends the flow, with `Stop.event`, at the time when it
   becomes true, or, if it returns a number, when that reaches zero or changes its sign. It is looked at after every
   step and located on the interpolant; `x` is only lent.

@@ -2,7 +2,10 @@
     Trajectory{T}
 
 Accepted points of a flow: times `t` (M), parameters `x` (P × M), `loss` (M), `gnorm` (M, ‖∇L‖_∞ of the
-parameters that move) and `observables` (K × M), of which row k is called `names[k]`: `trajectory[name]`.
+parameters that move) and `observables` (K × M), of which row k is called `names[k]`: `trajectory[name]`. Of steps that
+were dropped between the points m-1 and m, the logarithms of loss and gradient norm lie within `within[1, m]` and
+`within[2, m]` of the line between both points over log t, as far as the method knew them: QNDF and TRBDF2 have a model
+of both, which is replaced by the truth at the points that are kept.
 """
 struct Trajectory{T<:AbstractFloat}
     t::Vector{Float64}
@@ -11,9 +14,11 @@ struct Trajectory{T<:AbstractFloat}
     gnorm::Vector{Float64}
     names::Vector{String}
     observables::Matrix{Float64}
+    within::Matrix{Float64}
 end
 
-Trajectory(t, x, loss, gnorm) = Trajectory(t, x, loss, gnorm, String[], zeros(0, length(t)))
+Trajectory(t, x, loss, gnorm, within=zeros(2, length(t))) =
+    Trajectory(t, x, loss, gnorm, String[], zeros(0, length(t)), within)
 
 """
     observe(trajectory, observables, monitor, reason) -> Trajectory
@@ -52,7 +57,7 @@ function observe_each(r::Trajectory, observables, monitor, reason)
     finally
         monitor.report = report
     end
-    return Trajectory(r.t, r.x, r.loss, r.gnorm, names, values)
+    return Trajectory(r.t, r.x, r.loss, r.gnorm, names, values, r.within)
 end
 
 function lifted(r::Trajectory{T}, C::Constraint{T}) where {T}
@@ -60,7 +65,7 @@ function lifted(r::Trajectory{T}, C::Constraint{T}) where {T}
     for m in 1:length(r)
         x[:, m] = embed(C, r.x[:, m])
     end
-    return Trajectory(r.t, x, r.loss, r.gnorm, r.names, r.observables)
+    return Trajectory(r.t, x, r.loss, r.gnorm, r.names, r.observables, r.within)
 end
 
 function Base.getindex(trajectory::Trajectory, name)
@@ -72,18 +77,34 @@ end
 
 "Points of the same names, one trajectory after the other."
 Base.vcat(a::Trajectory{T}, b::Trajectory{T}) where {T} =
-    Trajectory{T}([a.t; b.t], [a.x b.x], [a.loss; b.loss], [a.gnorm; b.gnorm], a.names, [a.observables b.observables])
+    Trajectory{T}([a.t; b.t], [a.x b.x], [a.loss; b.loss], [a.gnorm; b.gnorm], a.names, [a.observables b.observables],
+                  [a.within b.within])
 
 Base.length(trajectory::Trajectory) = length(trajectory.t)
 Base.show(io::IO, trajectory::Trajectory) = print(io, "Trajectory with ", length(trajectory), " points")
+
+"How far points lie above and below lines, in the logarithms of loss and gradient norm, and in any parameter."
+struct Strayed
+    loss_above::Float64
+    loss_below::Float64
+    gnorm_above::Float64
+    gnorm_below::Float64
+    x::Float64
+end
+
+Strayed() = Strayed(0, 0, 0, 0, 0)
+of_loss(s::Strayed) = max(s.loss_above, s.loss_below)
+of_gnorm(s::Strayed) = max(s.gnorm_above, s.gnorm_below)
 
 """
     Recorder(T, n, samples)
 
 Collects a [`Trajectory`](@ref). With `samples > 0` its memory is bounded: it holds at most `2 samples` points and, when
-full, drops those that are missed least: those that straight lines in log t between their neighbours replace best, in
-the logarithms of loss and gradient norm and in the parameters. So the points lie where something happens, whatever the
-clock reads at the end. With `samples == 0` it keeps every point.
+full, drops those that are missed least by straight lines in log t between their neighbours. First go points without
+which such lines stay within [`WITHIN`](@ref) of every point that was dropped, in the logarithms of loss and gradient
+norm and in the parameters. If there are not enough of them, the gradient norm is given more room, in proportion to how
+much it jumps from step to step, and then loss and parameters too. So the points lie where something happens, whatever
+the clock reads at the end, and how far lines may be off is known: `strayed`.
 """
 Base.@kwdef mutable struct Recorder{T<:AbstractFloat}
     n::Int
@@ -96,9 +117,14 @@ Base.@kwdef mutable struct Recorder{T<:AbstractFloat}
     gnorm::Vector{Float64} = zeros(capacity)
     # loss and gradient norm are a model's, see `solve_newton!`
     modelled::Vector{Bool} = zeros(Bool, capacity)
-    # how far lines are off, at most, since the point before
+    # how far points dropped since the point before lie, at most, from the line between both
+    strayed::Vector{Strayed} = fill(Strayed(), capacity)
+    # the same where everything has more room: of the lowest loss so far, of the gradient norm beyond its jumps
     missed::Vector{Float64} = zeros(capacity)
-    lowest::Vector{T} = zeros(T, capacity)                          # loss so far
+    log_t::Vector{Float64} = zeros(capacity)
+    log_loss::Vector{Float64} = zeros(capacity)
+    log_lowest::Vector{Float64} = zeros(capacity)                   # the lowest loss so far
+    log_gnorm::Vector{Float64} = zeros(capacity)
     # how much log gnorm jumps between steps, around here
     rough::Vector{Float64} = zeros(capacity)
     log_gnorms::Tuple{Float64,Float64} = (NaN, NaN)                 # at the last two points that were recorded
@@ -118,16 +144,23 @@ function record!(r::Recorder, t, x, loss, gnorm, modelled::Bool=false)
     r.loss[r.count] = loss
     r.gnorm[r.count] = gnorm
     r.modelled[r.count] = modelled
+    r.strayed[r.count] = Strayed()
     r.missed[r.count] = 0.0
-    r.lowest[r.count] = r.count > 1 ? min(r.lowest[r.count-1], loss) : loss
-    r.rough[r.count] = roughness!(r, Float64(gnorm))
+    r.log_t[r.count] = logarithm(t)
+    r.log_loss[r.count] = logarithm(loss)
+    r.log_lowest[r.count] = min(r.count > 1 ? r.log_lowest[r.count-1] : Inf, r.log_loss[r.count])
+    r.log_gnorm[r.count] = logarithm(gnorm)
+    r.rough[r.count] = roughness!(r, r.log_gnorm[r.count])
     copyto!(r.x, (r.count - 1) * r.n + 1, x, 1, r.n)
     return nothing
 end
 
+logarithm(v) = log(max(Float64(v), floatmin(Float64)))
+
 function grow!(r::Recorder)
     capacity = 2 * length(r.t)
-    for v in (r.t, r.loss, r.gnorm, r.modelled, r.missed, r.lowest, r.rough)
+    for v in (r.t, r.loss, r.gnorm, r.modelled, r.strayed, r.missed, r.log_t, r.log_loss, r.log_lowest, r.log_gnorm,
+              r.rough)
         resize!(v, capacity)
     end
     resize!(r.x, capacity * r.n)
@@ -135,8 +168,8 @@ function grow!(r::Recorder)
 end
 
 """
-Drop points until `most` are left, each time the one whose neighbours replace it best: what lines between them miss
-there, and missed already on either side. The first two points stay (there is no line to time zero) and the last one.
+Drop points until `most` are left, each time the one whose neighbours replace it best: see [`cost_without`](@ref). The
+first two points stay (there is no line to time zero) and the last one.
 """
 function thin!(r::Recorder{T}, most::Int) where {T}
     m = r.count
@@ -148,7 +181,7 @@ function thin!(r::Recorder{T}, most::Int) where {T}
         before[j], after[j], cost[j] = j - 1, j + 1, Inf
     end
     for j in pinned+1:m-1
-        cost[j] = missed_without(r, j, size)
+        cost[j] = cost_without(r, j, size)
     end
     for _ in 1:m-most
         j = pinned + 1
@@ -156,11 +189,11 @@ function thin!(r::Recorder{T}, most::Int) where {T}
             cost[l] < cost[j] && (j = l)
         end
         i, k = before[j], after[j]
-        r.missed[k] = cost[j]
+        r.strayed[k], r.missed[k] = strayed_without(r, j)
         cost[j] = Inf
         after[i], before[k] = k, i
-        i > pinned && (cost[i] = missed_without(r, i, size))
-        k < m && (cost[k] = missed_without(r, k, size))
+        i > pinned && (cost[i] = cost_without(r, i, size))
+        k < m && (cost[k] = cost_without(r, k, size))
     end
     to, from = 1, after[1]
     while from <= m
@@ -181,53 +214,81 @@ function largest_entry(x::Vector, n::Int)
     return largest
 end
 
-# What a line from the point before `j` to the one after it misses at `j`, and what was missed already on either side. A
-# twentieth is a twentieth: of loss and gradient norm relative to themselves, of parameters relative to the largest of
-# all.
-function missed_without(r::Recorder{T}, j::Int, size::Float64) where {T}
+"""
+What becomes of `strayed` and `missed` of the point after `j` if `j` is dropped. The line from the point before to the
+one after is off at `j` by some d, and between them from the two lines through `j` by at most that, and less the further
+from `j`: a point dropped before, which lay above its line by a, lies above the new one by at most a + max(d, 0).
+"""
+function strayed_without(r::Recorder{T}, j::Int) where {T}
     i, k = r.before[j], r.after[j]
-    start = max(r.t[i], floatmin(Float64))
-    span = log(r.t[k] / start)
-    s = span > 0 ? clamp(log(r.t[j] / start) / span, 0.0, 1.0) : 0.0
-    round_off = 64 * Float64(eps(T))
-    worst = max(missed_by_line(r.lowest, round_off^2, i, j, k, s),
-                missed_by_line(r.gnorm, round_off, i, j, k, s) - JUMPS * r.rough[j])
+    span = r.log_t[k] - r.log_t[i]
+    s = span > 0 ? (r.log_t[j] - r.log_t[i]) / span : 0.0
     a, b, c, off = (i - 1) * r.n, (j - 1) * r.n, (k - 1) * r.n, 0.0
     @inbounds @simd for p in 1:r.n
         d = abs(Float64(r.x[b+p]) - (1 - s) * Float64(r.x[a+p]) - s * Float64(r.x[c+p]))
         off = ifelse(d > off, d, off)
     end
-    worst = max(worst, size > 0 ? off / size : 0.0, r.missed[j], r.missed[k])
+    loss, gnorm = off_line(r.log_loss, -Inf, i, j, k, s), off_line(r.log_gnorm, -Inf, i, j, k, s)
+    early, late = r.strayed[j], r.strayed[k]
+    strayed = Strayed(max(early.loss_above, late.loss_above) + max(loss, 0.0),
+                      max(early.loss_below, late.loss_below) + max(-loss, 0.0),
+                      max(early.gnorm_above, late.gnorm_above) + max(gnorm, 0.0),
+                      max(early.gnorm_below, late.gnorm_below) + max(-gnorm, 0.0), max(early.x, late.x) + off)
+    round_off = log(64 * Float64(eps(T)))
+    missed = max(abs(off_line(r.log_lowest, r.log_loss[1] + 2 * round_off, i, j, k, s)),
+                 abs(off_line(r.log_gnorm, r.log_gnorm[1] + round_off, i, j, k, s)) - JUMPS * r.rough[j],
+                 r.missed[j], r.missed[k])
+    return strayed, missed
+end
+
+"""
+What it costs to drop `j`: at most 1 while everything stays within [`WITHIN`](@ref); 1 to 2 while loss and parameters
+do, less the less the gradient norm is off by for its jumps; else more than 2.
+"""
+function cost_without(r::Recorder, j::Int, size::Float64)
+    strayed, missed = strayed_without(r, j)
+    x = size > 0 ? strayed.x / size : 0.0
+    gnorm = of_gnorm(strayed)
+    smooth = max(of_loss(strayed), x) / WITHIN
+    max(smooth, gnorm / WITHIN) <= 1 && return max(smooth, gnorm / WITHIN)
+    rough = gnorm / (WITHIN + JUMPS * r.rough[j])
+    smooth <= 1 && return 1 + rough / (1 + rough)
+    worst = 2 + max(missed, x)
     return isfinite(worst) ? worst : floatmax(Float64)
 end
 
+"""
+    WITHIN
+
+Straight lines in log t between the points kept are off by at most a twentieth where so many points are enough: in loss
+and gradient norm relative to themselves, in parameters relative to the largest of all.
+"""
+const WITHIN = 0.05
+
 # With stiff methods loss and gradient may jump from step to step within the tolerance (a loss of 1e-26 by a factor of
-# 1e4). No few points follow that, so that of the loss its lowest value so far counts, and of the gradient what goes
-# beyond its jumps.
+# 1e4; of the demo's first flow the gradient norm by a factor of 3 in most of 2000 steps). No few points follow that.
 const JUMPS = 3.0
 
 "A running mean of how far log gnorm lies from the line through its neighbours, after one more step."
-function roughness!(r::Recorder, gnorm::Float64)
+function roughness!(r::Recorder, this::Float64)
     before, last = r.log_gnorms
-    this = log(max(gnorm, floatmin(Float64)))
     r.log_gnorms = (last, this)
     mean = r.count > 1 ? r.rough[r.count-1] : 0.0
     jump = abs(last - (before + this) / 2)
     return isfinite(jump) ? 0.8 * mean + 0.2 * jump : mean
 end
 
-# In the logarithm; below the part `least` of the first value there is only round-off.
-function missed_by_line(v::Vector, least::Float64, i::Int, j::Int, k::Int, s::Float64)
-    smallest = max(abs(Float64(v[1])) * least, floatmin(Float64))
-    return abs(log(max(Float64(v[j]), smallest)) - (1 - s) * log(max(Float64(v[i]), smallest)) -
-               s * log(max(Float64(v[k]), smallest)))
-end
+# How far the logarithm at `j` lies above the line; below `least` there is only round-off.
+off_line(v::Vector{Float64}, least::Float64, i::Int, j::Int, k::Int, s::Float64) =
+    max(v[j], least) - (1 - s) * max(v[i], least) - s * max(v[k], least)
 
 function move!(r::Recorder, to::Int, from::Int)
     to == from && return nothing
     r.t[to], r.loss[to], r.gnorm[to] = r.t[from], r.loss[from], r.gnorm[from]
-    r.modelled[to], r.missed[to] = r.modelled[from], r.missed[from]
-    r.lowest[to], r.rough[to] = r.lowest[from], r.rough[from]
+    r.modelled[to], r.strayed[to], r.missed[to] = r.modelled[from], r.strayed[from], r.missed[from]
+    for v in (r.log_t, r.log_loss, r.log_lowest, r.log_gnorm, r.rough)
+        v[to] = v[from]
+    end
     copyto!(r.x, (to - 1) * r.n + 1, r.x, (from - 1) * r.n + 1, r.n)
     return nothing
 end
@@ -235,7 +296,8 @@ end
 function Trajectory(r::Recorder{T}) where {T}
     r.samples > 0 && thin!(r, r.samples)
     m = r.count
-    return Trajectory(r.t[1:m], reshape(r.x[1:m*r.n], r.n, m), r.loss[1:m], r.gnorm[1:m])
+    within = [f(r.strayed[k]) for f in (of_loss, of_gnorm), k in 1:m]
+    return Trajectory(r.t[1:m], reshape(r.x[1:m*r.n], r.n, m), r.loss[1:m], r.gnorm[1:m], within)
 end
 
 """

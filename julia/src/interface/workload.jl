@@ -89,8 +89,9 @@ function outside_solve(net::Int64, x, what, options; tauinv=C_NULL)
     limits = (maxtime_ode=5, maxiterations_ode=12, maxtime_optim=5, maxiterations_optim=8)
     handle = outside_handle(c_solve, net, x, what, wire(limits, options), tauinv, report, answer)
     what == "minimize" ||
-        outside_read(handle, ["ode.trajectory.$name" for name in ("t", "x", "loss", "gnorm", "observables")]...,
-                     "ode.sol.t", "ode.sol.coefficients", "ode.stopped_by.advice", "ode.alg", "ode.nfev")
+        outside_read(handle, "ode.trajectory.t", "ode.trajectory.x", "ode.trajectory.loss", "ode.trajectory.gnorm",
+                     "ode.trajectory.within", "ode.trajectory.observables", "ode.sol.t", "ode.sol.coefficients",
+                     "ode.stopped_by.advice", "ode.alg", "ode.nfev")
     outside_read(handle, "x")
     return handle
 end
