@@ -184,6 +184,18 @@ relative(x, y) = norm(x - y) / norm(y)
         @test MLPGF.rotate!(similar(v), 'N', e, v) ≈ e.vectors * v
     end
 
+    @testset "eigenvectors in place, $T" for T in (Float32, Float64)
+        waves = T[sin(i * j) for i in 1:40, j in 1:12]
+        for A in (T[sin(i * j) + sin(j * i) for i in 1:7, j in 1:7], waves * waves', ones(T, 20, 20), zeros(T, 3, 3),
+                  Matrix{T}(I, 30, 30), T[abs(i - j) == 1 ? 1e-30 : (i == j) * 10.0^(30 - i) for i in 1:60, j in 1:60],
+                  zeros(T, 0, 0)), sparing in (false, true)
+            d, V = MLPGF.eigenpairs!(copy(A); sparing=sparing)
+            @test issorted(d) && norm(V' * V - I) < 100 * eps(T)
+            @test norm(V * Diagonal(d) * V' - A) <= 100 * eps(T) * norm(A)
+        end
+        @test_throws ArgumentError MLPGF.eigenpairs!(T[1 0; 0 NaN])
+    end
+
     # References: closed forms, else Rodas5P and Tsit5 at tight tolerance, which agree.
     @testset "$p" for p in test_problems()
         tight(alg) = flow(p.net, p.x0; alg=alg, abstol=1e-11, reltol=1e-11, maxT=p.T).x

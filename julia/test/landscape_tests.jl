@@ -303,6 +303,14 @@ end
     far = polish(net, random_params(1, net); digits=20, maxiterations=3)
     @test !far.converged
     @test_throws ArgumentError polish(net, x; digits=0)
+    # Huge weights: LAPACK's quickest eigensolver did not return from some, and in Float64 the Hessian overflows.
+    reasons = Set{Stop.Reason}()
+    for i in 1:3:length(x), size in (1e20, 1e100, 1e200, 1e300)
+        y = [j == i ? size : x[j] for j in eachindex(x)]
+        push!(reasons, polish(net, y; digits=20, maxiterations=3).stopped_by)
+        all(isfinite, hessian(net, y)) && @test classify(net, y).kind != "minimum"
+    end
+    @test Stop.diverged in reasons
 end
 
 @testset "separable classes: the infimum lies at infinity, however small the gradient is" begin

@@ -141,6 +141,11 @@ end
 
 const METHODS = (AutoMinimizer(), NewtonLBFGS(), NewtonTrustRegion(), Newton(), NewtonKrylov(), BFGS(), LBFGS())
 
+@testset "what is not finite is seen, $T" for T in (Float32, Float64, BigFloat), n in (1, 3, 9, 16, 33)
+    @test MLPGF.all_finite(ones(T, n, n)) && MLPGF.all_finite(fill(floatmax(T), n, n)) && MLPGF.all_finite(zeros(T, 0))
+    @test !any(MLPGF.all_finite(T[i == k ? bad : 1 for i in 1:n^2]) for k in 1:n^2 for bad in (NaN, Inf, -Inf))
+end
+
 @testset "known minima: $(m)" for m in METHODS
     # (function, start, minimiser or nothing, minimum, bound on the loss above it)
     problems = [

@@ -149,19 +149,28 @@ end
     G = randn(rng, P, P)
     S = (G + G') / 2
     H = ball(S, 1e-6)
-    A = inv(S)
-    free = collect(1:P)
-    K = Symmetric(big.(S) .+ 1e-6 .* abs.(big.(S)))
-    @test opnorm(I - big.(A) * K, Inf) <= M.contraction(A, H, free) < 10 * opnorm(abs.(A) * abs.(S), Inf) * 1e-6
-    d, V = eigen(Symmetric(S))
-    lower, upper = M.eigenvalue_bounds(H, free, V, d)
-    for t in (-1e-6, 0.0, 1e-6)
-        λ = eigvals(Symmetric(S .+ t .* abs.(S)))
-        @test all(lower .<= λ .<= upper)
+    for free in (collect(1:P), [1:19; 23:68])
+        memory, F = M.TwoMatrices(P), length(free)
+        copyto!(M.interval_matrix(memory), H)
+        middle, radii = GC.@preserve memory ((m, r) = M.midpoints!(memory, free); (copy(m), r))
+        @test middle == [M.midpoint_radius(h)[1] for h in H[free, free]] && middle ≈ S[free, free]
+        @test radii ≈ [sum(M.midpoint_radius(h)[2] for h in H[i, free]) for i in free]
+        A = inv(middle)
+        K = Symmetric(big.(S) .+ 1e-6 .* abs.(big.(S)))[free, free]
+        @test opnorm(I - big.(A) * K, Inf) <= M.contraction(A, middle, radii) <
+            10 * opnorm(abs.(A) * abs.(middle), Inf) * 1e-6
+        d, V = eigen(Symmetric(middle))
+        lower, upper = M.eigenvalue_bounds(middle, radii, V, d)
+        for t in (-1e-6, 0.0, 1e-6)
+            λ = eigvals(Symmetric(S .+ t .* abs.(S))[free, free])
+            @test all(lower .<= λ .<= upper)
+        end
+        @test maximum(upper - lower) < 1e-3
+        @test all(M.eigenvalue_bounds(middle, radii, 1.5 * V, d)[2] .== Inf)      # no eigenvectors: nothing is known
+        @test isnan(M.contraction(fill(NaN, F, F), middle, radii))
+        @test !(M.contraction(A, middle, fill(Inf, F)) < 1) && !(M.contraction(A, fill(NaN, F, F), radii) < 1)
+        @test all(M.eigenvalue_bounds(middle, fill(NaN, F), V, d)[2] .== Inf)
     end
-    @test maximum(upper - lower) < 1e-3
-    @test all(M.eigenvalue_bounds(H, free, 1.5 * V, d)[2] .== Inf)      # no eigenvectors: nothing is known
-    @test isnan(M.contraction(fill(NaN, P, P), H, free)) && !(M.contraction(A, fill(M.entire(I64), P, P), free) < 1)
 end
 
 line(target) = Net(layers=((1, square, false),), input=reshape([1.0], 1, 1), target=[target])
@@ -213,6 +222,10 @@ minimum_of(net, seed) = minimize(net, random_params(seed, net), maxtime=5.0).x
         @test all(c.eigenvalue_bounds[1] .<= λ .<= c.eigenvalue_bounds[2])
         again = certify(net, c.x, polish=false)
         @test again.certified && again.x == c.x && again.radius <= c.radius
+        # of the Hessian at the critical point, not at the point nearby
+        off = certify(net, c.x .+ 1e-6 .* sin.(1:length(c.x)), polish=false)
+        @test off.certified && maximum(abs, found.x - off.x) <= off.radius
+        @test all(off.eigenvalue_bounds[1] .<= λ .<= off.eigenvalue_bounds[2])
     end
 end
 
@@ -250,6 +263,43 @@ end
     M.curvature!(proof)
     @test length(proof.free) == 1 && M.check_gauges(proof, M.box_around(proof, 0.1)) === nothing
     @test_throws M.Unproved M.check_gauges(proof, [M.Interval(-1.0, 1.0), M.Interval(-1.0, 1.0)])
+end
+
+"Where Newton's method leads from θ, whatever the index is there."
+function newton(net, θ)
+    for attempt in 1:60
+        step = hessian(net, θ) \ gradient(net, θ)
+        size = maximum(abs, step)
+        θ -= min(1, 0.5 / size) * step
+        size < 1e-10 && return θ
+    end
+    return nothing
+end
+
+"How many eigenvalues are negative: the pivots of LDLᵀ (Sylvester's law of inertia)."
+function inertia(H::Matrix{BigFloat})
+    H, negative = copy(H), 0
+    for k in axes(H, 1)
+        negative += H[k, k] < 0
+        H -= H[:, k] * H[k, :]' / H[k, k]
+    end
+    return negative
+end
+
+@testset "saddles of index 1 to 5" begin
+    found = Set{Int}()
+    for width in 3:5, seed in 1:8
+        net = student(M.tanh_, 1; l2=1e-2, width=width)
+        θ = newton(net, random_params(seed, net))
+        θ === nothing && continue
+        c = certify(net, θ)
+        @test c.certified
+        exact = polish(net, c.x, digits=30).x
+        @test maximum(abs, exact - c.x) <= c.radius
+        @test c.index == inertia(hessian(M.with_number_type(BigFloat, net), exact))
+        push!(found, c.index)
+    end
+    @test 1:5 ⊆ found
 end
 
 @testset "with a constraint: $name" for (name, C) in

@@ -4,6 +4,18 @@ function hessian_buffers(worker::Worker{T}, net::Net{T}) where {T}
     return worker.buffers
 end
 
+"Sum up the shares of Hessians in `H`, as long as one thread works, and not in a matrix of the net's own."
+lend_matrix!(net::Net{T}, H::Matrix{T}) where {T} = (net.crew.workers[1].sums[1].matrix = H; nothing)
+
+"Leave the memory that Hessians of the net worked in to the collector; the next Hessian asks for it anew."
+function free_buffers!(net::Net)
+    for worker in net.crew.workers
+        worker.buffers = nothing
+        foreach(sums -> sums.matrix = nothing, worker.sums)
+    end
+    return nothing
+end
+
 "`Z` holds a block's weighted derivatives, a column for each weight of a few units of one layer."
 struct BlockBuffers{T} <: HessianBuffers{T}
     Z::Matrix{T}

@@ -194,3 +194,12 @@ end
 
 @inline load(::Type{T}, A::Array{T}, i::Int) where {T} = @inbounds A[i]
 @inline store!(A::Array{T}, i::Int, x::T) where {T} = @inbounds A[i] = x
+
+# Not by a sum of 0·x with `@simd`, which lets the compiler assume that there is no NaN: it left most of them unseen.
+function all_finite(A::Array)
+    finite = true
+    @inbounds for i in eachindex(A)
+        finite &= isfinite(A[i])
+    end
+    return finite
+end

@@ -29,7 +29,7 @@ visibly. An error if no eigenvalue is negative.
 function escape_saddle(net::AbstractNet{T}, θ::AbstractVector; sign::Real=1) where {T}
     sign in (1, -1) || throw(ArgumentError("sign is $sign; 1 or -1 is needed"))
     x = Vector{T}(θ)
-    F = eigen(Symmetric(hessian(net, x)))
+    F = eigenpairs!(hessian(net, x))
     λ, v = F.values[1], F.vectors[:, 1]
     λ < -4 * length(x) * eps(T) * maximum(abs, F.values) ||
         throw(ArgumentError("the lowest eigenvalue is $λ: there is no direction of escape"))

@@ -104,7 +104,7 @@ function classify(net::AbstractNet{T}, θ::AbstractVector; gradient_tolerance=no
     H = Matrix{T}(undef, length(θ), length(θ))
     hessian!(H, net, θ)
     all_finite(H) && all_finite(g) || throw(ArgumentError("the gradient or the Hessian is not finite here"))
-    F = eigen(Symmetric(H))
+    F = eigenpairs(H)
     largest = Float64(maximum(abs, F.values))
     floor_λ, floor_g = noise(net, θ, largest)::Tuple{Float64,Float64}
     gradient_tolerance === nothing || (floor_g = Float64(gradient_tolerance))

@@ -9,7 +9,7 @@ struct Eigenpairs{T}
     λ::Vector{T}
     V::Matrix{T}
 end
-Eigenpairs(H::Matrix) = (F = eigen(Symmetric(H)); Eigenpairs(F.values, F.vectors))
+Eigenpairs(H::Matrix) = Eigenpairs(eigenpairs(H)...)
 
 "First and last places of the eigenvalues, which ascend, that differ from the next by no more than `τ`."
 function clusters(λ::Vector, τ::Real)

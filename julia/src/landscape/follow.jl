@@ -133,7 +133,7 @@ end
 function place_at(c::Continuation, z::Vector, before::Vector)
     value, drift = derivatives_at!(c, z)
     gnorm = Float64(supnorm(c.g))
-    F = eigen(Symmetric(c.H))
+    F = eigenpairs(c.H)
     t = solve_bordered([c.H drift; before'], [zero(drift); 1.0], c.null, 10 * norm(c.g) / (1 + norm(z)))
     τ = noise(c.family, z[1:end-1], Float64(maximum(abs, F.values)))[1]
     return Place(z, value, gnorm, F.values, F.vectors, drift, t / norm(t), τ)
@@ -171,7 +171,7 @@ function find_special(c::Continuation, z::Vector, φ::Vector, fold::Bool)
     for k in 1:15
         _, drift = derivatives_at!(c, x)
         all(isfinite, c.H) && all(isfinite, c.g) || break
-        E = eigen(Symmetric(c.H))
+        E = eigenpairs(c.H)
         λ, φ = nearest_pair(E, φ)
         j = findfirst(isequal(λ), E.values)
         θ, ∂ = x[1:P], drift .* c.weight
@@ -193,7 +193,7 @@ function find_special(c::Continuation, z::Vector, φ::Vector, fold::Bool)
         isfinite(size) && size <= 4last || break
         if size <= 1e-9                                 # the last step: the pair is that of where it leads
             derivatives_at!(c, x)
-            λ, φ = nearest_pair(eigen(Symmetric(c.H)), φ)
+            λ, φ = nearest_pair(eigenpairs(c.H), φ)
             return x, λ, φ, v, true
         end
         last = size

@@ -274,9 +274,8 @@ function null_vectors(G::Matrix{Float64})
     end
     vectors = Vector{Float64}[]
     all_finite(G) || return vectors                             # of a Gram matrix that overflows nothing is known
-    # By the QR method: LAPACK's quickest one, `eigen`, goes on forever with some of equal columns.
     d, U = try
-        LAPACK.syev!('V', 'U', G)::Tuple{Vector{Float64},Matrix{Float64}}
+        eigenpairs!(G)
     catch failure
         failure isa LAPACKException || rethrow()
         return vectors

@@ -108,7 +108,10 @@ function refine!(state::Refinement, big, coarse, ε, maxiterations, maxtime, mon
         size = 1 + norm(x)
         if F === nothing || (slow && !fresh)                  # the Hessian of an earlier point no longer serves
             stuck && F !== nothing && (x = copy(state.x); value_and_gradient!(g, big, x); gnorm = supnorm(g))
-            F, τ, state.index = curvature(coarse, Vector{Float64}(x), g)
+            θ = Vector{Float64}(x)
+            H = hessian(coarse, θ)
+            all_finite(H) || return Stop.diverged             # it overflows in Float64
+            F, τ, state.index = curvature(coarse, H, θ, g)
             fresh = true
         elseif stuck
             done = state.curved <= ε * size && state.flat <= 1000 * ε * size
@@ -137,9 +140,8 @@ function refine!(state::Refinement, big, coarse, ε, maxiterations, maxtime, mon
 end
 
 "Eigenvalues of the Hessian in Float64, the size up to which they are null, and how many are negative."
-function curvature(coarse::AbstractNet{Float64}, θ::Vector{Float64}, g)
-    H = hessian(coarse, θ)
-    F = eigen(Symmetric(H))
+function curvature(coarse::AbstractNet{Float64}, H::Matrix{Float64}, θ::Vector{Float64}, g)
+    F = eigenpairs(H)
     largest = maximum(abs, F.values)
     floor_λ, _ = noise(coarse, θ, largest)
     slopes = F.vectors' * Vector{Float64}(g)

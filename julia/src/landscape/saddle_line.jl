@@ -208,7 +208,7 @@ function off_line(layers::Vector{Layer}, θ::Vector, layer::Int, i::Int, M::Matr
                   rank::Int, γ; side=1, size=1e-3)
     wide, _, x = split_unit(layers, θ, layer, i, γ)
     d, c = Base.size(M, 1), γ * (1 - γ)
-    v = eigen(Symmetric(rank == 0 ? c * M : [c*M D'; D zeros(Base.size(D, 1), Base.size(D, 1))])).vectors[:, 1]
+    v = eigenpairs!(rank == 0 ? c * M : [c*M D'; D zeros(Base.size(D, 1), Base.size(D, 1))]).vectors[:, 1]
     η, B = v[1:d], rank == 0 ? zeros(Base.size(D, 1)) : v[d+1:end]
     step, k = zero(x), wide[layer].width
     step[incoming(wide[layer], i)] = (1 - γ) * η

@@ -19,10 +19,11 @@ const LAPACK_EIGEN_ROWS = 128
 
 function SymmetricEigen{T}(n::Int) where {T}
     lapack = T <: BlasReal && n >= LAPACK_EIGEN_ROWS
-    # the workspace that LAPACK's syevd asks for
-    return SymmetricEigen{T}(zeros(T, n), zeros(T, n, n), ShiftedSolver{T}(lapack ? 0 : n),
-                             zeros(T, lapack ? 1 + 6n + 2n^2 : 0), zeros(BLAS.BlasInt, lapack ? 3 + 5n : 0))
+    work, iwork = lapack ? syevd_workspace(T, n) : (T[], BLAS.BlasInt[])
+    return SymmetricEigen{T}(zeros(T, n), zeros(T, n, n), ShiftedSolver{T}(lapack ? 0 : n), work, iwork)
 end
+
+syevd_workspace(::Type{T}, n::Int) where {T} = zeros(T, 1 + 6n + 2n^2), zeros(BLAS.BlasInt, 3 + 5n)
 
 """
     decompose!(e, H) -> Bool
@@ -30,7 +31,8 @@ end
 Eigenvalues and eigenvectors of the symmetric matrix `H`, of which the lower triangle is read; `false` if they were not
 found.
 """
-decompose!(e::SymmetricEigen{T}, H::Matrix{T}) where {T} = isempty(e.work) ? decompose_small!(e, H) : syevd!(e, H)
+decompose!(e::SymmetricEigen{T}, H::Matrix{T}) where {T} = isempty(e.work) ? decompose_small!(e, H) :
+    syevd!(copyto!(e.vectors, H), e.values, e.work, e.iwork) == 0
 
 function decompose_small!(e::SymmetricEigen{T}, H::Matrix{T}) where {T}
     n = size(H, 1)
@@ -135,21 +137,41 @@ const liblapack = isdefined(LinearAlgebra.BLAS, :libblastrampoline) ? libblas : 
 
 for (T, syevd) in ((Float64, :dsyevd_), (Float32, :ssyevd_))
     syevd = :(LinearAlgebra.BLAS.@blasfunc($syevd))
-    @eval function syevd!(e::SymmetricEigen{$T}, H::Matrix{$T})
-        n = size(H, 1)
-        A, w, work, iwork = e.vectors, e.values, e.work, e.iwork
-        copyto!(A, H)
+    @eval function syevd!(A::Matrix{$T}, w::Vector{$T}, work::Vector{$T}, iwork::Vector{BLAS.BlasInt})
+        n = size(A, 1)
         info = Ref{BLAS.BlasInt}(0)
         GC.@preserve A w work iwork ccall(($syevd, liblapack), Cvoid,
             (Ref{UInt8}, Ref{UInt8}, Ref{BLAS.BlasInt}, Ptr{$T}, Ref{BLAS.BlasInt}, Ptr{$T}, Ptr{$T},
              Ref{BLAS.BlasInt}, Ptr{BLAS.BlasInt}, Ref{BLAS.BlasInt}, Ptr{BLAS.BlasInt}, Clong, Clong),
-            'V', 'L', n, pointer(A), n, pointer(w), pointer(work), length(work), pointer(iwork), length(iwork), info,
-            1, 1)
-        return info[] == 0
+            'V', 'L', n, pointer(A), max(1, n), pointer(w), pointer(work), length(work), pointer(iwork), length(iwork),
+            info, 1, 1)
+        return Int(info[])
     end
     @eval rotate!(out::Vector{$T}, trans::Char, e::SymmetricEigen{$T}, v::Vector{$T}) =
         isempty(v) ? out : LinearAlgebra.BLAS.gemv!(trans, one($T), e.vectors, v, zero($T), out)
 end
+
+const Eigenbasis{T} = NamedTuple{(:values, :vectors),Tuple{Vector{T},Matrix{T}}}
+
+"""
+    eigenpairs!(H; sparing = false) -> (values = …, vectors = …)
+
+Ascending eigenvalues and eigenvectors of the symmetric matrix `H`, which must be finite; the eigenvectors take its
+place. By LAPACK's divide and conquer, which works in two more matrices, or, to spare memory, by its QR method (1001
+rows: 0.2 and 0.8 s). `eigen` calls another one, syevr, as quick as the first, which gives up on some clusters of
+eigenvalues or, met with Hessians at huge weights and with Gram matrices of equal columns, goes on forever.
+"""
+function eigenpairs!(H::Matrix{T}; sparing::Bool=false) where {T<:BlasReal}
+    all_finite(H) || throw(ArgumentError("a matrix with NaN or Inf has no eigenvectors"))
+    # Its type is asserted: Julia 1.5's compiler aborts at the assignment of an array or a pair of arrays to two
+    # variables.
+    sparing && return (NamedTuple{(:values, :vectors)}(LAPACK.syev!('V', 'L', H)))::Eigenbasis{T}
+    values, (work, iwork) = zeros(T, size(H, 1)), syevd_workspace(T, size(H, 1))
+    info = syevd!(H, values, work, iwork)
+    info == 0 || throw(LAPACKException(info))
+    return (values=values, vectors=H)
+end
+eigenpairs(H::Matrix) = eigenpairs!(copy(H))
 
 "Into the basis of eigenvectors ('T') and out of it ('N')."
 function rotate!(out::Vector{T}, trans::Char, e::SymmetricEigen{T}, v::Vector{T}) where {T}

@@ -60,7 +60,7 @@ function extremes!(e::ExtremeEigenvalues{T}, multiply!) where {T}
             e.off[j] = norm(e.w)
             done = j == e.n || j == most
             j >= wanted && (done || j % 2 == 0) || (continue_basis!(e, j); continue)
-            F = eigen(SymTridiagonal(e.diagonal[1:j], e.off[1:j-1]))
+            F = eigenpairs!(Matrix(SymTridiagonal(e.diagonal[1:j], e.off[1:j-1])))
             chosen = [1:e.lowest; j-e.highest+1:j]
             size = maximum(abs, F.values)
             off = j == e.n ? zero(T) : maximum(k -> error_bound(e, F, k, j), chosen)

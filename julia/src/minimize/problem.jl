@@ -190,14 +190,6 @@ function two_norm(v::Vector{T}) where {T}
     return m * sqrt(s)
 end
 
-function all_finite(A::Array{T}) where {T}
-    s = zero(T)
-    @inbounds @simd for i in eachindex(A)
-        s += zero(T) * A[i]
-    end
-    return iszero(s)
-end
-
 "`sum ← a + b`; false if rounding left `a` as it was."
 function shift_by!(sum::Vector{T}, a::Vector{T}, b::Vector{T}) where {T}
     moved = false

@@ -56,9 +56,22 @@ mutable struct Proof{N<:AbstractNet{Float64},B<:AbstractNet{Interval{Float64}},F
     symmetries::Vector{Invariance}                # for which others are held where they are
     loss::Interval{Float64}
     g::Vector{Interval{Float64}}                  # of all parameters, at x
+    memory::TwoMatrices                           # of which V, M and A are parts
     V::Matrix{Float64}                            # eigenvectors of the Hessian in the free parameters, near x,
     d::Vector{Float64}                            # and its eigenvalues, ascending
     precision::Int
+end
+
+"""
+What is known of the Hessian over a box of radius `R`: `M`, midpoints, and `radii`, sums over rows. With A ≈ M⁻¹, `Z`
+and `Y` of [`certify`](@ref).
+"""
+struct BoxedHessian
+    R::Float64
+    M::Matrix{Float64}
+    radii::Vector{Float64}
+    Z::Float64
+    Y::Float64
 end
 
 "Why there is no proof."
@@ -104,24 +117,28 @@ end
 "The proof to be, or why there is none: the loss of a teacher on infinite data, a constant, may have no bounds."
 function start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int)
     try
-        return Proof(with_number_type(Float64, net), with_number_type(Interval{Float64}, net),
-                     in_short_blocks(with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
-                     entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), zeros(0, 0), Float64[],
-                     precision)
+        return Proof(in_blocks(SHORT, with_number_type(Float64, net)),
+                     in_blocks(SHORT, with_number_type(Interval{Float64}, net)),
+                     in_blocks(LANES, with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
+                     entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), TwoMatrices(length(x)),
+                     zeros(0, 0), Float64[], precision)
     catch failure
         failure isa Unproved || rethrow()
         return failure.reason
     end
 end
 
+# Sums over fewer samples have sharper bounds, and 64 intervals for each of a thousand parameters take a megabyte.
+const SHORT = 64
+
 """
-The same net with blocks of `LANES` samples: an interval of BigFloat takes some 250 bytes, so that the workspace for 256
+The same net with blocks of `n` samples: an interval of BigFloat takes some 250 bytes, so that the workspace for 256
 samples and a thousand units has half a gigabyte.
 """
-function in_short_blocks(net::Net{T}) where {T}
-    short = [Block{T}(LANES, b.X[r:r+LANES-1, :], b.Y[r:r+LANES-1, :], b.w[r:r+LANES-1])
-             for b in net.blocks for r in 1:LANES:b.n]
-    return rebuilt(net; blocks=short, threads=1)
+function in_blocks(n::Int, net::Net{T}) where {T}
+    blocks = [Block{T}(length(rows), b.X[rows, :], b.Y[rows, :], b.w[rows])
+              for b in net.blocks for rows in (r:min(r + n - 1, b.n) for r in 1:n:b.n)]
+    return rebuilt(net; blocks=blocks, threads=1)
 end
 
 function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monitor)
@@ -129,7 +146,7 @@ function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monit
     start!(monitor, maxtime)
     try
         foreach(net -> watch!(net, monitor), nets)
-        return prove!(proof, polish, within === nothing ? NaN : Float64(within))
+        return GC.@preserve proof prove!(proof, polish, within === nothing ? NaN : Float64(within))
     catch failure
         failure isa Interrupted && return unproved(proof, "it was interrupted, or ran out of time")
         failure isa Unproved && return unproved(proof, failure.reason)
@@ -163,39 +180,30 @@ function prove!(proof::Proof, polish::Bool, within::Float64)
     # Intervals in the dual numbers of another package are not tested.
     any(f -> f isa Union{Custom,CustomLoss} && !(f.differentiation isa Jets), functions(proof.coarse)) &&
         throw(Unproved("a user's function is differentiated by ForwardDiff: make the net without it"))
-    P = length(proof.x)
-    curvature!(proof)
     polish && approach!(proof)
     bounded_gradient!(proof)
-    x, free = proof.x, proof.free
-    collect_matrices(P)
-    H = Matrix{Interval{Float64}}(undef, P, P)
-    R = starting_radius(x)
-    A, Z, Y, lower, upper = settle!(H, proof, R)
-    if !(Z < 1) && 0 < 16Y < R                # an ill-conditioned Hessian, which varies too much over the usual box
-        A = zeros(0, 0)
-        curvature!(proof)
-        R = 2.0^(exponent(Y) + 3)             # a power of two: who verifies finds the same
-        A, Z, Y, lower, upper = settle!(H, proof, R)
+    x = proof.x
+    H, lower, upper = settle!(proof, starting_radius(x))
+    if !(H.Z < 1) && 0 < 16 * H.Y < H.R      # an ill-conditioned Hessian, which varies too much over the usual box
+        H, lower, upper = settle!(proof, 2.0^(exponent(H.Y) + 3))     # a power of two: who verifies finds the same
     end
-    Z < 1 || throw(Unproved(too_flat(proof, Z)))
-    if !(Y < (1 - Z) * R / 2)                # the point is known less well than usual: a larger box
-        R = 4Y
-        hessian_in_box!(H, proof, R)
-        Z = contraction(A, H, free)
-        Z < 1 || throw(Unproved("the Newton step is $(short(Y)) long, and over a box of that size the Hessian varies " *
-                                "too much: polish the point, or minimize first"))
+    H.Z < 1 || throw(Unproved(too_flat(proof, H.Z)))
+    if !(H.Y < (1 - H.Z) * H.R / 2)          # the point is known less well than usual: a larger box
+        H, lower, upper = settle!(proof, 4 * H.Y)
+        H.Z < 1 || throw(Unproved("the Newton step is $(short(H.Y)) long, and over a box of that size the Hessian " *
+                                  "varies too much: polish the point, or minimize first"))
     end
-    radius = radius_of(Y, Z, R)
-    radius === nothing && throw(Unproved("the Newton step is $(short(Y)) long, and too long for a contraction of " *
-                                         "$(short(Z)): polish the point first"))
-    check_gauges(proof, box_around(proof, R))
+    radius = radius_of(H)
+    radius === nothing && throw(Unproved("the Newton step is $(short(H.Y)) long, and too long for a contraction of " *
+                                         "$(short(H.Z)): polish the point first"))
+    check_gauges(proof, box_around(proof, H.R))
+    free = proof.free
     index = count(<(0), upper)
     index + count(>(0), lower) == length(free) || throw(Unproved(
         "the sign of an eigenvalue is not known: the smallest in absolute value lies in " * smallest(lower, upper)))
     loss = loss_at_critical_point(proof, H, radius)
-    settled = Z
-    unique = isnan(within) ? widest!(H, proof, A, Y, R) : proved!(H, proof, A, Y, within)
+    settled = H.Z
+    unique = isnan(within) ? widest!(proof, H.R) : proved!(proof, within)
     F = length(free)
     kind = index == 0 ? "minimum" : index == F ? "maximum" : "saddle"
     if polish                 # a little more than was found, so that `x` as it is now has a proof with another BLAS too
@@ -223,19 +231,45 @@ function lifted(p::Certificate, C::Constraint{Float64})
 end
 
 """
-    settle!(H, proof, R) -> A, Z, Y, lower, upper
+    settle!(proof, R) -> H, lower, upper
 
-Krawczyk's numbers over the box of radius R, and bounds of the eigenvalues there. Uses up the proof's eigenvectors.
+The Hessian over the box of radius R, and bounds of its eigenvalues there. Parameters are held where symmetries explain
+that it is singular.
 """
-function settle!(H::Matrix{Interval{Float64}}, proof::Proof, R::Float64)
-    hessian_in_box!(H, proof, R)
-    lower, upper = eigenvalue_bounds(H, proof.free, proof.V, proof.d)
+function settle!(proof::Proof, R::Float64)
+    M, radii = hessian_in_box!(proof, R)
+    proof.V = copyto!(sheet(proof.memory, 2, size(M, 1)), M)
+    eigenpairs!(proof) || return settle!(proof, R)
+    lower, upper = eigenvalue_bounds(M, radii, proof.V, proof.d)
+    Z, Y = krawczyk!(proof, M, radii)
+    return BoxedHessian(R, M, radii, Z, Y), lower, upper
+end
+
+"""
+Enclose ∇²L(x̄ + y) for all ‖y‖_∞ ≤ R that vanish outside of the free parameters: midpoints, as the first matrix, and
+sums of radii over rows.
+"""
+function hessian_in_box!(proof::Proof, R::Float64)
+    hessian!(interval_matrix(proof.memory), proof.boxed, box_around(proof, R))
+    M, radii = midpoints!(proof.memory, proof.free)
+    all_finite(M) && all(isfinite, radii) ||
+        throw(Unproved("a unit with a kink changes sides in the box around the point, or a number overflows"))
+    return M, radii
+end
+
+"Krawczyk's numbers Z and Y, with A ≈ M⁻¹ as the second matrix, in the place of the eigenvectors."
+function krawczyk!(proof::Proof, M::Matrix{Float64}, radii::Vector{Float64})
     proof.V = zeros(0, 0)
-    collect_matrices(length(proof.x))
-    A = approximate_inverse(H, proof.free)
-    Z = contraction(A, H, proof.free)
-    Y = at_most(maximum(magnitude, bounded_step(A, proof)), 1)
-    return A, Z, Y, lower, upper
+    A, pivots, info = LAPACK.getrf!(copyto!(sheet(proof.memory, 2, size(M, 1)), M))
+    info == 0 || throw(Unproved("the Hessian is singular in Float64"))
+    LAPACK.getri!(A, pivots)
+    return contraction(A, M, radii), at_most(maximum(magnitude, bounded_step(A, proof)), 1)
+end
+
+"Krawczyk's numbers over a box, whatever its radius."
+function boxed_hessian!(proof::Proof, R::Float64)
+    M, radii = hessian_in_box!(proof, R)
+    return BoxedHessian(R, M, radii, krawczyk!(proof, M, radii)...)
 end
 
 short(x::Float64) = string(round(x; sigdigits=2))
@@ -252,23 +286,22 @@ end
 # Where a point in Float64 is as near to the critical point as it can be, within a factor of a hundred.
 starting_radius(x) = 2.0^-46 * (1 + maximum(abs, x))
 "The radius of a box in which the critical point is the only one: as large as a few attempts from 1e-6 on find."
-function widest!(H::Matrix{Interval{Float64}}, proof::Proof, A::Matrix{Float64}, Y::Float64, known::Float64)
+function widest!(proof::Proof, known::Float64)
     R = 1e-6 * (1 + maximum(abs, proof.x))
     for attempt in 1:6
-        Z = try
-            hessian_in_box!(H, proof, R)
-            contraction(A, H, proof.free)
+        H = try
+            boxed_hessian!(proof, R)
         catch failure                         # a user's function that has a kink in this box, and none in the last
             failure isa Union{Unproved,TypeError} || rethrow()
-            Inf
+            nothing
         end
         # What Z is beyond rounding grows in proportion to R, or faster.
-        if Z < 0.9 && R > known && radius_of(Y, Z, R) !== nothing
+        if H !== nothing && H.Z < 0.9 && R > known && radius_of(H) !== nothing
             known = R
-            Z > 0.4 && break
-            R *= Z > 0.01 ? 0.8 / Z : 80
+            H.Z > 0.4 && break
+            R *= H.Z > 0.01 ? 0.8 / H.Z : 80
         else
-            next = isfinite(Z) ? R * max(0.01, 0.6 / Z) : R / 50
+            next = H !== nothing && isfinite(H.Z) ? R * max(0.01, 0.6 / H.Z) : R / 50
             next > 1.5 * known || break
             R = next
         end
@@ -276,11 +309,11 @@ function widest!(H::Matrix{Interval{Float64}}, proof::Proof, A::Matrix{Float64},
     return known
 end
 
-function proved!(H::Matrix{Interval{Float64}}, proof::Proof, A::Matrix{Float64}, Y::Float64, R::Float64)
-    hessian_in_box!(H, proof, R)
-    Z = contraction(A, H, proof.free)
-    Z < 1 && radius_of(Y, Z, R) !== nothing ||
-        throw(Unproved("the Hessian varies too much within $(short(R)) (‖I − A∇²L‖ ≤ $(short(Z)); below 1 is needed)"))
+function proved!(proof::Proof, R::Float64)
+    H = boxed_hessian!(proof, R)
+    radius_of(H) === nothing &&
+        throw(Unproved("the Hessian varies too much within $(short(R)) (‖I − A∇²L‖ ≤ $(short(H.Z)); below 1 is " *
+                       "needed)"))
     return R
 end
 
@@ -295,6 +328,7 @@ function radius_of(Y::Float64, Z::Float64, R::Float64)
     r = (Interval(Y, Y) / (1 - Interval(Z, Z))).hi
     return r < R ? r : nothing
 end
+radius_of(H::BoxedHessian) = radius_of(H.Y, H.Z, H.R)
 
 """
 Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there, and those at the last point left in
@@ -302,16 +336,16 @@ the proof. In Float64 first, which is quick, then with the gradient in BigFloat,
 its rounding.
 """
 function approach!(proof::Proof)
+    curvature!(proof)
     x = proof.x
-    scale, moved = 1 + maximum(abs, x), 0.0              # since the last eigenvectors
+    scale = 1 + maximum(abs, x)
     for attempt in 1:8
         step = newton_step(proof, gradient(proof.coarse, x))
         size = maximum(abs, step)
         size <= 1e-2 * scale || throw(Unproved("Newton's step is $(short(size)) long: the point is not near a " *
                                                "critical point, minimize first"))
         x[proof.free] .+= step
-        moved += size
-        size > 1e-6 * scale && (curvature!(proof); moved = 0.0)
+        size > 1e-6 * scale && curvature!(proof)
         size <= 1e-12 * scale && break
     end
     for attempt in 1:3
@@ -321,55 +355,38 @@ function approach!(proof::Proof)
         all(isfinite, y) || throw(Unproved("Newton's method does not converge from here"))
         y == x[proof.free] && break
         x[proof.free] = y
-        moved += maximum(abs, step)
         maximum(abs, step) <= 1e-8 * scale && break             # its square is below rounding
     end
-    moved > 0 && curvature!(proof)                   # so that who verifies, from `x` on, finds the same bounds
     return nothing
 end
 
-const LARGE = 360                # parameters: a matrix is a megabyte, and the QR method takes less than a second
-
-# Those of the last stage of a proof, so that there are three at a time; of small ones there may be more.
-collect_matrices(P::Int) = P > LARGE && GC.gc()
-
 "Eigenvectors and eigenvalues of the Hessian at `x`; parameters are held where symmetries explain that it is singular."
 function curvature!(proof::Proof)
-    proof.V = zeros(0, 0)
-    collect_matrices(length(proof.x))
-    H = hessian(proof.coarse, proof.x)
-    all_finite(H) || throw(Unproved("the Hessian is not finite at this point"))
-    length(proof.free) == size(H, 1) || (H = H[proof.free, proof.free])
-    d, V = eigenpairs!(H)
-    null = findall(λ -> abs(λ) <= 100 * eps() * length(d) * maximum(abs, d), d)
-    proof.V, proof.d = V, d
-    isempty(null) && return nothing
-    N = zeros(length(proof.x), length(null))
-    N[proof.free, :] = V[:, null]
-    fix_gauges!(proof, N) && return curvature!(proof)
-    throw(Unproved(null_directions(proof, N)))
+    P = length(proof.x)
+    lend_matrix!(proof.coarse, sheet(proof.memory, 2, P))
+    proof.V = hessian!(sheet(proof.memory, 1, P), proof.coarse, proof.x)
+    free_buffers!(proof.coarse)
+    all_finite(proof.V) || throw(Unproved("the Hessian is not finite at this point"))
+    length(proof.free) == P ||
+        (proof.V = copyto!(sheet(proof.memory, 2, length(proof.free)), view(proof.V, proof.free, proof.free)))
+    eigenpairs!(proof) || curvature!(proof)
+    return nothing
 end
 
 """
-Ascending eigenvalues and the eigenvectors of a symmetric matrix, which is overwritten. LAPACK's quickest method gives
-up on some clusters of eigenvalues, or goes on forever: it is for large matrices alone, and what it leaves of them, all
-above the diagonal, goes to the QR method if need be.
+    eigenpairs!(proof::Proof) -> Bool
+
+Overwrite a Hessian in `proof.V` with its eigenvectors; `false` if it is singular by symmetries, whose parameters are
+held from then on.
 """
-function eigenpairs!(H::Matrix{Float64})
-    diagonal = diag(H)
-    if length(diagonal) > LARGE
-        try
-            return LAPACK.syevr!('V', 'A', 'L', H, 0.0, 0.0, 0, 0, -1.0)
-        catch failure
-            failure isa LAPACKException || rethrow()
-        end
-        for i in eachindex(diagonal)
-            H[i, i] = diagonal[i]
-        end
-    end
-    # Its type is asserted: Julia 1.5's compiler aborts at the assignment of an array or a pair of arrays to two
-    # variables.
-    return LAPACK.syev!('V', 'U', H)::Tuple{Vector{Float64},Matrix{Float64}}
+function eigenpairs!(proof::Proof)
+    proof.d, V = eigenpairs!(proof.V; sparing=true)
+    null = findall(λ -> abs(λ) <= 100 * eps() * length(proof.d) * maximum(abs, proof.d), proof.d)
+    isempty(null) && return true
+    N = zeros(length(proof.x), length(null))
+    N[proof.free, :] = V[:, null]
+    fix_gauges!(proof, N) && return false
+    throw(Unproved(null_directions(proof, N)))
 end
 
 function null_directions(proof::Proof, N::Matrix{Float64})
@@ -396,12 +413,12 @@ function bounded_gradient!(proof::Proof)
     return nothing
 end
 
-in_short_blocks(net::InfiniteNet) = net
-in_short_blocks(r::ConstrainedNet) = ConstrainedNet(in_short_blocks(r.net), r.constraint)
+lend_matrix!(net::AbstractNet, H) = nothing
+free_buffers!(net::InfiniteNet) = nothing
+free_buffers!(r::ConstrainedNet) = free_buffers!(r.net)
 
-"Enclose ∇²L(x̄ + y) for all ‖y‖_∞ ≤ R that vanish outside of the free parameters."
-hessian_in_box!(H::Matrix{Interval{Float64}}, proof::Proof, R::Float64) =
-    hessian!(H, proof.boxed, box_around(proof, R))
+in_blocks(n::Int, net::InfiniteNet) = net
+in_blocks(n::Int, r::ConstrainedNet) = ConstrainedNet(in_blocks(n, r.net), r.constraint)
 
 function box_around(proof::Proof, R::Float64)
     box = Interval{Float64}.(proof.x)
@@ -409,15 +426,6 @@ function box_around(proof::Proof, R::Float64)
         box[i] += Interval(-R, R)
     end
     return box
-end
-
-function approximate_inverse(H::Matrix{Interval{Float64}}, free::Vector{Int})
-    A = Float64[midpoint_radius(H[i, j])[1] for i in free, j in free]
-    all_finite(A) ||
-        throw(Unproved("a unit with a kink changes sides in the box around the point, or a number overflows"))
-    A, pivots, info = LAPACK.getrf!(A)
-    info == 0 || throw(Unproved("the Hessian is singular in Float64"))
-    return LAPACK.getri!(A, pivots)
 end
 
 undefined(proof::Proof) = "the gradient cannot be bounded: a unit with a kink is at it, or a number overflows"
@@ -432,14 +440,11 @@ function bounded_step(A::Matrix{Float64}, proof::Proof)
 end
 
 "L(x*) = L(x̄) + ∇L(x̄)·h + hᵀ∇²L(ξ)h/2 with |hᵢ| ≤ radius."
-function loss_at_critical_point(proof::Proof, H::Matrix{Interval{Float64}}, radius::Float64)
+function loss_at_critical_point(proof::Proof, H::BoxedHessian, radius::Float64)
     slope = sum(Float64[magnitude(proof.g[k]) for k in proof.free])
-    bend = 0.0
-    for j in proof.free, i in proof.free
-        bend += magnitude(H[i, j])
-    end
+    bend = sum(H.radii) + sum(abs, H.M)
     n = length(proof.free)
     r = Interval(0.0, radius)
-    change = r * Interval(0.0, at_most(slope, n)) + r * r * Interval(0.0, at_most(bend, n * n)) / 2
+    change = r * Interval(0.0, at_most(slope, n)) + r * r * Interval(0.0, at_most(bend, 2n * (n + 1))) / 2
     return proof.loss + Interval(-change.hi, change.hi)
 end
