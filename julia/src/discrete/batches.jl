@@ -53,6 +53,19 @@ function next!(batches::Batches)
     return batches.whole
 end
 
+# Where the batches are, as numbers; a 64-bit word of the generator in two halves, which a Float64 holds.
+remembered(::Nothing) = Float64[]
+recall!(::Nothing, numbers) = nothing
+remembered(b::Batches) =
+    Float64[b.position; [half for word in words(b.rng) for half in (word >> 32, word & 0xffffffff)]; b.order]
+function recall!(b::Batches, numbers)
+    b.position = numbers[1]
+    b.rng = Xoshiro256((UInt64(numbers[2k]) << 32 | UInt64(numbers[2k+1]) for k in 1:4)...)
+    copyto!(b.order, numbers[10:end])
+    return nothing
+end
+words(rng::Xoshiro256) = (rng.s0, rng.s1, rng.s2, rng.s3)
+
 place(net::Net, i::Int) = (net.blocks[(i-1)÷BLOCK+1], (i - 1) % BLOCK + 1)
 
 function copy_sample!(to::Net, k::Int, from::Net, i::Int)

@@ -72,13 +72,7 @@ function border_schedule(what::Dict, f)
     return CosineDecay(Int(steps); final=final)
 end
 
-"The schedule of a run that is resumed after `k0` steps."
-later(schedule, k0::Int) = k0 == 0 ? schedule : k -> schedule(k + k0)
-later(::Nothing, k0::Int) = nothing
-later(table::Vector{Float64}, k0::Int) = table[min(k0 + 1, length(table)):end]
-
-named_schedule(options, f) =
-    later(border_schedule(get(options, "schedule", nothing), f), Int(get(options, "first_step", 0)))
+named_schedule(options, f) = border_schedule(get(options, "schedule", nothing), f)
 
 function border_method(options, f)
     name = get(options, "alg", "auto")::String

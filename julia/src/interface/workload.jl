@@ -249,7 +249,7 @@ function discrete_workload(::Type{T}) where {T}
     for alg in DISCRETE_METHODS.names
         for rest in (NamedTuple(), (batchsize=2, schedule=Dict("exponential" => 0.9)),
                      (batchsize=4, schedule=Dict("cosine" => [5, 0.1]), observables=["ask"]),
-                     (schedule=[1.0, 0.5], save_everystep=true), (schedule="ask", first_step=1, event="number"))
+                     (schedule=[1.0, 0.5], save_everystep=true), (schedule="ask", memory=[1.0], event="number"))
             outside_solve(net, x, "flow", merge((alg=alg, learning_rate=0.01, maxT=Inf, seed=1), rest))
         end
     end
