@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
-from ..network.constraints import constraint_of, parameters_of
+from ..network.constraints import ConstrainedNet, constraint_of, parameters_of
 from ..network.net import Net
 from ..network.params import ParametersLike
 from ..validate.data import real_number
@@ -246,6 +246,12 @@ def _explanation(label: str, layer: int, units: list[int], count: int) -> Explan
 def start(net: Net, p: Any) -> np.ndarray:
     """The finite parameters that ``p`` stands for; for a constrained net the coordinates."""
     return _finite(net, p, lambda: net._core.flat(p))
+
+
+def without_constraint(net: Net, p: Any) -> tuple[Net, np.ndarray]:
+    """The net itself, and the finite parameters θ that ``p`` stands for."""
+    x = finite_parameters(net, p)
+    return net.unconstrained if isinstance(net, ConstrainedNet) else net, x
 
 
 def finite_parameters(net: Net, p: Any) -> np.ndarray:

@@ -91,5 +91,9 @@ end
 function make_batches(net::Net, batchsize, seed, shuffled)
     batchsize === nothing && return nothing
     batchsize >= 1 || throw(ArgumentError("batchsize is $batchsize; at least 1 is needed"))
-    return batchsize >= n_samples(net) ? nothing : Batches(net, Int(batchsize), seed, shuffled)
+    batchsize >= n_samples(net) && return nothing
+    net.objective isa Correlation && (batchsize == 1 || n_samples(net) % batchsize == 1) && throw(ArgumentError(
+        "batchsize is $batchsize, which leaves one of $(n_samples(net)) samples alone in a batch, where nothing has " *
+        "a correlation: choose one of at least 2 that does not"))
+    return Batches(net, Int(batchsize), seed, shuffled)
 end

@@ -156,7 +156,7 @@ const TOOLS = Dict{String,Function}(
         permutedims([first.(bounds) last.(bounds)])
     end,
     "twin" => (net, o, a) -> twin(net),
-    "recordings" => (net, o, a) -> border_recordings(net, o["recordings"], a),
+    "recordings" => (net, o, a) -> border_recordings(net, o, a),
     "align" => (net, o, a) -> align(layers_of(net, o), a[1], a[2]),
     "distinct" => (net, o, a) -> begin
         ls = layers_of(net, o)
@@ -204,14 +204,16 @@ const TOOLS = Dict{String,Function}(
         contrast=o["contrast"], plateau=o["plateau"]))
 
 "Recordings by their names and settings; arrays in the order in which these need them."
-function border_recordings(net, specs, arrays)
-    left = copy(arrays)
-    return Recording[border_recording(net, spec, left) for spec in specs]
+# The first array is where the run begins, which a constraint may hold.
+function border_recordings(net, options, arrays)
+    C, left = border_constraint(get(options, "constraint", nothing), arrays[1]), arrays[2:end]
+    free = C === nothing ? net : ConstrainedNet(net, C)
+    return Recording[border_recording(net, free, spec, left) for spec in options["recordings"]]
 end
-function border_recording(net, spec, left)
+function border_recording(net, free, spec, left)
     what = spec["what"]
     layer(name="layer") = Int(get(spec, name, 1))
-    what == "eigenvalues" && return recorded_eigenvalues(net; lowest=Int(spec["lowest"]), highest=Int(spec["highest"]))
+    what == "eigenvalues" && return recorded_eigenvalues(free; lowest=Int(spec["lowest"]), highest=Int(spec["highest"]))
     what == "norm" && return RecordedNorm()
     what == "unit norms" && return recorded_unit_norms(layers_of(net, spec), layer(), spec["outgoing"])
     what == "cosines of pairs" && return recorded_unit_cosines(layers_of(net, spec), layer(),
