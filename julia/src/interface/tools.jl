@@ -94,6 +94,8 @@ layers_of(net::InfiniteNet, options) = net.student.layers
 layers_of(net::ConstrainedNet, options) =
     throw(ArgumentError("this is about all parameters of a network: give the net itself, without its constraint"))
 layers_of(::Nothing, options) = tool_layers(options, "layers", "n_features")
+network_in(net::AbstractNet) = net
+network_in(net::InfiniteNet) = net.student
 tool_layers(options, name, features) = build_layers(parse_layers(options[name]), Int(options[features]))
 
 numbers(::AbstractNet{T}, v) where {T} = Vector{T}(v)
@@ -168,8 +170,11 @@ const TOOLS = Dict{String,Function}(
     "loss_grid" => (net, o, a) -> loss_grid(net, subspace_of(net, a), a[3:end]...),
     "on_subspace" => (net, o, a) -> OnSubspace(net, subspace_of(net, a), numbers(net, a[3])),
     "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
-    "to_limit" => (net, o, a) -> (r = to_limit(net.layers, finite(numbers(net, a[1]))); (q=r[1], eps=Float64.(r[2]))),
-    "from_limit" => (net, o, a) -> from_limit(net, finite(numbers(net, a[1])), a[2]),
+    "to_limit" => (net, o, a) -> begin
+        q, eps = to_limit(layers_of(net, o), finite(numbers(net, a[1])))
+        (q=q, eps=Float64.(eps))
+    end,
+    "from_limit" => (net, o, a) -> from_limit(network_in(net), finite(numbers(net, a[1])), a[2]),
     "channel_coefficients" => (net, o, a) -> channel_coefficients(net, finite(numbers(net, a[1]))),
     "next_coefficients" => (net, o, a) -> next_coefficients(net, finite(a[1])),
     "original_metric" => (net, o, a) -> original_metric(net),
