@@ -31,6 +31,7 @@ REASONS = {
     "offset of a derivative": "the bias of unit {1} of layer {layer} is part of the outgoing weights of unit {0}",
     "place of a step": "unit {0} of layer {layer} is a step, which does not move across a sample",
     "step through samples": "unit {0} of layer {layer} is a step with samples inside, which turns around these alone",
+    "turn of units": "units {0} and {1} of layer {layer} can be turned into each other without a change of norms",
     "linear units": "linear units {units} of layer {layer} can be mixed",
     "dependent units": "units {units} of layer {layer} are linearly dependent on the samples",
     "dependent inputs": "inputs {units} are linearly dependent on the samples",
