@@ -235,7 +235,7 @@ function flows_workload(::Type{T}) where {T}
              Dict("what" => "unit norms", "layer" => 1, "outgoing" => false),
              Dict("what" => "cosines of pairs", "layer" => 1, "pairs" => [[1, 2]]),
              Dict("what" => "cosines", "layer" => 1, "rows" => 3)]
-    recordings = outside_tool(net, "recordings", (recordings=specs,), zero(x), x, ones(3))
+    recordings = outside_tool(net, "recordings", (recordings=specs,), x, zero(x), x, ones(3))
     seen = [Dict("recording" => k) for k in 1:length(specs)]
     for alg in ("auto", "GradientDescent")
         outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=1, observables=seen, recordings=recordings)))
