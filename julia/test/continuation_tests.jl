@@ -72,9 +72,25 @@ end
     double = Curve(2, (x, μ) -> μ * x + x .^ 3, (x, μ) -> Matrix(Diagonal(μ .+ 3 .* x .^ 2)), (x, μ) -> copy(x),
                    (x, μ) -> Matrix(1.0I, 2, 2), 1.0)
     f = follow(double, [0.0, 0.0]; bounds=(-1, 1))
-    @test [(p.kind, p.multiplicity, p.converged) for p in f.points] == [("branch point", 2, false)]
-    @test abs(f.points[1].parameter) < 1e-8
-    @test length(f.branches) == 1
+    @test [(p.kind, p.multiplicity, p.converged) for p in f.points] == [("branch point", 2, true)]
+    @test abs(f.points[1].parameter) < 1e-12
+    signs(b) = Tuple(round.(Int, b.x[:, end]))
+    @test Set(signs(b) for b in f.branches) == Set((i, j) for i in -1:1, j in -1:1)
+    @test length(f.branches) == 9
+    # x (x - μ) in both: each is 0 or μ, on either side
+    double = Curve(2, (x, μ) -> x .^ 2 .- μ .* x, (x, μ) -> Matrix(Diagonal(2 .* x .- μ)), (x, μ) -> -x,
+                   (x, μ) -> Matrix(-1.0I, 2, 2), -0.7)
+    f = follow(double, [0.0, 0.0]; bounds=(-1, 1))
+    @test [(p.multiplicity, p.converged) for p in f.points] == [(2, true)]
+    @test Set((signs(b), b.parameter[end]) for b in f.branches[2:end]) ==
+          Set(((i * μ, j * μ), μ) for (i, j) in ((1, 0), (0, 1), (1, 1)), μ in (-1, 1))
+    @test length(f.branches) == 7
+    # In five variables one or two leave zero: all such branches, and no others, are found from those alone.
+    several = Curve(5, (x, μ) -> μ * x + x .^ 3, (x, μ) -> Matrix(Diagonal(μ .+ 3 .* x .^ 2)), (x, μ) -> copy(x),
+                    (x, μ) -> Matrix(1.0I, 5, 5), 1.0)
+    f = follow(several, zeros(5); bounds=(-0.1, 1), max_branches=100)
+    @test f.points[1].multiplicity == 5 && length(f.branches) == 1 + 10 + 40
+    @test all(b -> 1 <= count(!iszero, round.(b.x[:, end]; digits=6)) <= 2, f.branches[2:end])
 end
 
 derivatives_of(f, x) = collect(MLPGF.derivatives(f, x))

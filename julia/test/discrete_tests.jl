@@ -228,6 +228,30 @@ const ALL = (GradientDescent(), Momentum(), Nesterov(), RMSprop(), Adam(), AdamW
         end
     end
 
+    # 5 batches an epoch: the run ends inside the second and the fourth epoch.
+    @testset "$(typeof(alg)) goes on where a limit ended it, T = $T" for T in (Float32, Float64), alg in
+            (ALL..., UpdateRule((x, g, (v, w), k) -> (v + g / (k + 1), (v / 2 + g, w + v)); state=(0.0, 1.0)), Tsit5())
+        net, schedule = regression(100; T=T), k -> 1 / (1 + k)^2
+        alg isa MLPGF.DiscreteMethod && !(alg isa UpdateRule) && (alg = typeof(alg)(schedule=schedule))
+        x0 = random_params(0, net)
+        for options in ((batchsize=23, seed=7, batch_steps=2), (batchsize=23, shuffle=false, batch_steps=2),
+                        NamedTuple(),
+                        (batchsize=23, constraint=Constraint(x0; freeze=[2], tie=[[1, 3]]), batch_steps=2))
+            haskey(options, :batchsize) || alg isa MLPGF.DiscreteMethod || continue
+            parts, x, memory = Any[], x0, nothing
+            for n in (8, 9, 3)
+                push!(parts, flow(net, x; alg=alg, maxiterations=n, memory=memory, options...))
+                x, memory = parts[end].x, parts[end].memory
+            end
+            whole = flow(net, x0; alg=alg, maxiterations=20, options...)
+            @test x == whole.x && memory == whole.memory && memory[1] == 20
+            @test sum(part -> part.t, parts) ≈ whole.t
+            length(memory) == 1 && continue
+            @test flow(net, parts[1].x; alg=alg, maxiterations=12, options...).x != x
+            @test_throws ArgumentError flow(net, x0; alg=alg, memory=[1.0, 2.0], options...)
+        end
+    end
+
     @testset "no allocation in a step" begin
         ball = UpdateRule((x, g, (v,), k) -> (0.9v + g, (0.9v + g,)); state=(0.0,))
         scheduled = (Adam(schedule=CosineDecay(10^4)), GradientDescent(schedule=k -> 1.0))

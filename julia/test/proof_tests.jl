@@ -484,7 +484,7 @@ end
             g = gradient(net, θ)
             for e in MLPGF.invariances(net, θ)
                 e.label in MLPGF.GAUGES && e.label != "dead unit" || continue
-                for d in MLPGF.directions(e, net.layers, θ)
+                for d in MLPGF.directions(e, net, θ)
                     @test norm(d) > 0 && abs(dot(g, d)) <= 1e-12 * norm(g) * norm(d)
                 end
             end
@@ -495,4 +495,36 @@ end
     net = Net(layers=((1, exp, true), (1, identity, true)), input=x, target=exp.(0.5 .* x) .+ 0.3 .* x .^ 2)
     c = certify(net, minimize(net, random_params(1, net)).x)
     @test c.certified && c.kind == "minimum" && c.gauges == [("scale of a unit", 1, [1])] && length(c.fixed) == 1
+end
+
+@testset "steps with samples inside, in layer $l" for (l, widths) in ((1, (2,)), (2, (3, 2)))
+    rng = MersenneTwister(7)
+    X, Y = randn(rng, 2, 30), randn(rng, 1, 30)
+    X, Y = [X X[:, 1:3]], [Y Y[:, 1:3]]                         # samples that come twice
+    step = M.Inside(M.activation(tanh))
+    hidden = [(w, k == l ? (step, fill(tanh, w - 1)...) : tanh, true) for (k, w) in enumerate(widths)]
+    net = Net(layers=(hidden..., (1, identity, true)), input=X, target=Y)
+    θ = random_params(4, net)
+    into = M.incoming(net.layers[l], 1)
+    nearest = sort(abs.(M.sharp_samples(net, θ, l, 1)[2]))
+    θ[into] .*= M.END_OF_STEP / sqrt(nearest[l] * nearest[l+1])         # as many samples are inside
+    rows = M.inputs_inside(net, θ, l, 1)
+    p, D = size(rows)
+    @test p == l
+    directions = M.directions_through(net, θ, l, 1)
+    @test rank(reduce(hcat, directions)) == length(directions) == D - p
+    g = gradient(net, θ)
+    @test maximum(abs(dot(g, d)) for d in directions) <= 1e-12 * norm(g)
+    @test maximum(norm(rows * d[into]) for d in directions) <= 1e-12
+    # Those at all points of a box lie in the enclosures.
+    boxed, R = M.with_number_type(M.Interval{Float64}, net), 1e-7
+    enclosures = M.directions_through(boxed, [M.Interval(x - R, x + R) for x in θ], l, 1)
+    for trial in 1:20
+        near = θ .+ R .* (2 .* rand(rng, length(θ)) .- 1)
+        for (d, e) in zip(M.directions_through(net, near, l, 1), enclosures)
+            @test all(x in y for (x, y) in zip(d, e))
+            @test maximum(M.midpoint_radius(y)[2] for y in e) < (l == 1 ? 1e-12 : 1e-4)
+        end
+    end
+    @test_throws M.Unproved M.inputs_inside(boxed, [M.Interval(x - 30, x + 30) for x in θ], l, 1)
 end

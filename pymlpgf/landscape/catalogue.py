@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..network.constraints import ConstrainedNet
 from ..network.net import Net
 from ..results.result import TrainResult
 from ..validate.data import real_number
@@ -108,10 +109,10 @@ def minima_catalogue(
     refuse_square(net, "minima_catalogue", "distinct_minima groups points without Hessians")
     groups = distinct_minima(net, results, tolerance)
     chosen = [results[i] for i in groups.representatives]
-    counts = groups.counts
+    counts, own = groups.counts, isinstance(net, ConstrainedNet)
     bounds = ask(None, "binomial_intervals", {"n": len(results), "confidence": level}, [counts])
     return Catalogue(
         np.array([r.loss for r in chosen]), np.array([r.gnorm for r in chosen]),
-        [classify(net, r.x, constraint=r.constraint).kind for r in chosen],
+        [classify(net, r.x, constraint=None if own else r.constraint).kind for r in chosen],
         counts, bounds[:, 0], bounds[:, 1], chosen, groups.labels, len(results), level,
     )  # fmt: skip

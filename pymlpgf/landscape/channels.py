@@ -56,7 +56,7 @@ def channels(net: Net, p: ParametersLike, *, distance: float = 0.3, growth: floa
             raise InputError(f"{name} is {value!r}; a positive number is needed")
     x = start(net, p)
     if type(net) is not Net or not net.n_samples:
-        raise InputError("channels needs a pymlpgf.Net with data")
+        raise InputError(f"channels needs a Net with data; this is {net!r}")
     options: dict[str, object] = {"distance": float(distance), "growth": float(growth)}
     found = ask(net, "channels", options, [x], lambda get: json.loads(get("")))
     return find_channels(net, found, x)

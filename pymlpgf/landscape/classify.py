@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
-from ..network.constraints import constraint_of, parameters_of
+from ..network.constraints import ConstrainedNet, constraint_of, parameters_of
 from ..network.net import Net
 from ..network.params import ParametersLike
 from ..validate.data import real_number
@@ -31,6 +31,7 @@ REASONS = {
     "offset of a derivative": "the bias of unit {1} of layer {layer} is part of the outgoing weights of unit {0}",
     "place of a step": "unit {0} of layer {layer} is a step, which does not move across a sample",
     "step through samples": "unit {0} of layer {layer} is a step with samples inside, which turns around these alone",
+    "turn of units": "units {0} and {1} of layer {layer} can be turned into each other without a change of norms",
     "linear units": "linear units {units} of layer {layer} can be mixed",
     "dependent units": "units {units} of layer {layer} are linearly dependent on the samples",
     "dependent inputs": "inputs {units} are linearly dependent on the samples",
@@ -246,6 +247,12 @@ def _explanation(label: str, layer: int, units: list[int], count: int) -> Explan
 def start(net: Net, p: Any) -> np.ndarray:
     """The finite parameters that ``p`` stands for; for a constrained net the coordinates."""
     return _finite(net, p, lambda: net._core.flat(p))
+
+
+def without_constraint(net: Net, p: Any) -> tuple[Net, np.ndarray]:
+    """The net itself, and the finite parameters θ that ``p`` stands for."""
+    x = finite_parameters(net, p)
+    return net.unconstrained if isinstance(net, ConstrainedNet) else net, x
 
 
 def finite_parameters(net: Net, p: Any) -> np.ndarray:

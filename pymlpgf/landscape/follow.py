@@ -35,7 +35,7 @@ class SpecialPoint:
     kernel : array (n_params,)
         Its eigenvector.
     multiplicity : int
-        How many eigenvalues change sign together. Branches are followed only from points with multiplicity 1.
+        How many eigenvalues vanish together: the dimension of the Hessian's null space, beside symmetries.
     branch : int
         The branch, counted from 0, on which it was found first.
     converged : bool
@@ -168,8 +168,8 @@ def follow(
     """The branches of critical points through ``p`` as a parameter μ of the loss changes, and those that leave them.
 
     Pseudo-arclength continuation with the exact Hessian, which goes around folds. An eigenvalue changes sign at a fold
-    or a branch point; both are located by Newton's method, and the branches that leave a simple branch point are
-    followed too.
+    or a branch point; both are located by Newton's method, and the branches that leave a branch point are followed
+    too.
 
     Parameters
     ----------
@@ -202,11 +202,15 @@ def follow(
     InputError
         If ``p`` is not a fixed point of ``net``, or the two nets do not fit together.
 
-    Notes ----- H. B. Keller, in *Applications of Bifurcation Theory* (1977); E. L. Allgower and K. Georg, *Introduction
-    to Numerical Continuation Methods* (2003). The tangents at a branch point are the roots of Keller's algebraic
-    bifurcation equation. Eigenvalues that vanish at ``p`` by a symmetry are assumed to vanish on all branches, and
-    steps are orthogonal to their eigenvectors. A point at which several eigenvalues change sign, such as p = 0 of a net
-    with several equal units, is reported, but no branches are followed from it.
+    Notes
+    -----
+    H. B. Keller, in *Applications of Bifurcation Theory* (1977); E. L. Allgower and K. Georg, *Introduction to
+    Numerical Continuation Methods* (2003). The tangents at a simple branch point are the roots of Keller's algebraic
+    bifurcation equation. Where several eigenvalues vanish, as at p = 0 of a net with several equal units, there may be
+    any number of branches: those are followed to which Newton's method leads from sums and differences of the null
+    vectors, and others may be missed. Eigenvalues that vanish at ``p`` by a symmetry are assumed to vanish on all
+    branches, and steps are orthogonal to their eigenvectors; from points with several others no branches are followed
+    then.
 
     Examples
     --------

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.activations import json_layers
+from ..network.constraints import ConstrainedNet
 from ..network.net import Net
 from ..network.params import ParametersLike, Params
 from ..network.teacher import TeacherNet
@@ -18,7 +19,7 @@ from ..results.result import TrainResult, Trajectory
 from ..validate.data import real_number
 from ..validate.suggest import nearest
 from .ask import ask, hidden_layer, one_based, points_of
-from .classify import start
+from .classify import start, without_constraint
 from .widths import with_units
 
 __all__ = [
@@ -70,7 +71,8 @@ def compare_neurons(
     >>> bool(np.isclose(alike.angle[0, 1], np.pi / 4)), int(alike.sign[0, 1])      # to the mirror image of unit 1
     (True, -1)
     """
-    arrays = [start(net, p)]
+    net, x = without_constraint(net, p)
+    arrays = [x]
     options: dict[str, object] = {"layer": one_based("layer", layer, len(net.layers))}
     if teacher is not None:
         if isinstance(teacher, TeacherNet):
@@ -78,7 +80,8 @@ def compare_neurons(
         elif q is None:
             raise InputError("teacher is a Net, and q, its parameters, is missing")
         one_based("layer", layer, len(teacher.layers))
-        arrays.append(start(teacher, q))
+        teacher, y = without_constraint(teacher, q)
+        arrays.append(y)
         options.update(teacher=json_layers(teacher.layers), teacher_features=teacher.n_features)
 
     def read(get: Callable[[str], Any]) -> Likeness:
@@ -264,9 +267,10 @@ def cluster_neurons(
     """
     if isinstance(points, TrainResult):
         raise InputError("points is one TrainResult; a sequence of several is needed")
-    xs = [start(net, p) for p in points]
-    if not xs:
+    found = [without_constraint(net, p) for p in points]
+    if not found:
         raise InputError("points is empty")
+    net, xs = found[0][0], [x for _, x in found]
     options: dict[str, object] = {"layer": one_based("layer", layer, len(net.layers))}
     options.update(tolerance=_tolerance(tolerance), distances=_measure(by) == "distance")
 
@@ -302,6 +306,8 @@ def neurons_along(net: Net, points: Trajectory | TrainResult | ArrayLike, layer:
         Hidden layer, counted from 0.
     """
     X, trajectory = points_of(net, points), getattr(points, "trajectory", points)
+    if isinstance(net, ConstrainedNet):
+        net, X = net.unconstrained, np.array([net.embed(z).flat for z in X])
     t = trajectory.t if isinstance(trajectory, Trajectory) else np.arange(len(X), dtype=float)
 
     def read(get: Callable[[str], Any]) -> NeuronsAlong:

@@ -16,7 +16,7 @@ from ..network.params import ParametersLike, Params
 from ..network.teacher import TeacherNet
 from ..validate.data import real_number
 from .ask import ask, finite, one_based
-from .classify import start
+from .classify import start, without_constraint
 
 __all__ = ["align", "cosine_similarity", "distinct_minima", "DistinctMinima", "match_neurons", "NeuronMatching"]
 
@@ -67,7 +67,7 @@ def match_neurons(
     """
     if isinstance(teacher, TeacherNet):
         q, teacher = teacher.params, teacher.net
-    x, y = start(net, p), start(teacher, q)
+    (net, x), (teacher, y) = without_constraint(net, p), without_constraint(teacher, q)
     number = one_based("layer", layer, min(len(net.layers), len(teacher.layers)))
     lines = json_layers(teacher.layers)
     options: dict[str, object] = {"layer": number, "teacher": lines, "teacher_features": teacher.n_features}
@@ -82,7 +82,8 @@ def align(net: Net, p: ParametersLike, reference: ParametersLike) -> Params:
     """``p`` with hidden units permuted, flipped and scaled to be near ``reference``; the outputs do not change.
 
     Signs of odd and even units are flipped; homogeneous units are scaled to equal norms of incoming and outgoing
-    weights. For one hidden layer this is the nearest such point, for more layers a good one.
+    weights. For one hidden layer this is the nearest such point, for more layers a good one. A constraint may not allow
+    it: give the net without.
     """
     y = ask(net, "align", {}, [start(net, p), start(net, reference)])
     return net.params(y.astype(net.dtype))
@@ -116,10 +117,16 @@ def distinct_minima(net: Net, points: Sequence[ParametersLike], tolerance: float
     points : sequence of TrainResult, Params or arrays of shape (n_params,)
     tolerance : float
         Distance of equal points, relative to 1 + their norm. Points in a degenerate valley stay apart.
+
+    Notes
+    -----
+    Points under a constraint are compared as networks: two that permute units are the same, whether or not the
+    constraint has a path between them.
     """
-    xs = [start(net, p) for p in points]
-    if not xs:
+    found = [without_constraint(net, p) for p in points]
+    if not found:
         raise InputError("points is empty")
+    net, xs = found[0][0], [x for _, x in found]
     if not real_number(tolerance) > 0:
         raise InputError(f"tolerance is {tolerance!r}; a positive number is needed")
     losses = np.array([net.loss(x) for x in xs])

@@ -195,6 +195,12 @@ class ConstrainedNet(Net):
         """The same with other settings, as ``Net.replace``."""
         return self._other(self._net.replace(**settings))
 
+    def _like(self, layers: Any = None, **settings: Any) -> NoReturn:
+        raise InputError("other units have other parameters: give the net itself, without its constraint")
+
+    def _count(self) -> NoReturn:
+        raise InputError("limits are about all parameters of a network: give the net itself, without its constraint")
+
     def _fingerprint(self) -> str:
         return f"{self._net._fingerprint()} {self._rule} {self._point.tobytes().hex()}"
 

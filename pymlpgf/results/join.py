@@ -28,7 +28,7 @@ def joined(before: TrainResult, after: TrainResult, *, still: bool = False) -> T
         changes["trajectory"] = _paths(before, after, shift)
     if still:
         names = [f"ode_{name}" for name in ("x", "loss", "t", "iterations", "time_run", "stopped_by")]
-        for name in (*names, "alg", "sol", "batchsize", "batch_seed"):
+        for name in (*names, "alg", "memory", "sol", "batchsize", "batch_seed"):
             changes[name] = getattr(before, name)
     else:
         changes.update(_sums(before, after, "ode_t", "ode_iterations", "ode_time_run"))

@@ -18,7 +18,7 @@ __all__ = ["read_result"]
 
 # What a result is made of, by its path in Julia's: see ``Solved`` in julia/src/interface/c_solve.jl.
 _RUN = ["x", "loss", "gnorm", "data_loss", "data_gnorm", "total_time", "compile_time", "provider", "channels"]
-_FLOW = ["x", "loss", "t", "iterations", "time_run", "stopped_by", "alg"]
+_FLOW = ["x", "loss", "t", "iterations", "time_run", "stopped_by", "alg", "memory"]
 _MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
 _EVALUATIONS = ["nfev", "nhev", "nhvp"]
 _COUNTS = ["nfev", "njev", "nhev", "nhvp"]
@@ -46,7 +46,7 @@ def read_result(
     last = ""
     if got.get("ode.stopped_by") is not None:
         last = "ode."
-        fields.update({name if name == "alg" else f"ode_{name}": got[f"ode.{name}"] for name in _FLOW})
+        fields.update({name if name in ("alg", "memory") else f"ode_{name}": got[f"ode.{name}"] for name in _FLOW})
         t, x, loss, gnorm, within = (got[f"ode.{path}"] for path in _POINTS[:5])
         seen = got["ode.trajectory.observables"].T.copy() if names else np.zeros((0, 0))
         fields["trajectory"] = Trajectory(t, x, loss, gnorm, np.array(names or [], "U"), seen, within)

@@ -124,6 +124,8 @@ class TrainResult:
         Seconds that compiling the solvers took before, which no time limit counts; 0 from the second run on.
     batchsize, batch_seed : int or None
         Size and seed of the batches of a discrete method.
+    memory : array or None
+        Of a discrete method, or a flow on batches, that a limit ended: what it needs to go on as if it had not ended.
     nfev, njev, nhev, nhvp : int
         Evaluations of loss or loss and gradient, of gradients, of Hessians or Gauss–Newton matrices, and of
         Hessian-vector products.
@@ -187,6 +189,7 @@ class TrainResult:
     compile_time: float = 0.0
     batchsize: int | None = None
     batch_seed: int | None = None
+    memory: np.ndarray | None = None
     output_factor: float = 1.0
     settings: dict[str, Any] = field(default_factory=dict)
     constraint: dict[str, Any] | None = None

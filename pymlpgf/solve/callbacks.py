@@ -74,18 +74,22 @@ class Questions:
     schedule : function of the step's number, optional
     observables : dict, optional
         name -> function of x, pair (input, target), another net, or a ``Recording``.
+    constraint : dict, optional
+        What the points of the run obey.
     """
 
     def __init__(
-        self, net: Net, x: np.ndarray, event: Any = None, schedule: Any = None, observables: Any = None
-    ) -> None:
+        self, net: Net, x: np.ndarray, event: Any = None, schedule: Any = None, observables: Any = None,
+        constraint: Any = None,
+    ) -> None:  # fmt: skip
         self._net = net
+        self._constraint = {} if constraint is None else {"constraint": constraint}
         self._functions: dict[int, Callable[..., Any]] = {}
         self.options: dict[str, object] = {}
         self.names: list[str] = []
         self._nets: list[Any] = []  # kept alive during the solve
         self._recordings: list[dict[str, Any]] = []
-        self._arrays: list[np.ndarray] = []
+        self._arrays: list[np.ndarray] = [x.astype(np.float64)]  # then those of the recordings
         if event is not None:
             self._add_event(event, x)
         if schedule is not None:
@@ -106,7 +110,7 @@ class Questions:
         if not self._recordings:
             return run(self.options)
         return self._net._core.tool(
-            "recordings", {"recordings": self._recordings}, self._arrays,
+            "recordings", {"recordings": self._recordings, **self._constraint}, self._arrays,
             lambda handle: run({**self.options, "recordings": handle}),
         )  # fmt: skip
 

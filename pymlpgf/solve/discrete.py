@@ -20,8 +20,8 @@ from ..validate.data import is_whole, numeric, real_number
 from ..validate.suggest import suggest_keywords
 
 __all__ = [
-    "Adam", "AdamW", "CosineDecay", "DISCRETE_METHODS", "DiscreteMethod", "ExponentialDecay", "GradientDescent",
-    "Later", "Momentum", "Nesterov", "RMSprop", "UpdateRule",
+    "Adam", "AdamW", "Continued", "CosineDecay", "DISCRETE_METHODS", "DiscreteMethod", "ExponentialDecay",
+    "GradientDescent", "Momentum", "Nesterov", "RMSprop", "UpdateRule",
 ]  # fmt: skip
 
 
@@ -55,11 +55,11 @@ class CosineDecay:
 
 
 @dataclass(frozen=True)
-class Later:
-    """The schedule of a run that goes on after ``first_step`` steps."""
+class Continued:
+    """The algorithm ``alg`` of a run that goes on, with its ``memory``, as in ``TrainResult.memory``."""
 
-    schedule: Any
-    first_step: int
+    alg: Any
+    memory: list[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,6 @@ class DiscreteMethod:
                 options["betas"] = [float(beta) for beta in value]
             elif field.name != "schedule":
                 options[field.name] = float(value)
-        if isinstance(self.schedule, Later):
-            options["first_step"] = self.schedule.first_step
         wire, function = _schedule(self.schedule)
         if wire is not None:
             options["schedule"] = wire
@@ -224,8 +222,6 @@ def _within(name: str, value: Any, low: float, high: float, *, open_low: bool = 
 
 def _schedule(schedule: Any) -> tuple[Any, Callable[[int], Any] | None]:
     """A schedule as the core reads it, or the user's function."""
-    if isinstance(schedule, Later):
-        schedule = schedule.schedule
     if schedule is None:
         return None, None
     if isinstance(schedule, (ExponentialDecay, CosineDecay)):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..facts import FLOW_DEFAULTS
 from ..network.net import Net
 from ..results.join import joined
 from ..results.result import TrainResult
-from .discrete import DISCRETE_METHODS, DiscreteMethod, Later
+from .discrete import Continued
 from .train import train
 
 __all__ = ["LIMITS", "go_on", "limited_phase"]
@@ -54,9 +54,6 @@ def go_on(net: Net, before: TrainResult, **keywords: Any) -> TrainResult:
         event = later["event"]
         later["event"] = lambda t, x: event(shift + t, x)
     assert before.ode_x is not None  # a flow that has something left
-    alg = later.get("alg")
-    if isinstance(alg, DiscreteMethod):
-        later["alg"] = dataclasses.replace(alg, schedule=Later(alg.schedule, step))
-    elif alg in DISCRETE_METHODS:
-        later["schedule"] = Later(later.get("schedule"), step)
+    memory = [step] if before.memory is None else before.memory.tolist()
+    later["alg"] = Continued(later.get("alg", FLOW_DEFAULTS["alg"]), memory)
     return joined(before, train(net, before.ode_x, **later))

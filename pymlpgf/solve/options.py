@@ -13,7 +13,7 @@ from ..facts import FLOW_METHODS, MINIMIZERS
 from ..network.net import Net
 from ..validate.data import is_whole, numeric, real_number
 from ..validate.suggest import nearest
-from .discrete import DISCRETE_METHODS, DiscreteMethod
+from .discrete import DISCRETE_METHODS, Continued, DiscreteMethod
 
 __all__ = [
     "FLOW_ALGORITHMS", "OPTIM_SOLVERS", "called", "flow_options", "goals", "minimize_options", "number_option",
@@ -28,6 +28,9 @@ OPTIM_SOLVERS = tuple(name for name, method in MINIMIZERS.items() if method["pro
 def flow_options(
     *, alg: Any, learning_rate: Any, schedule: Any, batchsize: Any, seed: Any, dt: Any, dense: Any, **given: Any
 ) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
+    memory = None
+    if isinstance(alg, Continued):
+        alg, memory = alg.alg, alg.memory
     options, function = _method(alg, learning_rate, schedule, dt, dense, batchsize is not None)
     if batchsize is not None or isinstance(alg, DiscreteMethod) or alg in DISCRETE_METHODS:
         options.update(_batches(batchsize, given["batch_steps"], given["shuffle"], seed))
@@ -36,6 +39,8 @@ def flow_options(
     for name in ("abstol", "reltol", "n_samples_trajectory"):
         options[name] = number_option(name, given[name], finite=True)
     options["save_everystep"] = bool(given["save_everystep"])
+    if memory is not None:
+        options["memory"] = memory
     return options, function
 
 

@@ -90,7 +90,7 @@ def resume(
     missing = [name for name in saved.functions if given[name] is None]
     if missing:
         raise InputError(f"the run of {os.fspath(path)} had {' and '.join(missing)}: give the same again")
-    options = {**saved.options, "first_step": saved.iterations["flow"]}
+    options = {**saved.options, "memory": [saved.iterations["flow"]]}
     for name, spent in (
         ("maxtime_ode", saved.seconds["flow"]),
         ("maxiterations_ode", saved.iterations["flow"]),

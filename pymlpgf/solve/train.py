@@ -374,7 +374,7 @@ def _solve(
             without = [f'"{name}"' for name in builtin[kind] if not matrices(name)]
             refuse_matrices(f'{kind} = "{options[kind]}"', size, net.dtype, f"{', '.join(without)} need none", count)
     step = stepwise(callback, net)
-    questions = Questions(net, x, **functions)
+    questions = Questions(net, x, constraint=options.get("constraint"), **functions)
     bridge = net._core.bridge
     writer = None
     if checkpoint is not None:

@@ -347,8 +347,9 @@ def sweep(
         Continue runs in ``directory`` that a limit (``maxtime_…``, ``maxiterations_…``) ended, or that reached an
         earlier ``maxT``: the phase that ended last continues from where it was, and the results are joined,
         trajectories and counts too. Limits may differ from those before; except for ``maxT`` they count anew. A
-        discrete method begins anew where it ended, without what it remembers of earlier steps (momentum, averages), and
-        with a new order of the batches: only gradient descent on all samples goes on as if nothing had happened.
+        discrete method, or a flow on batches, makes the very steps of an uninterrupted run: momentum, averages and the
+        place in the epoch are in the files. Only one that ``maxtime_ode`` ended before all samples could be seen once
+        more begins anew with these. A flow chooses its steps anew, and ends within its tolerances.
     allow_code : bool
         Compile an activation or a loss that is Julia code in the files of ``directory``. Set it for files that you
         trust; with ``net_or_factory`` it is not needed.

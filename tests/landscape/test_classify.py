@@ -71,6 +71,28 @@ def test_dead_relu_and_scales():
     assert {e.label: e.count for e in c.explanations} == {"dead unit": 4, "scale of a unit": 1}
 
 
+@pytest.mark.parametrize("activation", ["relu", "identity"])
+def test_lines_of_minima_under_decay(activation):
+    """A unit (w, b, a) as two, c (w, b, a) and s (w, b, a) with c² + s² = 1: the same function and norm."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    y = np.maximum(X @ [1.0, 0.5] + 0.2, 0) + 0.05 * rng.normal(size=60)
+    data = {"input": X, "target": y, "l2": 0.02}
+    one = mg.Net(layers=[(1, activation, True), (1, "identity", True)], **data)
+    res = mg.minimize(one, [1.0, 0.5, 0.1, 1.0, 0.0])
+    assert mg.classify(one, res).kind == "minimum"
+    two = mg.Net(layers=[(2, activation, True), (1, "identity", True)], **data)
+    w, b, a, d = res.x[:2], res.x[2], res.x[3], res.x[4]
+    for angle in (0.2, 0.8, 1.3):
+        c, s = np.cos(angle), np.sin(angle)
+        p = np.array([*c * w, *s * w, c * b, s * b, c * a, s * a, d])
+        assert abs(two.loss(p) - res.loss) < 1e-15
+        assert np.abs(two.gradient(p)).max() < 1e-14
+        found = mg.classify(two, p)
+        assert (found.kind, found.index, found.nullity, found.unexplained) == ("degenerate", 0, 1, 0)
+        assert [(e.label, e.units) for e in found.explanations] == [("turn of units", (0, 1))]
+
+
 def test_weights_without_bound():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(100, 2))

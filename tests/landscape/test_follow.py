@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
-from scipy.optimize import brentq, root
+from scipy.optimize import brentq, minimize, root
 
 import pymlpgf as mg
 from pymlpgf import InputError
@@ -177,6 +179,33 @@ def test_l2_of_a_net(regression):
     assert len(frame) == sum(map(len, found.branches))
     assert frame[frame.branch == 1].parameter.tolist() == found.branches[1].parameter.tolist()
     assert "branch point at" in str(found)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_several_eigenvalues_at_once(width):
+    """Equal units are born together: any of them, with any signs, and all that are there are equal."""
+    x = np.linspace(-2, 2, 21)
+    y = np.tanh(1.5 * x) + 0.3 * x
+    net = mg.Net(layers=[(width, "tanh", False), (1, "identity", False)], input=x[:, None], target=y, l2=3)
+    birth = 2 * np.mean(x * y)  # L = mean (y - v.tanh(w x))² + l2/2 ‖θ‖² is (l2 ± birth)/4 (v ± w)² and more at 0
+    found = _quiet(net, np.zeros(2 * width), "l2", bounds=(0.9 * birth, 3.5), max_branches=50)
+    (point,) = found.branch_points
+    assert (point.multiplicity, point.converged) == (width, True)
+    assert point.parameter == pytest.approx(birth, rel=1e-12)
+    signs = {tuple(np.sign(b.x[-1]).round().astype(int)[:width]) for b in found.branches[1:]}
+    assert signs == {s for s in itertools.product((-1, 0, 1), repeat=width) if any(s)}
+    assert len(found.branches) == 3**width
+    for branch in found.branches[1:]:
+        w, v = np.split(branch.x[-1], 2)
+        active = np.abs(w) > 1e-9
+        n = active.sum()
+
+        def loss(p, n=n):
+            return np.mean((y - n * p[1] * np.tanh(p[0] * x)) ** 2) + 0.45 * birth * n * (p[0] ** 2 + p[1] ** 2)
+
+        one = minimize(loss, [0.3, 0.3], tol=1e-12).x
+        np.testing.assert_allclose(np.abs([w[active], v[active]]), np.outer(np.abs(one), np.ones(n)), atol=1e-6)
+        assert (branch.index[-1] == 0) == (n == width)
 
 
 def test_activations(regression):

@@ -315,7 +315,29 @@ def test_steps_against_all_fits_by_least_squares():
         outside = sorted(h for h in np.abs(x * W + b) if h > 5)[0]
         assert m.coefficients[0] > 0
         assert 0 < net.loss(m.point(0.02)) - m.loss < 4 * m.coefficients[0] * np.exp(-2 * outside)
+        proof = mg.certify(m.limit, m.q)
+        assert (proof.certified, proof.kind) == (True, "minimum")
+        assert min(abs(loss - proof.loss_interval).min() for loss in _steps(x, y)) < 1e-13
     assert kinds == {Sharp, Inside}
+
+
+def test_proofs_of_steps_through_samples():
+    """Two of three weights are held: the step turns around the sample inside, which is fitted exactly."""
+    X = np.random.default_rng(2).normal(size=(21, 2))
+    X[:, 0] += 2 * np.sign(X[:, 0])
+    X[20] = [0.1, 0.3]
+    y = np.append(np.sign(X[:20, 0]) + 0.1 * np.random.default_rng(3).normal(size=20), 0.4)
+    net = mg.Net(layers=[(1, "tanh", True), (1, "identity", True)], input=X, target=y)
+    limit = net.with_samples_inside([0], 0)
+    res = mg.minimize(limit, [100.0, 20.0, -15.5, 1.0, 0.0])
+    proof = mg.certify(limit, res)
+    assert (proof.certified, proof.kind, len(proof.fixed)) == (True, "minimum", 2)
+    assert [gauge.label for gauge in proof.gauges] == ["step through samples"]
+    A = np.column_stack([np.sign(X[:20, 0]), np.ones(20)])
+    exact = np.sum((A @ np.linalg.lstsq(A, y[:20], rcond=None)[0] - y[:20]) ** 2) / 21
+    low, high = proof.loss_interval
+    assert low - 1e-16 <= exact <= high + 1e-16
+    assert high - low < 1e-14
 
 
 def test_softplus_becomes_relu():

@@ -304,3 +304,64 @@ def test_what_freezes_nothing(freeze, message):
         mg.flow(NET, P, freeze=freeze)
     assert mg.ConstrainedNet(NET, P, freeze={"w2"}).constraint == mg.ConstrainedNet(NET, P, freeze="w2").constraint
     assert mg.ConstrainedNet(NET, P, freeze=np.array(["w2"])).n_params == 10
+
+
+@pytest.mark.parametrize("alg", ["Tsit5", "Adam"])
+def test_recorded_eigenvalues_are_those_of_the_coordinates(alg):
+    B = np.random.default_rng(3).normal(size=(13, 4))
+    ends = {"ends": mg.Eigenvalues(largest=1, smallest=1), "norms": mg.UnitNorms()}
+    for rule in ({"freeze": "w2"}, {"tie": TIE, "freeze": "b2"}, {"constraint": (B, None)}):
+        net = mg.ConstrainedNet(NET, P, **rule)
+        run = {"alg": alg, "maxiterations_ode": 3, "save_everystep": True, "observables": ends}
+        for res in (mg.flow(NET, P, **rule, **run), mg.flow(net, P, **run)):
+            for x, found, norms in zip(res.trajectory.x, res.trajectory["ends"], res.trajectory["norms"], strict=True):
+                expected = np.linalg.eigvalsh(net.B.T @ NET.hessian(x) @ net.B)
+                np.testing.assert_allclose(found, expected[[0, -1]], atol=2e-8 * abs(expected).max())
+                W, b = NET.params(x).weights[0], NET.params(x).biases[0]
+                np.testing.assert_allclose(norms, np.hypot(np.linalg.norm(W, axis=1), b))
+    with pytest.raises(InputError, match="1 to 4 in all are possible"):
+        mg.flow(NET, P, constraint=(B, None), observables={"ends": mg.Eigenvalues(largest=5)})
+
+
+def test_units_of_a_constrained_net():
+    """They are those of the network at the point that coordinates stand for."""
+    net = mg.ConstrainedNet(NET, P, freeze="w2")
+    results = [mg.minimize(net, NET.random_params(seed=seed)) for seed in range(4)]
+    points = [r.x for r in results]
+    expected = mg.compare_neurons(NET, points[0], NET, points[1])
+    for p, q in (results[:2], [net.coordinates(r) for r in results[:2]]):
+        np.testing.assert_array_equal(mg.compare_neurons(net, p, net, q).angle, expected.angle)
+    np.testing.assert_array_equal(mg.cluster_neurons(net, results).labels, mg.cluster_neurons(NET, points).labels)
+    path = mg.flow(net, P, maxT=1)
+    np.testing.assert_array_equal(mg.neurons_along(net, path).incoming, mg.neurons_along(NET, path).incoming)
+    # Frozen output weights 1, 1, -1: the first two units may be exchanged, which the constraint allows.
+    held = P.copy()
+    held[9:12] = [1, 1, -1]
+    net = mg.ConstrainedNet(NET, held, freeze="w2")
+    a = NET.params(net.embed(net.random_params(seed=5)).flat.copy())
+    b = NET.params(a.flat.copy())
+    b.weights[0][[0, 1]], b.biases[0][[0, 1]] = a.weights[0][[1, 0]], a.biases[0][[1, 0]]
+    assert mg.distinct_minima(net, [a, net.coordinates(b), P]).labels.tolist()[:2] in ([0, 0], [1, 1])
+    assert len(mg.distinct_minima(net, [a, b, net.random_params(seed=6)])) == 2
+    found = mg.minima_catalogue(net, [mg.minimize(net, p) for p in (a, b)])
+    assert (len(found), found.kind) == (1, [mg.classify(net, found.representatives[0]).kind])
+
+
+@pytest.mark.parametrize("what", ["limit", "at_infinity", "channels", "align", "merge_neurons", "at_distance"])
+def test_what_constrained_nets_refuse(what):
+    free = NET.replace(l2=0)
+    net = mg.ConstrainedNet(free, P, freeze="w2")
+    limit = mg.ConstrainedNet(free.limit([(0, 1)]), P, freeze="b2")
+    call = {
+        "limit": lambda: net.limit([(0, 1)]),
+        "at_infinity": lambda: mg.minimize(net, P, at_infinity=True),
+        "channels": lambda: mg.channels(net, P),
+        "align": lambda: mg.align(net, P, P),
+        "merge_neurons": lambda: mg.merge_neurons(net, P, [[0, 1]]),
+        "at_distance": lambda: limit.at_distance(0.1),
+    }[what]
+    with pytest.raises(InputError, match=r"without its constraint|this is ConstrainedNet"):
+        call()
+    for call in (limit.ordinary, limit.tauinv, lambda: limit.to_limit(P), lambda: limit.from_limit(P, 0.1)):
+        with pytest.raises(InputError, match="without its constraint"):
+            call()

@@ -256,3 +256,19 @@ def test_goes_wherever_a_net_goes(tmp_path) -> None:
         mg.minimize(net, p, callback=lambda intermediate_result: 1 / 0, checkpoint=path, checkpoint_interval=1e-9)
     for again in (net, None):  # the file holds net and teacher
         assert mg.resume(path, again, callback=lambda intermediate_result: None).loss < net.loss(p)
+
+
+def test_limits_on_infinite_data() -> None:
+    """Exponential tails are units as others; merged units are refused, which were taken for ordinary ones."""
+    layers = [(2, "softplus", True), (1, "identity", True)]
+    net = mg.InfiniteNet(mg.TeacherNet(layers=layers, params=np.linspace(-1, 1, 9), n_features=2), layers)
+    limit = net.limit(tails=[0])
+    q = limit.params([0.3, -0.4, 1.0, 0.2, 0.1, 0.5, 0.8, -0.6, 0.2])
+    off = [net.loss(limit.from_limit(q, eps)) - limit.loss(q) for eps in (1e-3, 1e-4)]
+    assert off[0] / off[1] == pytest.approx(100, rel=1e-3)  # L = L₀ + h ε²
+    assert 0 < off[1] < 1e-7
+    again, eps = limit.to_limit(limit.from_limit(q, 1e-3))
+    assert net.loss(limit.from_limit(again, eps)) == pytest.approx(net.loss(limit.from_limit(q, 1e-3)), rel=1e-12)
+    for make in (lambda: net.limit([(0, 1)]), lambda: mg.InfiniteNet(net.teacher, net.student.limit([(0, 1)]))):
+        with pytest.raises(InputError, match="infinite data know no units that have merged"):
+            make()

@@ -224,6 +224,10 @@ def test_correlation():
     found = mg.classify(plain, res)
     assert (found.kind, found.nullity, found.unexplained) == ("degenerate", 2, 0)
     assert "does not depend on scale and offset of output 0" in str(found)
+    for batchsize in (1, len(X) - 1):  # one sample in each batch, or in the last
+        with pytest.raises(InputError, match="alone in a batch, where nothing has a correlation"):
+            mg.flow(net, p, alg="Adam", batchsize=batchsize)
+    assert mg.flow(net, p, alg="Adam", batchsize=len(X) - 2, maxiterations_ode=9).ode_iterations == 9
     perfect = mg.Net(layers=TANH, input=X, target=net(p), loss="correlation")
     assert 0 <= perfect.loss(p) < 1e-30
 

@@ -177,6 +177,33 @@ def test_runs_that_a_limit_ended_go_on(tmp_path, options):
     assert all(run.resumed for run in swept(np.inf, True).runs)  # nothing is left to do
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alg": "Momentum", "schedule": mg.CosineDecay(50), "batchsize": 7},
+        {"alg": mg.Adam(learning_rate=0.02), "batchsize": 13, "seed": 4},
+        {"alg": mg.UpdateRule(rule="(x, g, (v,), k) -> (v + g/(k + 1), (0.9v + g,))", state=[0.0])},
+        {"alg": "Tsit5", "batchsize": 25, "shuffle": False, "batch_steps": 3},
+    ],
+)
+def test_discrete_methods_go_on_with_what_they_remember(tmp_path, options):
+    """Moments, number of steps, place in the epoch and the generator are in the files."""
+    net = student(2)
+    options = {**options, "maxiterations_optim": 0}
+    for steps in (11, 20, 9):
+        runs = mg.sweep(
+            net, range(2), Here(), tmp_path, continue_unconverged=True, maxiterations_ode=steps, **options
+        ).runs
+    for run in runs:
+        whole = mg.train(net, net.random_params(seed=run.seed), maxiterations_ode=40, **options)
+        assert run.result.ode_iterations == 40
+        np.testing.assert_array_equal(run.result.ode_x, whole.ode_x)
+        np.testing.assert_array_equal(run.result.memory, whole.memory)
+        saved = mg.load(tmp_path / f"seed-{run.seed:05d}.npz")
+        np.testing.assert_array_equal(saved.memory, whole.memory)
+        assert saved.memory[0] == 40
+
+
 def test_minimisations_go_on_to_the_same_minimum(tmp_path):
     net = student(2)
     flow = {"maxT": 30, "optim_solver": "BFGS", "observables": {"size": mg.ParameterNorm()}}

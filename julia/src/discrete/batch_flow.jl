@@ -9,7 +9,7 @@ struct BatchFlow <: DiscreteMethod
     options::FlowOptions
 end
 
-Clock(::BatchFlow) = Clock(0, 0.0, 0.0, 0.0)
+Clock(::BatchFlow) = Clock(0.0)
 make_state(::BatchFlow, ::Type, n) = DescentState()
 method_name(m::BatchFlow) = string(m.method isa Auto ? "auto" : nameof(typeof(m.method)), " on batches")
 

@@ -53,6 +53,19 @@ function next!(batches::Batches)
     return batches.whole
 end
 
+# Where the batches are, as numbers; a 64-bit word of the generator in two halves, which a Float64 holds.
+remembered(::Nothing) = Float64[]
+recall!(::Nothing, numbers) = nothing
+remembered(b::Batches) =
+    Float64[b.position; [half for word in words(b.rng) for half in (word >> 32, word & 0xffffffff)]; b.order]
+function recall!(b::Batches, numbers)
+    b.position = numbers[1]
+    b.rng = Xoshiro256((UInt64(numbers[2k]) << 32 | UInt64(numbers[2k+1]) for k in 1:4)...)
+    copyto!(b.order, numbers[10:end])
+    return nothing
+end
+words(rng::Xoshiro256) = (rng.s0, rng.s1, rng.s2, rng.s3)
+
 place(net::Net, i::Int) = (net.blocks[(i-1)÷BLOCK+1], (i - 1) % BLOCK + 1)
 
 function copy_sample!(to::Net, k::Int, from::Net, i::Int)
@@ -78,5 +91,9 @@ end
 function make_batches(net::Net, batchsize, seed, shuffled)
     batchsize === nothing && return nothing
     batchsize >= 1 || throw(ArgumentError("batchsize is $batchsize; at least 1 is needed"))
-    return batchsize >= n_samples(net) ? nothing : Batches(net, Int(batchsize), seed, shuffled)
+    batchsize >= n_samples(net) && return nothing
+    net.objective isa Correlation && (batchsize == 1 || n_samples(net) % batchsize == 1) && throw(ArgumentError(
+        "batchsize is $batchsize, which leaves one of $(n_samples(net)) samples alone in a batch, where nothing has " *
+        "a correlation: choose one of at least 2 that does not"))
+    return Batches(net, Int(batchsize), seed, shuffled)
 end

@@ -54,7 +54,7 @@ sixteenth: never the larger part of the work, and soon a small one.
 function due(d::Descent)
     d.batches === nothing && return true
     since = d.clock.step - d.seen_step
-    return since * d.batches.size >= length(d.batches.order) && 16 * since >= d.seen_step
+    return since * d.batches.size >= length(d.batches.order) && 16 * since >= d.clock.before + d.seen_step
 end
 
 "One step from `d.x`; false if the batch has no finite gradient."
@@ -70,6 +70,30 @@ function advance!(d::Descent, @nospecialize(method::DiscreteMethod), @nospeciali
     return true
 end
 
+"What ends a descent that could go on."
+const LIMITS = (Stop.maxT, Stop.maxiterations, Stop.maxtime)
+
+"""
+    remembered(descent, state) -> numbers
+    recall!(descent, state, numbers)
+
+What a later descent needs to go on as if there had been no end: the number of steps, where the batches are, and what
+the method remembers. The number of steps alone will do too: the others then begin anew.
+"""
+remembered(d::Descent, @nospecialize(state)) =
+    Float64[total(d.clock); remembered(d.batches); remembered(state)::Vector{Float64}]
+function recall!(d::Descent, @nospecialize(state), numbers::Vector{Float64})
+    of_batches, of_state = length(remembered(d.batches)), length(remembered(state)::Vector{Float64})
+    length(numbers) in (1, 1 + of_batches + of_state) ||
+        throw(ArgumentError("memory has $(length(numbers)) numbers, $(1 + of_batches + of_state) are needed: it is " *
+                            "that of a run with the same method, batches and number of parameters"))
+    d.clock.before = numbers[1]
+    length(numbers) == 1 && return nothing
+    recall!(d.batches, numbers[2:1+of_batches])
+    recall!(state, numbers[2+of_batches:end])
+    return nothing
+end
+
 """
 Steps of gradient descent and its relatives: [`flow`](@ref) with a [`DiscreteMethod`](@ref). `maxT` ends it at the first
 step that reaches it.
@@ -79,6 +103,7 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
     start!(monitor, limits.maxtime)
     d.batches === nothing || watch!(d.batches.net, monitor)
     state = make_state(method, T, length(d.x))
+    limits.memory === nothing || recall!(d, state, limits.memory)
     recorder = Recorder(T, length(d.x), recorded(limits))
     watch = event === nothing ? nothing : EventWatch(event, T, length(d.x), 0)::EventWatch{T}
     reason = Stop.running
@@ -123,11 +148,12 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
         recorder.count == 0 && record!(recorder, 0.0, d.x, d.loss, d.gnorm)
     end
     best = isfinite(d.best_loss) ? LowestPoint{T}(d.best, d.best_loss, d.best_gnorm) : nothing
+    memory = reason in LIMITS && d.seen_step == d.clock.step ? remembered(d, state) : nothing
     time_run = elapsed(monitor)
     trajectory = observe(Trajectory(recorder), limits.observables, monitor, reason)
     return FlowResult{T}(x=d.seen, loss=d.loss, gnorm=d.gnorm, t=d.t, stopped_by=reason, iterations=d.seen_step,
                          nfev=d.nfev, time_run=time_run, alg=method_name(method)::String, trajectory=trajectory,
-                         best=best)
+                         best=best, memory=memory)
 end
 
 "Whether the event happened in the last step; between steps there is nothing to locate it on."

@@ -9,7 +9,8 @@ What a user chooses to descend by steps instead of following the flow: [`Gradien
 - `make_state(method, T, n)`: what it remembers from step to step ([`make_state`](@ref));
 - `step!(state, x, g, rates, clock)`: move `x` by one step of rate `clock.rate` along the gradient `g`, each
   parameter's update multiplied by its entry of `rates` (the inverse time constants), and advance `clock.t`;
-- `method_name(method)`.
+- `method_name(method)`;
+- `remembered(state)`, what `state` remembers, as numbers, and `recall!(state, numbers)`, which takes them back.
 """
 abstract type DiscreteMethod <: FlowMethod end
 
@@ -19,15 +20,19 @@ const DISCRETE_METHODS = Registry("alg")
 """
     Clock
 
-`step` steps have been made, until time `t`; the next one has the learning rate `rate`.
+`step` steps have been made, until time `t`; the next one has the learning rate `rate`. `before` steps were made by an
+earlier run, which this one continues: schedules and rules count them too.
 """
 mutable struct Clock
     step::Int
     t::Float64
     base::Float64
     rate::Float64
+    before::Int
 end
-Clock(method::DiscreteMethod) = Clock(0, 0.0, method.learning_rate, method.learning_rate)
+Clock(rate::Float64) = Clock(0, 0.0, rate, rate, 0)
+Clock(method::DiscreteMethod) = Clock(method.learning_rate)
+total(clock::Clock) = clock.before + clock.step
 
 # ---- schedules: factors on the learning rate, for steps that are counted from 0 --------------------------------
 
@@ -86,9 +91,9 @@ end
 # Methods of their own, reached by one dynamic call, so that no number is boxed.
 @noinline set_rate!(clock::Clock, ::Nothing) = nothing
 @noinline function set_rate!(clock::Clock, schedule)
-    factor = Float64(schedule(clock.step))
+    factor = Float64(schedule(total(clock)))
     0 <= factor < Inf ||
-        throw(ArgumentError("the schedule gives $factor at step $(clock.step); a finite number that is " *
+        throw(ArgumentError("the schedule gives $factor at step $(total(clock)); a finite number that is " *
                                              "not negative is needed"))
     clock.rate = clock.base * factor
     return nothing

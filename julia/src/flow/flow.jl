@@ -20,6 +20,7 @@ What [`flow`](@ref) found.
   seconds; `nhvp`: Hessian-vector products
 - `trajectory`: a [`Trajectory`](@ref); `sol`: a [`DenseSolution`](@ref) or `nothing`
 - `best`: of a discrete method, whose loss may rise, the [`LowestPoint`](@ref); of a flow `nothing`, as it is the last
+- `memory`: of a discrete method that a limit ended, what it needs to go on (see [`FlowOptions`](@ref))
 """
 Base.@kwdef struct FlowResult{T<:AbstractFloat}
     x::Vector{T}
@@ -37,6 +38,7 @@ Base.@kwdef struct FlowResult{T<:AbstractFloat}
     trajectory::Trajectory{T}
     sol::Union{Nothing,DenseSolution{T}} = nothing
     best::Union{Nothing,LowestPoint{T}} = nothing
+    memory::Union{Nothing,Vector{Float64}} = nothing
 end
 
 lifted(r::FlowResult, C::Constraint) =

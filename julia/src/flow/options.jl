@@ -30,6 +30,7 @@ The options of [`flow`](@ref), all of them with defaults:
   drawn anew each epoch or, without `shuffle`, in that of the data. A flow follows the loss of one batch for
   `batch_steps` accepted steps, then that of the next; `maxiterations` counts batches then. Loss and gradient norm of
   all samples are known, and points recorded, about once an epoch; with `save_everystep` at every step
+- `memory`: that of the result of a descent, from whose `x` this one goes on as if it had not ended
 """
 Base.@kwdef struct FlowOptions
     alg::Any = Auto()
@@ -52,6 +53,7 @@ Base.@kwdef struct FlowOptions
     seed::UInt64 = 0
     shuffle::Bool = true
     batch_steps::Int = 10
+    memory::Union{Nothing,Vector{Float64}} = nothing
 end
 
 "The same options, or result, but for these fields."

@@ -96,6 +96,9 @@ function check_shallow(who::String, net::Net)
         ArgumentError("infinite data need one hidden layer and an output layer with the activation identity; the " *
                       "$who is " *
                       join(("$(l.width) $(l.activation)" for l in net.layers), " → ")))
+    isempty(first(net.layers).chains) || throw(ArgumentError(
+        "infinite data know no units that have merged, c σ(h) + a k σ′(h), and the $who has some: take the limit of " *
+        "a net with data, net.on(input).limit(…)"))
     return nothing
 end
 

@@ -72,13 +72,7 @@ function border_schedule(what::Dict, f)
     return CosineDecay(Int(steps); final=final)
 end
 
-"The schedule of a run that is resumed after `k0` steps."
-later(schedule, k0::Int) = k0 == 0 ? schedule : k -> schedule(k + k0)
-later(::Nothing, k0::Int) = nothing
-later(table::Vector{Float64}, k0::Int) = table[min(k0 + 1, length(table)):end]
-
-named_schedule(options, f) =
-    later(border_schedule(get(options, "schedule", nothing), f), Int(get(options, "first_step", 0)))
+named_schedule(options, f) = border_schedule(get(options, "schedule", nothing), f)
 
 function border_method(options, f)
     name = get(options, "alg", "auto")::String
@@ -238,7 +232,7 @@ const WARM = Set{UInt}()
     warm_up(net, method, batches) -> seconds
 
 The solvers compile at their first call, which takes seconds that no time limit should count and no Ctrl-C can end: so
-the first call is made here, on a few units and two samples.
+the first call is made here, on a few units and four samples, which may be two batches.
 """
 function warm_up(net::AbstractNet, method::Auto, batches::Bool)
     n, samples = n_params(net), sample_count(net)
@@ -280,10 +274,10 @@ first_call(tiny, method::MinimizeMethod, batches) =
 first_call(tiny, method::FlowMethod, batches) =
     flow(tiny, random_params(1, tiny), border_flow_options(FIRST_CALL, method, 1.0, C_NULL), Monitor())
 first_call(tiny, method::DiscreteMethod, batches) =       # the user's schedule may be a function that counts its calls
-    flow(tiny, random_params(1, tiny); alg=typeof(method)(), batchsize=batches ? 1 : nothing, maxiterations=2,
+    flow(tiny, random_params(1, tiny); alg=typeof(method)(), batchsize=batches ? 2 : nothing, maxiterations=2,
          maxtime=10)
 first_call(tiny, method::UpdateRule, batches) =
-    flow(tiny, random_params(1, tiny); alg=UpdateRule(method.f; state=method.state), batchsize=batches ? 1 : nothing,
+    flow(tiny, random_params(1, tiny); alg=UpdateRule(method.f; state=method.state), batchsize=batches ? 2 : nothing,
          maxiterations=2, maxtime=10)
 
 "A net of the same activations and loss, as small as can be."
@@ -299,7 +293,7 @@ function miniature(net::Net{T}) where {T}
         push!(specs, l === last(net.layers) && nll ? (2, last(units), l.bias) :
                      (length(units), length(units) == 1 ? units[1] : units, l.bias))
     end
-    input = T[0.5 -0.5]
-    target = nll ? [1, 2] : T[n / 2 for o in 1:specs[end][1]::Int, n in 1:2]
+    input = T[0.5 -0.5 1.0 -1.0]
+    target = nll ? [1, 2, 1, 2] : T[n / 2 for o in 1:specs[end][1]::Int, n in 1:4]
     return Net{T}(build_layers(specs, 1), input, target; loss=net.objective)
 end

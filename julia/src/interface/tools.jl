@@ -94,6 +94,8 @@ layers_of(net::InfiniteNet, options) = net.student.layers
 layers_of(net::ConstrainedNet, options) =
     throw(ArgumentError("this is about all parameters of a network: give the net itself, without its constraint"))
 layers_of(::Nothing, options) = tool_layers(options, "layers", "n_features")
+network_in(net::AbstractNet) = net
+network_in(net::InfiniteNet) = net.student
 tool_layers(options, name, features) = build_layers(parse_layers(options[name]), Int(options[features]))
 
 numbers(::AbstractNet{T}, v) where {T} = Vector{T}(v)
@@ -156,7 +158,7 @@ const TOOLS = Dict{String,Function}(
         permutedims([first.(bounds) last.(bounds)])
     end,
     "twin" => (net, o, a) -> twin(net),
-    "recordings" => (net, o, a) -> border_recordings(net, o["recordings"], a),
+    "recordings" => (net, o, a) -> border_recordings(net, o, a),
     "align" => (net, o, a) -> align(layers_of(net, o), a[1], a[2]),
     "distinct" => (net, o, a) -> begin
         ls = layers_of(net, o)
@@ -168,8 +170,11 @@ const TOOLS = Dict{String,Function}(
     "loss_grid" => (net, o, a) -> loss_grid(net, subspace_of(net, a), a[3:end]...),
     "on_subspace" => (net, o, a) -> OnSubspace(net, subspace_of(net, a), numbers(net, a[3])),
     "on_grid" => (net, o, a) -> OnGrid(net, subspace_of(net, a), [numbers(net, axis) for axis in a[3:end]]),
-    "to_limit" => (net, o, a) -> (r = to_limit(net.layers, finite(numbers(net, a[1]))); (q=r[1], eps=Float64.(r[2]))),
-    "from_limit" => (net, o, a) -> from_limit(net, finite(numbers(net, a[1])), a[2]),
+    "to_limit" => (net, o, a) -> begin
+        q, eps = to_limit(layers_of(net, o), finite(numbers(net, a[1])))
+        (q=q, eps=Float64.(eps))
+    end,
+    "from_limit" => (net, o, a) -> from_limit(network_in(net), finite(numbers(net, a[1])), a[2]),
     "channel_coefficients" => (net, o, a) -> channel_coefficients(net, finite(numbers(net, a[1]))),
     "next_coefficients" => (net, o, a) -> next_coefficients(net, finite(a[1])),
     "original_metric" => (net, o, a) -> original_metric(net),
@@ -204,14 +209,16 @@ const TOOLS = Dict{String,Function}(
         contrast=o["contrast"], plateau=o["plateau"]))
 
 "Recordings by their names and settings; arrays in the order in which these need them."
-function border_recordings(net, specs, arrays)
-    left = copy(arrays)
-    return Recording[border_recording(net, spec, left) for spec in specs]
+# The first array is where the run begins, which a constraint may hold.
+function border_recordings(net, options, arrays)
+    C, left = border_constraint(get(options, "constraint", nothing), arrays[1]), arrays[2:end]
+    free = C === nothing ? net : ConstrainedNet(net, C)
+    return Recording[border_recording(net, free, spec, left) for spec in options["recordings"]]
 end
-function border_recording(net, spec, left)
+function border_recording(net, free, spec, left)
     what = spec["what"]
     layer(name="layer") = Int(get(spec, name, 1))
-    what == "eigenvalues" && return recorded_eigenvalues(net; lowest=Int(spec["lowest"]), highest=Int(spec["highest"]))
+    what == "eigenvalues" && return recorded_eigenvalues(free; lowest=Int(spec["lowest"]), highest=Int(spec["highest"]))
     what == "norm" && return RecordedNorm()
     what == "unit norms" && return recorded_unit_norms(layers_of(net, spec), layer(), spec["outgoing"])
     what == "cosines of pairs" && return recorded_unit_cosines(layers_of(net, spec), layer(),

@@ -236,7 +236,7 @@ function flows_workload(::Type{T}) where {T}
              Dict("what" => "unit norms", "layer" => 1, "outgoing" => false),
              Dict("what" => "cosines of pairs", "layer" => 1, "pairs" => [[1, 2]]),
              Dict("what" => "cosines", "layer" => 1, "rows" => 3)]
-    recordings = outside_tool(net, "recordings", (recordings=specs,), zero(x), x, ones(3))
+    recordings = outside_tool(net, "recordings", (recordings=specs,), x, zero(x), x, ones(3))
     seen = [Dict("recording" => k) for k in 1:length(specs)]
     for alg in ("auto", "GradientDescent")
         outside_solve(net, x, "flow", merge(small, (alg=alg, maxT=1, observables=seen, recordings=recordings)))
@@ -250,7 +250,7 @@ function discrete_workload(::Type{T}) where {T}
     for alg in DISCRETE_METHODS.names
         for rest in (NamedTuple(), (batchsize=2, schedule=Dict("exponential" => 0.9)),
                      (batchsize=4, schedule=Dict("cosine" => [5, 0.1]), observables=["ask"]),
-                     (schedule=[1.0, 0.5], save_everystep=true), (schedule="ask", first_step=1, event="number"))
+                     (schedule=[1.0, 0.5], save_everystep=true), (schedule="ask", memory=[1.0], event="number"))
             outside_solve(net, x, "flow", merge((alg=alg, learning_rate=0.01, maxT=Inf, seed=1), rest))
         end
     end

@@ -201,6 +201,50 @@ function find_special(c::Continuation, z::Vector, φ::Vector, fold::Bool)
     return x, λ, φ, v, false
 end
 
+"""
+    find_multiple(c, z, Φ) -> z, λ, φ, v, converged
+
+As `find_special` where several eigenvalues vanish at once, with the eigenvectors Φ (columns) near the point z: Newton's
+method for ∇L + Φβ = 0, Φᵀ(θ − θ₀) = 0, which hold the kernel's directions, and the mean of the eigenvalues, which is
+zero. It has `converged` if each of them is.
+"""
+function find_multiple(c::Continuation, z::Vector, Φ::Matrix)
+    x, β, last, (P, m) = copy(z), zeros(size(Φ, 2)), Inf, size(Φ)
+    fail = (z, NaN, Φ[:, 1], zeros(P), false)
+    for k in 1:15
+        _, drift = derivatives_at!(c, x)
+        all(isfinite, c.H) && all(isfinite, c.g) || return fail
+        E = eigen(Symmetric(c.H))
+        near = partialsortperm(vec(sum(abs2, Φ' * E.vectors; dims=1)), 1:m; rev=true)
+        θ, λ = x[1:P], E.values[near]
+        row = zeros(1, P + 1 + m)
+        for k in near
+            φ = E.vectors[:, k]
+            row[1:P] .+= turning(c, θ, φ, φ, 0.0) ./ m
+            row[P+1] += dot(φ, drift_hvp(c.family, θ, φ)) / (c.weight * m)
+        end
+        A = [c.H drift Φ; Φ' zeros(m, 1 + m); row]
+        δ = solve_bordered(A, [c.g + Φ * β; Φ' * (θ - z[1:P]); sum(λ) / m], c.null, 10 * norm(c.g) / (1 + norm(x)))
+        x -= δ[1:P+1]
+        β -= δ[P+2:end]
+        size = norm(δ) / (1 + norm(x))
+        isfinite(size) && size <= 4last || return fail
+        if size <= 1e-9
+            converged = kernel_dimension(c, x) >= m && norm(β) <= 1e-9 * (1 + abs(loss(c.family, x[1:P])))
+            return x, sum(λ) / m, E.vectors[:, near[1]], zeros(P), converged
+        end
+        last = size
+    end
+    return fail
+end
+
+"The eigenvectors of the eigenvalues that change sign between two places, at that where they are nearer to zero."
+function critical_vectors(c::Continuation, a::Place, b::Place)
+    n, many = min(index(a), index(b)), abs(index(a) - index(b))
+    p, q = critical_eigenvalue(c, a, n), critical_eigenvalue(c, b, n)
+    return abs(a.λ[p]) <= abs(b.λ[q]) ? a.V[:, p:p+many-1] : b.V[:, q:q+many-1]
+end
+
 "The eigenvalue whose vector is nearest to φ, and that vector, in the direction of φ."
 function nearest_pair(E, φ::Vector)
     overlap = E.vectors' * φ
@@ -224,8 +268,8 @@ function locate(c::Continuation, a::Place, b::Place)
         fa, fb, φ = test_function(c, a, b)
         s = fa == fb ? 0.5 : clamp(fa / (fa - fb), 0.0, 1.0)
         guess = a.z + s * (b.z - a.z)
-        # With a kernel of several dimensions Newton's systems are singular.
-        z, λ, φ, v, converged = many > 1 ? (guess, NaN, φ, zero(φ), false) : find_special(c, guess, φ, kind == "fold")
+        z, λ, φ, v, converged = many > 1 ? find_multiple(c, guess, critical_vectors(c, a, b)) :
+            find_special(c, guess, φ, kind == "fold")
         converged && norm(z - guess) <= 2 * norm(b.z - a.z) + 1e-7 * (1 + norm(z)) &&
             return kind, z, λ, φ, v, max(multiplicity, kernel_dimension(c, z)), true
         norm(b.z - a.z) <= 1e-6 * distance && break
@@ -241,10 +285,11 @@ function locate(c::Continuation, a::Place, b::Place)
 end
 
 "How many eigenvalues of H are zero at z beside those that are by symmetry, to what Newton's method leaves of them."
-function kernel_dimension(c::Continuation, z::Vector)
+kernel_dimension(c::Continuation, z::Vector) = size(kernel_at(c, z), 2) - c.null
+function kernel_at(c::Continuation, z::Vector)
     derivatives_at!(c, z)
-    λ = eigvals(Symmetric(c.H))
-    return count(l -> abs(l) <= 1e-9 * maximum(abs, λ), λ) - c.null
+    E = eigen(Symmetric(c.H))
+    return E.vectors[:, abs.(E.values).<=1e-9*maximum(abs, E.values)]
 end
 
 function what_between(a::Place, b::Place)
@@ -309,8 +354,9 @@ end
         -> Followed
 
 The branches of critical points of a [`Family`](@ref) through θ at `family.μ`, both ways, and those that leave them at
-simple branch points, within `bounds` = (lowest, highest) of μ. Steps are at most `max_step`·(1 + ‖z‖) long, and so
-short that the tangent turns by less than 14° and one eigenvalue at most changes sign.
+branch points (where several eigenvalues vanish those that are found), within `bounds` = (lowest, highest) of μ. Steps
+are at most `max_step`·(1 + ‖z‖) long, and so short that the tangent turns by less than 14° and one eigenvalue at most
+changes sign.
 """
 function follow(family::Family, θ::AbstractVector; bounds=(0.0, 1.0), max_step::Real=0.05, max_points::Int=1000,
                 max_branches::Int=20, maxtime::Real=Inf, monitor::Monitor=Monitor())
@@ -480,8 +526,54 @@ function register_point!(s::Exploration, (kind, z, λ, φ, v, multiplicity, conv
             s.used[end] = [tangents[3-other], -tangents[3-other]]
             append!(s.waiting, [(length(s.points), tangents[other]), (length(s.points), -tangents[other])])
         end
+    elseif kind == "branch point" && converged && c.null == 0
+        append!(s.waiting, [(length(s.points), d) for d in directions_off(s, z, along)])
     end
     return 0
+end
+
+"""
+    directions_off(exploration, z, along) -> unit vectors
+
+Directions in which branches leave a point with a kernel of several dimensions, beside that of the branch `along` which
+it was found on. The algebraic equations for them may be of any order, and have any number of solutions: Newton's method
+looks for places of branches at a small distance, from all sums and differences of the vectors of a basis of the kernel,
+of more than four of one or two, and from these with ±`along`. The basis is made of projections of unit vectors, the
+longest first, so that it depends on the kernel alone. What other branches there may be is not found.
+"""
+function directions_off(e::Exploration, z::Vector, along::Vector)
+    c, found = e.c, Vector{Float64}[]
+    K = kernel_at(c, z)
+    Φ = Matrix(qr(K * K', Val(true)).Q)[:, 1:size(K, 2)]
+    for s in sign_patterns(size(Φ, 2)), t in -1:1
+        elapsed(e.monitor) > e.limits.time && throw(Interrupted(Stop.maxtime))
+        d = normalize([Φ * s; 0.0] + t * along)
+        place = near_direction(c, z, d)
+        place === nothing && continue
+        off = normalize(place.z - z)
+        abs(dot(off, along)) > 0.99 || any(u -> dot(u, off) > 0.99, found) || push!(found, off)
+    end
+    return found
+end
+function sign_patterns(m::Int)
+    m <= 4 && return [collect(s) for s in Iterators.product(fill(-1:1, m)...) if any(!iszero, s)]
+    pattern(i, a, j, b) = [a * (k == i) + b * (k == j) for k in 1:m]
+    return [[pattern(i, a, i, 0) for i in 1:m for a in (-1, 1)];
+            [pattern(i, a, j, b) for i in 1:m for j in i+1:m for a in (-1, 1) for b in (-1, 1)]]
+end
+"A place of a branch that leaves z, found from direction d at a distance of a few per cent or less."
+function near_direction(c::Continuation, z::Vector, d::Vector)
+    h = c.max_step * (1 + norm(z)) / 4
+    for attempt in 1:6
+        x, _ = correct(c, z + h * d, d)
+        if x !== nothing && norm(x - z) <= 3h
+            p = place_at(c, x, x - z)
+            # Where Newton's matrix is singular the method may end where it is.
+            p.gnorm <= 1e-6 * maximum(abs, p.λ) * norm(x - z) && dot(p.tangent, normalize(x - z)) > 0.95 && return p
+        end
+        h /= 3
+    end
+    return nothing
 end
 
 function gathered(c::Continuation, places::Vector{Place}, began, ended, parent)

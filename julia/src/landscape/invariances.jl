@@ -147,7 +147,22 @@ function add_hidden!(found::Vector{Invariance}, layer::Layer, next::Layer, l::In
         i == j && continue
         push!(found, Invariance("linear units", l, [i, j], [mixing_direction(θ, into[i], into[j], out[i], out[j])]))
     end
+    # Norms see those before. What is left of them for linear units, and for proportional ones of relu's kind, is this.
+    for i in 1:layer.width, j in i+1:layer.width
+        f = unit_activation(layer, i)
+        f === unit_activation(layer, j) && homogeneity(f) == 1 && !in_chain(layer.chains, i) || continue
+        linear[i] || G[i, j] > 0 && abs2(G[i, j]) >= (1 - 1e-10) * G[i, i] * G[j, j] || continue
+        push!(found, Invariance("turn of units", l, [i, j], [turning_direction(θ, into[i], into[j], out[i], out[j])]))
+    end
     return found
+end
+
+"Two units that turn into each other: of equal outputs but for a factor, or linear ones, and of the same norms."
+function turning_direction(θ::Vector, into_i, into_j, out_i, out_j)
+    e = zero(θ)
+    e[into_i], e[into_j] = θ[into_j], -θ[into_i]
+    e[out_i], e[out_j] = θ[out_j], -θ[out_i]
+    return e
 end
 
 "Other scales of the parameter of the curve h + st + kt² that three units form, and other origins: t → t + βt²."

@@ -16,12 +16,18 @@ end
     recorded_eigenvalues(net; lowest = 0, highest = 1) -> Recording
 
 Eigenvalues at the ends of the Hessian's spectrum, ascending, from Hessian-vector products: each point begins from the
-eigenvectors of the one before (see [`ExtremeEigenvalues`](@ref)), so that a step of a run costs a few of them.
+eigenvectors of the one before (see [`ExtremeEigenvalues`](@ref)), so that a step of a run costs a few of them. Of a
+`ConstrainedNet` it is the Hessian in its coordinates, at points θ that obey the constraint.
 """
 recorded_eigenvalues(net::AbstractNet{T}; lowest::Int=0, highest::Int=1) where {T} =
     RecordedEigenvalues{T}(net, ExtremeEigenvalues{T}(n_params(net), lowest, highest))
-(r::RecordedEigenvalues{T})(x) where {T} =
-    Float64.(extremes!(r.extremes, (y, v) -> hvp!(y, r.net, x, v)))
+function (r::RecordedEigenvalues)(θ)
+    x = parameters_in(r.net, θ)
+    return Float64.(extremes!(r.extremes, (y, v) -> hvp!(y, r.net, x, v)))
+end
+# A run under a constraint shows points that obey it.
+parameters_in(::AbstractNet, θ) = θ
+parameters_in(r::ConstrainedNet, θ) = coordinates(r.constraint, θ)
 
 "The Euclidean norm of the parameters."
 struct RecordedNorm <: Recording end

@@ -5,10 +5,12 @@
 
 "Labels of invariances that hold exactly, and not at one point alone."
 const GAUGES = ("scale of a unit", "offset of a derivative", "linear units", "softmax shift", "dead unit",
-                "place of a step")
+                "place of a step", "step through samples")
 
 "Directions of an invariance at θ, exact for a θ of intervals."
-function directions(e::Invariance, layers::Vector{Layer}, θ::Vector{T}) where {T}
+function directions(e::Invariance, net::AbstractNet, θ::Vector{T}) where {T}
+    e.label == "step through samples" && return directions_through(net, θ, e.layer, e.units[1])
+    layers = layers_in(net)
     e.label in ("softmax shift", "dead unit", "place of a step") && return [T.(d) for d in e.directions]
     l = e.layer
     into, out = [incoming(layers[l], j) for j in e.units], [outgoing(layers[l+1], j) for j in e.units]
@@ -28,7 +30,7 @@ function fix_gauges!(proof::Proof, N::Matrix{Float64})
     found, unexplained = explain(proof.coarse, proof.x, N)
     unexplained == 0 && all(e.label in GAUGES for (e, _) in found) || return false
     symmetries = [proof.symmetries; [e for (e, _) in found]]
-    T = hcat((d for e in symmetries for d in directions(e, layers_in(proof.coarse), proof.x))...)
+    T = hcat((d for e in symmetries for d in directions(e, proof.coarse, proof.x))...)
     F = qr(permutedims(T), Val(true))
     rank = count(r -> abs(r) > 1e-8 * abs(F.R[1]), diag(F.R))
     rank == length(fixed(proof)) + size(N, 2) || return false
@@ -49,7 +51,7 @@ a left inverse at its middle, ‖I − B t‖_∞ < 1. That units are dead all o
 function check_gauges(proof::Proof, box::Vector{Interval{Float64}})
     isempty(proof.symmetries) && return nothing
     net, held = proof.boxed, fixed(proof)
-    T = hcat((d[held] for e in proof.symmetries for d in directions(e, layers_in(net), box))...)
+    T = hcat((d[held] for e in proof.symmetries for d in directions(e, net, box))...)
     B = pinv(Float64[midpoint_radius(t)[1] for t in permutedims(T)])
     for i in 1:length(held)
         row = Interval(0.0, 0.0)
@@ -63,6 +65,61 @@ function check_gauges(proof::Proof, box::Vector{Interval{Float64}})
             throw(Unproved("unit $(e.units[1] - 1) of layer $(e.layer - 1) is flat here, but not in the whole box"))
     end
     return nothing
+end
+
+"""
+What moves the weights (w, b) of a step and leaves the pre-activations of the p samples inside, on which alone it
+depends: with the inputs of these as rows of A, p of the weights F and the others S, the vectors e_k − A_F⁻¹ A_S e_k,
+k in S. In intervals A_F⁻¹ c lies within ‖Bc‖ z/(1 − z) of Bc for z = ‖I − B A_F‖ < 1, in the largest norm.
+"""
+function directions_through(net::Net{T}, θ::Vector{T}, l::Int, j::Int) where {T}
+    A = inputs_inside(net, θ, l, j)
+    p, pivots = size(A, 1), qr(centre.(A), Val(true)).p
+    F, S, into = pivots[1:p], pivots[p+1:end], incoming(net.layers[l], j)
+    B = try
+        inv(centre.(A[:, F]))
+    catch failure
+        failure isa SingularException || rethrow()
+        throw(Unproved("the inputs of the samples inside of a step are linearly dependent"))
+    end
+    return map(S) do k
+        d = zeros(T, length(θ))
+        d[into[k]] = one(T)
+        d[into[F]] = -solution(A[:, F], A[:, k], B)
+        d
+    end
+end
+centre(x::Float64) = x
+centre(x::Interval) = midpoint_radius(x)[1]
+solution(::Matrix{Float64}, c::Vector{Float64}, B::Matrix{Float64}) = B * c
+function solution(A::Matrix{I}, c::Vector{I}, B::Matrix{Float64}) where {I<:Interval{Float64}}
+    product(v) = I[sum(I[B[i, m] * v[m] for m in eachindex(v)]) for i in axes(B, 1)]
+    columns = [product(A[:, k]) for k in axes(A, 2)]
+    z = maximum(sum(I[abs(columns[k][i] - (i == k)) for k in axes(A, 2)]).hi for i in axes(B, 1))
+    z < 1 || throw(Unproved("the inputs of the samples inside of a step are not known well enough"))
+    y = product(c)
+    off = (Interval(z, z) / (1 - Interval(z, z)) * maximum(magnitude, y)).hi
+    return y .+ Interval(-off, off)
+end
+
+"The inputs, with a one for a bias, of the samples inside of step `j` of layer `l`, a row each; equal ones count once."
+function inputs_inside(net::Net{T}, θ::Vector{T}, l::Int, j::Int) where {T}
+    layer, ws, seen, rows = net.layers[l], net.crew.workers[1].workspace, Set{Vector{Float64}}(), Vector{T}[]
+    for block in net.blocks
+        forward!(ws, net, θ, block, 0)
+        A, H = layer_input(ws, block, l), similar(ws.A[l], size(ws.A[l], 1), layer.width)
+        linear!(H, A, θ, layer, block.n)
+        for r in 1:block.n
+            centre(block.w[r]) > 0 || continue
+            far = abs(H[r, j]) > END_OF_STEP
+            far isa Undecided && throw(Unproved("a sample may be inside of a step or outside"))
+            sample = centre.(block.X[r, :])
+            (far || sample in seen) && continue
+            push!(seen, sample)
+            push!(rows, [A[r, 1:layer.fan_in]; ones(T, layer.bias)])
+        end
+    end
+    return permutedims(reduce(hcat, rows))
 end
 
 "Whether a unit and its slope are zero on every sample for all parameters in the box."

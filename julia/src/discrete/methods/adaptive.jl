@@ -73,6 +73,17 @@ make_state(m::Adam, ::Type{T}, n) where {T} = AdamState{T}(zeros(T, n), zeros(T,
 make_state(m::AdamW, ::Type{T}, n) where {T} =
     AdamState{T}(zeros(T, n), zeros(T, n), m.betas, (1.0, 1.0), m.eps, m.weight_decay)
 
+remembered(state::RMSpropState) = Float64.(state.v)
+recall!(state::RMSpropState, numbers) = (copyto!(state.v, numbers); nothing)
+remembered(state::AdamState) = Float64[state.powers...; state.m; state.v]
+function recall!(state::AdamState, numbers)
+    n = length(state.m)
+    state.powers = (numbers[1], numbers[2])
+    copyto!(state.m, numbers[3:n+2])
+    copyto!(state.v, numbers[n+3:end])
+    return nothing
+end
+
 method_name(::RMSprop) = "RMSprop"
 method_name(::Adam) = "Adam"
 method_name(::AdamW) = "AdamW"

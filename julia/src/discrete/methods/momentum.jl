@@ -56,6 +56,11 @@ make_state(::GradientDescent, ::Type, n) = DescentState()
 make_state(m::Momentum, ::Type{T}, n) where {T} = MomentumState{T}(zeros(T, n), 0.0, m.momentum, false)
 make_state(m::Nesterov, ::Type{T}, n) where {T} = MomentumState{T}(zeros(T, n), 0.0, m.momentum, true)
 
+remembered(::DescentState) = Float64[]
+recall!(::DescentState, numbers) = nothing
+remembered(state::MomentumState) = Float64[state.ones; state.v]
+recall!(state::MomentumState, numbers) = (state.ones = numbers[1]; copyto!(state.v, numbers[2:end]); nothing)
+
 method_name(::GradientDescent) = "GradientDescent"
 method_name(::Momentum) = "Momentum"
 method_name(::Nesterov) = "Nesterov"

@@ -22,11 +22,19 @@ end
 
 make_state(m::UpdateRule, ::Type{T}, n) where {T} = RuleState(m.f, fill(T.(m.state), n))
 method_name(::UpdateRule) = "UpdateRule"
+remembered(state::RuleState) = Float64[number for numbers in state.memory for number in numbers]
+function recall!(state::RuleState{F,S}, numbers) where {F,S}
+    k = fieldcount(S)
+    for i in eachindex(state.memory)
+        state.memory[i] = S(numbers[k*(i-1)+1:k*i])
+    end
+    return nothing
+end
 
 function step!(state::RuleState, x::Vector{T}, g, rates, clock::Clock) where {T}
-    η, memory = T(clock.rate), state.memory
+    η, memory, k = T(clock.rate), state.memory, total(clock)
     @inbounds for i in eachindex(x)
-        d, memory[i] = state.f(x[i], g[i], memory[i], clock.step)
+        d, memory[i] = state.f(x[i], g[i], memory[i], k)
         x[i] -= η * rates[i] * T(d)
     end
     clock.t += clock.rate
