@@ -233,8 +233,8 @@ class _GradientFlow(BaseEstimator):
         return _network(self.layers_, self.n_features_in_, self._loss)(self.params_, self.input_scaler_.transform(X))
 
 
-# Standard deviations. Pixels of the digits that are nearly always dark reach 40: with them the accuracy is 0.976, with at
-# most 5 it is 0.979, with 3.5 0.978; breast cancer has 0.975, 0.977, 0.976.
+# Standard deviations. Pixels of the digits that are nearly always dark reach 40: with them the accuracy is 0.976, with
+# at most 5 it is 0.979, with 3.5 0.978; breast cancer has 0.975, 0.977, 0.976.
 _FURTHEST = 5
 
 
