@@ -45,8 +45,12 @@ image: $(VENV)/.test
 WITHOUT_IMAGE := $(addprefix tests/,runtime/test_provisioning.py runtime/test_find.py commands/test_cli.py \
 	project/test_packaging.py project/test_developers.py)
 LONGEST := tests/runtime/test_image.py tests/robustness/test_traps.py
+# Julia tests that compile most of what they run themselves.
+JULIA_WITHOUT_IMAGE := infinite_tests.jl loss_tests.jl
+JULIA_TESTS := $(filter-out $(JULIA_WITHOUT_IMAGE),$(notdir $(wildcard julia/test/*_tests.jl)))
 test-without-image: lint types
 	PYMLPGF_IMAGE=off $(BIN)/python -m pytest $(WITHOUT_IMAGE)
+	PYMLPGF_IMAGE=off PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl $(JULIA_WITHOUT_IMAGE)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check pymlpgf tests examples docs .ci
@@ -60,7 +64,7 @@ test-python: $(VENV)/.test
 		$(addprefix --ignore=,$(WITHOUT_IMAGE))
 
 test-julia: $(VENV)/.test
-	PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl
+	PYMLPGF_THREADS=2 $(BIN)/pymlpgf julia --startup-file=no julia/test/runtests.jl $(JULIA_TESTS)
 
 soak: $(VENV)/.test
 	$(BIN)/python tests/robustness/soak.py

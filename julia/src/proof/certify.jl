@@ -396,7 +396,8 @@ function null_directions(proof::Proof, N::Matrix{Float64})
         String["$(e.label) ($(join(e.units .- 1, ", ")) of $(e.layer == 0 ? "the inputs" : "layer $(e.layer - 1)"))"
                       for (e, _) in found]
     unexplained > 0 && push!(reasons, "no known reason ($unexplained)")
-    return "the Hessian has $k null direction$(k == 1 ? "" : "s"), so that the point is not isolated: " * join(reasons, "; ")
+    return "the Hessian has $k null direction$(k == 1 ? "" : "s"), so that the point is not isolated: " *
+           join(reasons, "; ")
 end
 
 "−H⁻¹g of the free parameters from the eigenpairs of H"
