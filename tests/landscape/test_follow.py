@@ -192,7 +192,7 @@ def test_several_eigenvalues_at_once(width):
     (point,) = found.branch_points
     assert (point.multiplicity, point.converged) == (width, True)
     assert point.parameter == pytest.approx(birth, rel=1e-12)
-    signs = {tuple(np.sign(b.x[-1]).round().astype(int)[:width]) for b in found.branches[1:]}
+    signs = {tuple(np.sign(b.x[-1].round(9)).astype(int)[:width]) for b in found.branches[1:]}
     assert signs == {s for s in itertools.product((-1, 0, 1), repeat=width) if any(s)}
     assert len(found.branches) == 3**width
     for branch in found.branches[1:]:
