@@ -128,8 +128,10 @@ class Certificate:
         allow_code : bool
             Compile an activation that is Julia code. Set it for files that you trust.
 
-        Notes ----- The critical point is not searched again: the gradient at ``x`` and the Hessian over the two boxes
-        are bounded anew. A certificate fails if any of its numbers was changed so that it claims more.
+        Notes
+        -----
+        The critical point is not searched again: the gradient at ``x`` and the Hessian over the two boxes are bounded
+        anew. A certificate fails if any of its numbers was changed so that it claims more.
         """
         if not self.certified:
             return False
