@@ -62,7 +62,7 @@ function derivatives()
 end
 
 "Parameters of the other package in this one's order."
-flattened(net, q) = reduce(vcat, [vcat(vec(permutedims(w[:, 1:end-1])), w[:, end]) for w in (q.w1, q.w2)])
+flattened(q) = reduce(vcat, [vcat(vec(permutedims(w[:, 1:end-1])), w[:, end]) for w in (q.w1, q.w2)])
 
 function flows(T=10.0)
     println("\n| N, tolerance | flow to t = $T, ms | distance | MLPGradientFlow.jl, ms | distance | ratio of times |\n|---|---|---|---|---|---|")
@@ -79,7 +79,7 @@ function flows(T=10.0)
         y = zero(q)
         y .= other().ode.u[end]
         @printf("| %d, %.0e | %.3g | %.0e | %.3g | %.0e | %.2g |\n", N, tolerance, 1e3t[1], distance(own().x), 1e3t[2],
-                distance(flattened(net, y)), t[2] / t[1])
+                distance(flattened(y)), t[2] / t[1])
     end
 end
 
@@ -96,7 +96,7 @@ function trainings(; seeds=1:8, limit=5.0, goal=1e-9)
                                             maxtime_optim=limit, min_gnorm=goal, save_everystep=false,
                                             hessian_template=template, verbosity=0, result=:raw)
             times[i, :] .= shortest(own, other; budget=0.0)
-            gnorms = norm(MLPGF.gradient(net, own().x), Inf), norm(MLPGF.gradient(net, flattened(net, other().x)), Inf)
+            gnorms = norm(MLPGF.gradient(net, own().x), Inf), norm(MLPGF.gradient(net, flattened(other().x)), Inf)
             arrived[i, :] .= gnorms .<= 1.001goal
         end
         mean_of(which, c) = any(which) ? exp(mean(log.(times[which, c]))) : NaN

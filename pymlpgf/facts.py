@@ -13,8 +13,8 @@ from textwrap import fill
 from typing import Any, TypeVar
 
 __all__ = [
-    "ACTIVATIONS", "DISCRETE_METHODS", "FLOW_DEFAULTS", "FLOW_METHODS", "LIMITS", "LOSSES", "MINIMIZERS",
-    "MINIMIZE_DEFAULTS", "STOPS", "matrices", "tell",
+    "ACTIVATIONS", "DISCRETE_METHODS", "FLOW_DEFAULTS", "FLOW_METHODS", "LOSSES", "MINIMIZERS",
+    "MINIMIZE_DEFAULTS", "STOPS", "UNIT_LIMITS", "matrices", "tell",
 ]  # fmt: skip
 
 _FACTS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("facts.json").read_text(encoding="utf-8"))
@@ -23,7 +23,7 @@ _FACTS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("facts.j
 ACTIVATIONS: dict[str, str] = _FACTS["activations"]
 LOSSES: dict[str, str] = _FACTS["losses"]
 #: what units can become at infinity ("tail", "step", "relu"), or have ("kink") -> activations
-LIMITS: dict[str, list[str]] = _FACTS["limits"]
+UNIT_LIMITS: dict[str, list[str]] = _FACTS["limits"]
 #: name -> summary, number of P × P matrices, provider
 FLOW_METHODS = _FACTS["flow_methods"]
 MINIMIZERS = _FACTS["minimizers"]

@@ -105,13 +105,13 @@ def polish(
     >>> abs(mg.polish(net, [1.4], digits=25).digits[0] - Decimal(2).sqrt()) < Decimal("1e-25")
     True
     """
+    x = finite_parameters(net, p)
+    net, rule = constraint_of(net, freeze, tie, constraint)
     if isinstance(net, InfiniteNet):
         raise InputError(
             "polish needs a Net with data, since integrals over infinite data are computed to the digits of float64; "
             "certify encloses them where they have closed forms"
         )
-    x = finite_parameters(net, p)
-    net, rule = constraint_of(net, freeze, tie, constraint)
     question: dict[str, object] = {}
     if rule is not None:
         x = nearest_point(net, rule, x)

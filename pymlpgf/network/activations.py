@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..facts import ACTIVATIONS, LIMITS
+from ..facts import ACTIVATIONS, UNIT_LIMITS
 from ..validate.data import is_whole
 from ..validate.suggest import nearest
 
@@ -119,8 +119,8 @@ class Inside:
 Activation = str | Poly | Tail | Sharp | Inside | tuple[str | Poly | Derivative | Tail | Sharp | Inside, ...]
 
 #: activations that have an exponential tail, that become a step or a relu, that have no second derivative everywhere
-WITH_TAIL, WITH_STEP, WITH_KINK = LIMITS["tail"], LIMITS["step"], LIMITS["kink"]
-WITH_SHARP = [*WITH_STEP, *LIMITS["relu"]]
+WITH_TAIL, WITH_STEP, WITH_KINK = UNIT_LIMITS["tail"], UNIT_LIMITS["step"], UNIT_LIMITS["kink"]
+WITH_SHARP = [*WITH_STEP, *UNIT_LIMITS["relu"]]
 
 
 def check_activation(activation: object, where: str, width: int) -> Activation:

@@ -247,13 +247,14 @@ def _rule(net: Net, freeze: Any, tie: Any, constraint: Any) -> Rule | None:
             raise InputError("constraint is given beside freeze or tie: B and c describe all of it")
         return _again(net, constraint) if isinstance(constraint, dict) else _matrix(net, constraint)
     frozen = [k - 1 for k in _frozen(net, freeze)]
-    groups = [[f"{'-' * (k < 0)}p[{abs(k) - 1}]" for k in group] for group in _groups(net, tie)]
-    for group in _groups(net, tie):
+    groups = _groups(net, tie)
+    for group in groups:
         held = [abs(k) - 1 in frozen for k in group]
         if any(held) and not all(held):
             names = [f"p[{abs(group[held.index(state)]) - 1}]" for state in (True, False)]
             raise InputError(f"{names[0]} is frozen and {names[1]}, which is tied to it, is not: freeze both or none")
-    return {"freeze": frozen, "tie": groups} if frozen or groups else None
+    named = [[f"{'-' * (k < 0)}p[{abs(k) - 1}]" for k in group] for group in groups]
+    return {"freeze": frozen, "tie": named} if frozen or named else None
 
 
 def _again(net: Net, rule: Rule) -> Rule:

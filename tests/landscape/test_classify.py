@@ -143,8 +143,10 @@ def test_bad_input(problem, call, message):
 def test_infinite_data_are_not_polished():
     teacher = mg.TeacherNet(layers=[(1, "normal_cdf", False), (1, "identity", False)], n_features=2, seed=0)
     net = mg.InfiniteNet(teacher, teacher.net.layers)
-    with pytest.raises(InputError, match="polish needs a Net with data"):
-        mg.polish(net, net.random_params(0))
+    p = net.random_params(0)
+    for given in (net, mg.ConstrainedNet(net, p, freeze=[0])):
+        with pytest.raises(InputError, match="polish needs a Net with data"):
+            mg.polish(given, p)
 
 
 def test_polish_against_a_closed_form():

@@ -62,6 +62,7 @@ def test_flow_agrees_with_scipy(net, start, reference, alg):
     assert errors[0] < 500e-5
     assert errors[1] < 500e-9
     np.testing.assert_array_equal(res.sol(0.0), start.flat)
+    # the rounding of a polynomial whose terms are of the size of the parameters
     np.testing.assert_allclose(res.sol(50.0), res.x, rtol=1e-14, atol=1e-15)
 
 

@@ -208,8 +208,10 @@ const TOOLS = Dict{String,Function}(
         Trajectory(a[1], collect(matrix(numbers(net, a[2]), n_params(net))), numbers(net, a[3]), a[4]);
         contrast=o["contrast"], plateau=o["plateau"]))
 
-"Recordings by their names and settings; arrays in the order in which these need them."
-# The first array is where the run begins, which a constraint may hold.
+"""
+Recordings by their names and settings. The first array is where the run begins, which a constraint may hold; then those
+of the recordings, in the order in which these need them.
+"""
 function border_recordings(net, options, arrays)
     C, left = border_constraint(get(options, "constraint", nothing), arrays[1]), arrays[2:end]
     free = C === nothing ? net : ConstrainedNet(net, C)

@@ -214,7 +214,7 @@ function find_multiple(c::Continuation, z::Vector, Φ::Matrix)
     for k in 1:15
         _, drift = derivatives_at!(c, x)
         all(isfinite, c.H) && all(isfinite, c.g) || return fail
-        E = eigen(Symmetric(c.H))
+        E = eigenpairs(c.H)
         near = partialsortperm(vec(sum(abs2, Φ' * E.vectors; dims=1)), 1:m; rev=true)
         θ, λ = x[1:P], E.values[near]
         row = zeros(1, P + 1 + m)
@@ -288,7 +288,7 @@ end
 kernel_dimension(c::Continuation, z::Vector) = size(kernel_at(c, z), 2) - c.null
 function kernel_at(c::Continuation, z::Vector)
     derivatives_at!(c, z)
-    E = eigen(Symmetric(c.H))
+    E = eigenpairs(c.H)
     return E.vectors[:, abs.(E.values).<=1e-9*maximum(abs, E.values)]
 end
 

@@ -231,10 +231,10 @@ activation(f::Function) = Custom(f)
 function activation(name::Union{Symbol,AbstractString})
     return lookup(ACTIVATIONS, String(name)::String)::Activation
 end
+activation(f) = throw(ArgumentError("an activation is a name or an Activation, got $(typeof(f))"))
+
 "The names of the activations of which `holds` is true."
 names_where(holds) = String[name for (name, f) in ACTIVATIONS if holds(f)]
-
-activation(f) = throw(ArgumentError("an activation is a name or an Activation, got $(typeof(f))"))
 
 Base.show(io::IO, a::Activation) = print(io, first(name for (name, b) in ACTIVATIONS if b === a))
 Base.show(io::IO, a::Poly) = print(io, "Poly(", join(a.coefficients, ", "), ")")

@@ -331,30 +331,32 @@ end
 radius_of(H::BoxedHessian) = radius_of(H.Y, H.Z, H.R)
 
 """
-Newton's method from `x`, with eigenvectors and eigenvalues of the Hessian there, and those at the last point left in
-the proof. In Float64 first, which is quick, then with the gradient in BigFloat, until `x` is the critical point but for
-its rounding.
+Newton's method from `x`: in Float64 first, which is quick and for which a Hessian near by will do, then with the
+gradient in BigFloat and the Hessian at each point, until `x` is the critical point but for its rounding.
 """
 function approach!(proof::Proof)
     curvature!(proof)
     x = proof.x
-    scale = 1 + maximum(abs, x)
+    scale, stale = 1 + maximum(abs, x), false            # whether x has moved since
     for attempt in 1:8
         step = newton_step(proof, gradient(proof.coarse, x))
         size = maximum(abs, step)
         size <= 1e-2 * scale || throw(Unproved("Newton's step is $(short(size)) long: the point is not near a " *
                                                "critical point, minimize first"))
         x[proof.free] .+= step
-        size > 1e-6 * scale && curvature!(proof)
+        stale = size <= 1e-6 * scale
+        stale || curvature!(proof)
         size <= 1e-12 * scale && break
     end
     for attempt in 1:3
+        stale && curvature!(proof)
         bounded_gradient!(proof)
         step = newton_step(proof, Float64[midpoint_radius(g)[1] for g in proof.g])
         y = x[proof.free] .+ step
         all(isfinite, y) || throw(Unproved("Newton's method does not converge from here"))
         y == x[proof.free] && break
         x[proof.free] = y
+        stale = true
         maximum(abs, step) <= 1e-8 * scale && break             # its square is below rounding
     end
     return nothing

@@ -83,15 +83,16 @@ class Ours:
         import pymlpgf as mg
 
         case = problem.case
-        data: list[np.ndarray] = [np.empty(0)]
-        nets: list[Any] = [None]
+        data: Any = None
+        net: Any = None
 
         def solve(X: np.ndarray, Y: np.ndarray, start: np.ndarray, goal: Goal) -> Attempt:
-            if data[0] is not X:  # as others keep their data
-                data[0], nets[0] = X, mg.Net(layers=case.layers, input=X, target=Y, loss=case.loss, l2=problem.l2)
+            nonlocal data, net
+            if data is not X:  # as others keep their data
+                data, net = X, mg.Net(layers=case.layers, input=X, target=Y, loss=case.loss, l2=problem.l2)
             begin = time.process_time()
             result = mg.minimize(
-                nets[0],
+                net,
                 start,
                 min_gnorm=goal.gnorm,
                 minloss=max(goal.loss, 0.0),
