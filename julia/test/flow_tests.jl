@@ -320,7 +320,7 @@ end
             loss(t) = 1e-12 + exp(-t / 3) + 1e-3 / (1 + t / 100)^2
             norm(t) = 1e-9 + exp(-t / 3) + 1e-4 / (1 + t / 100)^3
             place(t) = [tanh(log1p(t) - 2), 0.3]
-            recorder = MLPGF.Recorder(Float64, 2, 50)
+            recorder = MLPGF.Recorder(Float64, 2, (50, 50))
             times = [0.0; 10.0 .^ range(-6, log10(last); length=5000)]
             for t in times
                 MLPGF.record!(recorder, t, place(t), loss(t), norm(t))
@@ -336,6 +336,17 @@ end
                 @assert abs(line(log.(kept.gnorm)) - log(norm(t))) < 0.15
                 @assert abs(line(kept.x[1, :]) - place(t)[1]) < 0.15
             end
+        end
+        # Between a fewest and a most: as many as lines need, in memory of twice the most.
+        for (jumps, kept) in ((0, 100:100), (300, 300:400), (1000, 400:400))
+            recorder = MLPGF.Recorder(Float64, 2, (100, 400))
+            for k in 1:3000
+                MLPGF.record!(recorder, k, [1.0, 1 / k], 1 / k, (k > 3000 - jumps && isodd(k) ? 1.3 : 1.0) / k)
+                @assert recorder.count <= length(recorder.t) <= 800
+            end
+            trajectory = MLPGF.Trajectory(recorder)
+            @test length(trajectory) in kept
+            @test (maximum(trajectory.within) <= MLPGF.WITHIN) == (jumps < 1000)
         end
     end
 

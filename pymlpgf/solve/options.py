@@ -36,8 +36,10 @@ def flow_options(
         options.update(_batches(batchsize, given["batch_steps"], given["shuffle"], seed))
     for name in ("maxT", "maxtime_ode", "maxiterations_ode"):
         options[name] = number_option(name, given[name])
-    for name in ("abstol", "reltol", "n_samples_trajectory"):
+    for name in ("abstol", "reltol"):
         options[name] = number_option(name, given[name], finite=True)
+    if (points := given["n_samples_trajectory"]) is not None:
+        options["n_samples_trajectory"] = number_option("n_samples_trajectory", points, finite=True)
     options["save_everystep"] = bool(given["save_everystep"])
     if memory is not None:
         options["memory"] = memory

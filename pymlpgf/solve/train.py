@@ -60,7 +60,7 @@ def flow(
     dt: float | None = None,
     dense: bool = _F["dense"],
     save_everystep: bool = _F["save_everystep"],
-    n_samples_trajectory: int = _F["n_samples_trajectory"],
+    n_samples_trajectory: int | None = None,
     event: Any = None,
     observables: Any = None,
     batchsize: int | None = None,
@@ -124,7 +124,9 @@ def flow(
     save_everystep, n_samples_trajectory
         Record every step, or at most this many points, the first step and the last among them: those without which
         straight lines in log t between the others would be off by more than 5 % at a step, in loss, gradient norm or
-        parameters, if so many are enough. ``res.trajectory.within`` says by how much they are.
+        parameters, if so many are enough. ``res.trajectory.within`` says by how much they are. By default as many as
+        are needed, 100 at least and 10 000 at most, fewer if they have more than 262 144 numbers in all; 100 with
+        ``observables``, which are evaluated at each of them.
     event : function of (t, x), optional
         The run ends where the event becomes true, or where the number that it returns is zero or changes its sign; at
         t = 0 if it is true or zero there. It is evaluated after every step and, in a flow, at three points within the
@@ -298,7 +300,7 @@ def train(
     dt: float | None = None,
     dense: bool = _F["dense"],
     save_everystep: bool = _F["save_everystep"],
-    n_samples_trajectory: int = _F["n_samples_trajectory"],
+    n_samples_trajectory: int | None = None,
     event: Any = None,
     observables: Any = None,
     batchsize: int | None = None,

@@ -63,6 +63,11 @@ def bad_number(zero_allowed=True, infinite_allowed=False):
     return st.one_of(values)
 
 
+def bad_option(name):
+    numbers = bad_number(infinite_allowed=name in INFINITE)
+    return numbers.filter(lambda v: v is not None) if name == "n_samples_trajectory" else numbers
+
+
 def unknown(names):
     return st.one_of(words, nonsense, st.none(), st.integers()).filter(
         lambda v: not isinstance(v, str) or v not in names
@@ -133,7 +138,7 @@ calls = st.one_of(
     bad_array((P,)).map(lambda a: lambda: mg.minimize(NET, a)),
     bad_array((P,)).map(lambda a: lambda: mg.train(NET, a)),
     bad_array((P,)).filter(lambda a: not fits(a, ())).map(lambda a: run("flow", tauinv=a)),
-    st.sampled_from(REAL).flatmap(lambda k: bad_number(infinite_allowed=k in INFINITE).map(lambda v: run("flow", **{k: v}))),
+    st.sampled_from(REAL).flatmap(lambda k: bad_option(k).map(lambda v: run("flow", **{k: v}))),
     bad_number(zero_allowed=False).filter(lambda v: v is not None).map(lambda v: run("flow", dt=v)),
     bad_number(zero_allowed=False, infinite_allowed=True).map(lambda v: run("minimize", patience=v)),
     bad_number(zero_allowed=False, infinite_allowed=True).map(lambda v: run("train", progress_interval=v)),

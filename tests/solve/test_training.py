@@ -230,6 +230,14 @@ def test_a_loss_of_zero_is_no_wall(alg):
     assert res.loss < 1e-30
 
 
+def test_a_leap_beyond_what_floats_hold_is_no_divergence():
+    # at round-off, where steps of 1e19 now and then lead to numbers that are not finite
+    net = teacher_student(300, seed=3)
+    res = mg.flow(net, net.random_params(seed=3), alg="Rodas5P", maxtime_ode=60)
+    assert (res.ode_stopped_by, res.converged) == ("roundoff", True)
+    assert res.gnorm < 1e-15
+
+
 # ---- what a run reports ------------------------------------------------------------------------------------------
 
 
@@ -255,7 +263,7 @@ def test_lines_of_the_demo_miss_little(problem, alg):
         mg.flow(net, net.random_params(seed=0), save_everystep=all_steps, **options).trajectory
         for all_steps in (False, True)
     )
-    assert len(kept) == 100
+    assert 100 <= len(kept) <= len(every)
     assert not every.within.any()
     segment = np.searchsorted(kept.t, every.t[1:])
     for values, other, within in (
@@ -264,9 +272,7 @@ def test_lines_of_the_demo_miss_little(problem, alg):
     ):
         lines = np.interp(np.log(every.t[1:]), np.log(kept.t[1:]), np.log(values[1:]))
         assert (np.abs(lines - np.log(other[1:])) <= within[segment] + 1e-9).all()
-    assert kept.within[:, 0].max() <= 0.05
-    # from step to step ExpAdams' gradient norm jumps by more than the tolerance allows lines to follow
-    assert kept.within[:, 1].max() <= 0.05 or alg == "auto"
+    assert kept.within.max() <= 0.05
 
 
 def test_save_and_load(net, start, tmp_path):

@@ -104,7 +104,7 @@ function descend(d::Descent{T}, @nospecialize(method::DiscreteMethod), limits::F
     d.batches === nothing || watch!(d.batches.net, monitor)
     state = make_state(method, T, length(d.x))
     limits.memory === nothing || recall!(d, state, limits.memory)
-    recorder = Recorder(T, length(d.x), recorded(limits))
+    recorder = Recorder(T, length(d.x), recorded(limits, length(d.x)))
     watch = event === nothing ? nothing : EventWatch(event, T, length(d.x), 0)::EventWatch{T}
     reason = Stop.running
     try

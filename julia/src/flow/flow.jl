@@ -78,7 +78,8 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     check_setting("maxT", o.maxT, o.maxT >= 0)
     check_setting("maxtime", o.maxtime, o.maxtime >= 0)
     check_setting("maxiterations", o.maxiterations, o.maxiterations >= 0)
-    check_setting("n_samples_trajectory", o.n_samples_trajectory, o.n_samples_trajectory >= 0)
+    samples = o.n_samples_trajectory
+    samples === nothing || check_setting("n_samples_trajectory", samples, samples >= 0)
     check_setting("abstol", o.abstol, 0 <= o.abstol < Inf)
     check_setting("reltol", o.reltol, 0 <= o.reltol < Inf)
     allowed_rates(o.tauinv)::Bool || throw(ArgumentError("tauinv must be finite and not negative."))

@@ -73,7 +73,7 @@ function Integration(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T}
     return Integration{T}(problem=problem, state=state, options=options, monitor=monitor, method=method,
                           names=method_name(method)::String, control=controller(method)::Controller,
                           switch=Switch(auto && !begins, stiff, switch_after(n), auto && begins ? 0.0 : NaN),
-                          x=copy(x0), recorder=Recorder(T, n, recorded(options)),
+                          x=copy(x0), recorder=Recorder(T, n, recorded(options, n)),
                           dense=DenseRecorder{T}([0.0], degree, T[]), watch=watch)
 end
 
@@ -126,7 +126,7 @@ function reject!(run::Integration, verdict::Int, remaining::Float64)
     run.failures += 1
     run.indefinite |= verdict == NO_STEP
     verdict == NOT_FINITE && (run.wall = run.iterations)
-    reason = hopeless(problem, state, verdict, run.failures)
+    reason = hopeless(state, verdict, run.failures)
     if reason != Stop.running && kinks !== nothing && !arrived(state) && kinks.frozen
         step_blindly!(run, kinks, remaining)
         run.failures, run.indefinite = 0, false
@@ -148,7 +148,7 @@ function step_blindly!(run::Integration, kinks::Kinks, remaining::Float64)
 end
 
 "After a good trial step: go there, see whether that is the end, and choose the next step and its method."
-function accept!(run::Integration, remaining::Float64)
+function accept!(run::Integration{T}, remaining::Float64) where {T}
     problem, state, options, kinks = run.problem, run.state, run.options, run.kinks
     run.iterations += 1
     measure!(run.method, state)
@@ -163,7 +163,8 @@ function accept!(run::Integration, remaining::Float64)
         restart!(run.stagnation, state)
     elseif stuck
         stuck = false
-        stopped_at_wall = kinks === nothing && run.iterations - run.wall < WINDOW && !at_floor(state)
+        stopped_at_wall = kinks === nothing && run.iterations - run.wall < WINDOW && !at_floor(state) &&
+                          !moves(state, state.g, 64 * eps(T))
         reason = stopped_at_wall ? Stop.diverged : Stop.roundoff
     end
     reason == Stop.running && (reason = poll!(run))
@@ -287,7 +288,7 @@ at_floor(state::FlowState{T}) where {T} = abs(state.loss) <= (64 * eps(T))^2 * s
 # only a model's; the last one is evaluated whatever the time.
 function evaluate_modelled!(r::Recorder, problem::FlowProblem, state::FlowState)
     any(m -> r.modelled[m], 1:r.count) || return nothing
-    r.samples > 0 && thin!(r, r.samples)
+    r.most > 0 && thin!(r, r.fewest, r.most)
     if r.modelled[r.count]
         watch!(problem.net, nothing)
         evaluate_record!(r, r.count, problem, state)
@@ -326,14 +327,18 @@ good_enough(state::FlowState) =
 # A gradient that grows by more than e^escape in a step belongs to an unstable direction that the step does
 # not resolve, however small it still is; except where the gradient is round-off.
 function escapes_too_fast(state::FlowState{T}) where {T}
-    g, gnew, y = state.g, state.gnew, state.ynew
+    g, gnew = state.g, state.gnew
     before = LinearAlgebra.dot(g, g)
     after = LinearAlgebra.dot(gnew, gnew)
     after > before * T(exp(2 * state.escape)) || return false
+    return moves(state, gnew, 64 * eps(T))
+end
+
+# Whether a step along `g` changes any parameter by more than the part `little` of it.
+function moves(state::FlowState{T}, g::Vector{T}, little::T) where {T}
     h = T(min(state.h, Float64(floatmax(T)) / 1e3))
-    noise = 64 * eps(T)
-    @inbounds for i in eachindex(y)
-        h * abs(gnew[i]) > noise * abs(y[i]) && return true
+    @inbounds for i in eachindex(g)
+        h * abs(g[i]) > little * abs(state.y[i]) && return true
     end
     return false
 end
@@ -348,15 +353,8 @@ function flow_finished(state::FlowState, limits::FlowOptions, iterations::Int, m
 end
 
 # Whether a step shorter still could succeed: not when this one moves nothing by a unit in the last place.
-function hopeless(problem::FlowProblem{T}, state::FlowState{T}, verdict::Int, failures::Int) where {T}
-    over = failures >= 400 || state.h < 1e-300
-    if !over && failures >= 10
-        over = true
-        h = T(min(state.h, Float64(floatmax(T)) / 1e3))
-        @inbounds for i in eachindex(state.y)
-            h * abs(state.g[i]) > eps(T) * abs(state.y[i]) && (over = false)
-        end
-    end
+function hopeless(state::FlowState, verdict::Int, failures::Int)
+    over = failures >= 400 || state.h < 1e-300 || (failures >= 10 && !moves(state, state.g, eps(eltype(state.g))))
     over || return Stop.running
     return verdict == NOT_FINITE || verdict == NO_STEP ? Stop.diverged : Stop.roundoff
 end

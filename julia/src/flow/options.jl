@@ -19,7 +19,9 @@ The options of [`flow`](@ref), all of them with defaults:
 - `dense`: keep the whole flow as a [`DenseSolution`](@ref)
 - `save_everystep`, `n_samples_trajectory`: keep every accepted point, or at most this many, the first and last among
   them: those without which straight lines in log t between the others would be off by more than 5 % at a step, if so
-  many are enough (see [`Recorder`](@ref)); the trajectory's `within` says by how much they are
+  many are enough (see [`Recorder`](@ref)); the trajectory's `within` says by how much they are. By default as many as
+  are needed, 100 at least and 10 000 at most, fewer if they have more than 262 144 numbers in all; 100 with
+  `observables`
 - `event`: a function of `(t, x)` or of `(t, x, loss, gnorm)` that ends the flow, with `Stop.event`, at the time when it
   becomes true, or, if it returns a number, when that reaches zero or changes its sign. It is looked at after every
   step and located on the interpolant; `x` is only lent.
@@ -46,7 +48,7 @@ Base.@kwdef struct FlowOptions
     dt::Union{Nothing,Float64} = nothing
     dense::Bool = false
     save_everystep::Bool = false
-    n_samples_trajectory::Int = 100
+    n_samples_trajectory::Union{Nothing,Int} = nothing
     event::Any = nothing
     observables::Any = ()
     batchsize::Union{Nothing,Int} = nothing
@@ -67,5 +69,14 @@ end
 made(::Type{O}, fields::Vector{Any}) where {O} =
     ccall(:jl_new_structv, Any, (Any, Ptr{Any}, UInt32), O, fields, length(fields))::O
 
-"How many points a trajectory keeps at most; zero is all."
-recorded(options::FlowOptions) = options.save_everystep ? 0 : max(2, options.n_samples_trajectory)
+"""
+How many points of `n` parameters a trajectory keeps, if there are so many: this many at least, even if fewer tell all,
+and that many at most, of which zero is all. By default it follows the gradient norm of stiff methods, which jumps from
+step to step, as long as a file of it is small (2 MiB); an observable, at every point, may cost any time.
+"""
+function recorded(options::FlowOptions, n::Int)
+    options.save_everystep && return 0, 0
+    samples = options.n_samples_trajectory
+    samples === nothing || return max(2, samples), max(2, samples)
+    return 100, isempty(options.observables)::Bool ? clamp(div(2^18, max(n, 1)), 100, 10_000) : 100
+end

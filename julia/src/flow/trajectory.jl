@@ -83,6 +83,9 @@ Base.vcat(a::Trajectory{T}, b::Trajectory{T}) where {T} =
 Base.length(trajectory::Trajectory) = length(trajectory.t)
 Base.show(io::IO, trajectory::Trajectory) = print(io, "Trajectory with ", length(trajectory), " points")
 
+# Of so many points the cheapest is remembered, so that a drop looks at a few hundred costs, not at all of 20 000.
+const COST_BLOCK = 64
+
 "How far points lie above and below lines, in the logarithms of loss and gradient norm, and in any parameter."
 struct Strayed
     loss_above::Float64
@@ -97,19 +100,21 @@ of_loss(s::Strayed) = max(s.loss_above, s.loss_below)
 of_gnorm(s::Strayed) = max(s.gnorm_above, s.gnorm_below)
 
 """
-    Recorder(T, n, samples)
+    Recorder(T, n, fewest, most)
 
-Collects a [`Trajectory`](@ref). With `samples > 0` its memory is bounded: it holds at most `2 samples` points and, when
-full, drops those that are missed least by straight lines in log t between their neighbours. First go points without
-which such lines stay within [`WITHIN`](@ref) of every point that was dropped, in the logarithms of loss and gradient
-norm and in the parameters. If there are not enough of them, the gradient norm is given more room, in proportion to how
-much it jumps from step to step, and then loss and parameters too. So the points lie where something happens, whatever
-the clock reads at the end, and how far lines may be off is known: `strayed`.
+Collects a [`Trajectory`](@ref) of at most `most` points; of all if `most == 0`. It holds at most twice as many and,
+when full, drops those that are missed least by straight lines in log t between their neighbours. First go points
+without which such lines stay within [`WITHIN`](@ref) of every point that was dropped, in the logarithms of loss and
+gradient norm and in the parameters, until `fewest` are left. If those that remain are more than `most`, the gradient
+norm is given more room, in proportion to how much it jumps from step to step, and then loss and parameters too. So the
+points lie where something happens, whatever the clock reads at the end, and how far lines may be off is known:
+`strayed`.
 """
 Base.@kwdef mutable struct Recorder{T<:AbstractFloat}
     n::Int
-    samples::Int
-    capacity::Int = samples > 0 ? 2 * samples : 64                  # at first
+    fewest::Int
+    most::Int
+    capacity::Int = most > 0 ? 2 * fewest : 64                      # at first
     count::Int = 0
     t::Vector{Float64} = zeros(capacity)
     x::Vector{T} = zeros(T, n * capacity)
@@ -131,14 +136,13 @@ Base.@kwdef mutable struct Recorder{T<:AbstractFloat}
     before::Vector{Int} = zeros(Int, capacity)                      # what `thin!` works in
     after::Vector{Int} = zeros(Int, capacity)
     cost::Vector{Float64} = zeros(capacity)
+    cheapest::Vector{Int} = zeros(Int, cld(capacity, COST_BLOCK))
 end
 
-Recorder(::Type{T}, n::Int, samples::Int) where {T} = Recorder{T}(n=n, samples=samples)
+Recorder(::Type{T}, n::Int, (fewest, most)::Tuple{Int,Int}) where {T} = Recorder{T}(n=n, fewest=fewest, most=most)
 
 function record!(r::Recorder, t, x, loss, gnorm, modelled::Bool=false)
-    if r.count == length(r.t)
-        r.samples > 0 ? thin!(r, r.samples + div(r.samples, 2)) : grow!(r)
-    end
+    r.count == length(r.t) && make_room!(r)
     r.count += 1
     r.t[r.count] = t
     r.loss[r.count] = loss
@@ -157,25 +161,33 @@ end
 
 logarithm(v) = log(max(Float64(v), floatmin(Float64)))
 
-function grow!(r::Recorder)
-    capacity = 2 * length(r.t)
+"Room for a quarter more points at least: of those dropped, or of memory."
+function make_room!(r::Recorder)
+    full, limit = length(r.t), 2 * r.most
+    if r.most > 0
+        thin!(r, r.fewest + div(r.fewest, 2), full < limit ? full : r.most + div(r.most, 2))
+        (full >= limit || 4 * r.count <= 3 * full) && return nothing
+    end
+    capacity = r.most > 0 ? min(2 * full, limit) : 2 * full
     for v in (r.t, r.loss, r.gnorm, r.modelled, r.strayed, r.missed, r.log_t, r.log_loss, r.log_lowest, r.log_gnorm,
-              r.rough)
+              r.rough, r.before, r.after, r.cost)
         resize!(v, capacity)
     end
     resize!(r.x, capacity * r.n)
+    resize!(r.cheapest, cld(capacity, COST_BLOCK))
     return nothing
 end
 
 """
-Drop points until `most` are left, each time the one whose neighbours replace it best: see [`cost_without`](@ref). The
-first two points stay (there is no line to time zero) and the last one.
+Drop points until `most` are left, and go on to `fewest` while lines stay within their bound, each time the one whose
+neighbours replace it best: see [`cost_without`](@ref). The first two points stay (there is no line to time zero) and
+the last one.
 """
-function thin!(r::Recorder{T}, most::Int) where {T}
+function thin!(r::Recorder{T}, fewest::Int, most::Int) where {T}
     m = r.count
-    m <= most && return nothing
+    m <= fewest && return nothing
     pinned = most > 3 ? 2 : 1
-    before, after, cost = r.before, r.after, r.cost
+    before, after, cost, cheapest, blocks = r.before, r.after, r.cost, r.cheapest, cld(m, COST_BLOCK)
     size = largest_entry(r.x, m * r.n)
     for j in 1:m
         before[j], after[j], cost[j] = j - 1, j + 1, Inf
@@ -183,17 +195,24 @@ function thin!(r::Recorder{T}, most::Int) where {T}
     for j in pinned+1:m-1
         cost[j] = cost_without(r, j, size)
     end
-    for _ in 1:m-most
-        j = pinned + 1
-        for l in pinned+2:m-1
-            cost[l] < cost[j] && (j = l)
+    for b in 1:blocks
+        find_cheapest!(r, b)
+    end
+    for left in m-1:-1:fewest
+        j = cheapest[1]
+        for b in 2:blocks
+            cost[cheapest[b]] < cost[j] && (j = cheapest[b])
         end
+        left < most && cost[j] > 1 && break
         i, k = before[j], after[j]
         r.strayed[k], r.missed[k] = strayed_without(r, j)
         cost[j] = Inf
         after[i], before[k] = k, i
         i > pinned && (cost[i] = cost_without(r, i, size))
         k < m && (cost[k] = cost_without(r, k, size))
+        for l in (i, j, k)
+            find_cheapest!(r, cld(l, COST_BLOCK))
+        end
     end
     to, from = 1, after[1]
     while from <= m
@@ -202,6 +221,16 @@ function thin!(r::Recorder{T}, most::Int) where {T}
         from = after[from]
     end
     r.count = to
+    return nothing
+end
+
+function find_cheapest!(r::Recorder, block::Int)
+    last = min(block * COST_BLOCK, r.count)
+    j = (block - 1) * COST_BLOCK + 1
+    for l in j+1:last
+        r.cost[l] < r.cost[j] && (j = l)
+    end
+    r.cheapest[block] = j
     return nothing
 end
 
@@ -265,8 +294,8 @@ and gradient norm relative to themselves, in parameters relative to the largest 
 """
 const WITHIN = 0.05
 
-# With stiff methods loss and gradient may jump from step to step within the tolerance (a loss of 1e-26 by a factor of
-# 1e4; of the demo's first flow the gradient norm by a factor of 3 in most of 2000 steps). No few points follow that.
+# With stiff methods loss and gradient may jump from step to step within the tolerance: a loss of 1e-26 by a factor of
+# 1e4; of the demo's first flow the gradient norm by a factor of 3 in most of 8000 steps. Few points cannot follow that.
 const JUMPS = 3.0
 
 "A running mean of how far log gnorm lies from the line through its neighbours, after one more step."
@@ -294,7 +323,7 @@ function move!(r::Recorder, to::Int, from::Int)
 end
 
 function Trajectory(r::Recorder{T}) where {T}
-    r.samples > 0 && thin!(r, r.samples)
+    r.most > 0 && thin!(r, r.fewest, r.most)
     m = r.count
     within = [f(r.strayed[k]) for f in (of_loss, of_gnorm), k in 1:m]
     return Trajectory(r.t[1:m], reshape(r.x[1:m*r.n], r.n, m), r.loss[1:m], r.gnorm[1:m], within)
