@@ -139,7 +139,8 @@ function minimum_to_more_digits(net::Net, x::Vector)
     reach = eps(eltype(x))^0.4 * (1 + norm(x))
     fine.converged && norm(fine.x - x) <= reach || return false
     return setprecision(BigFloat, 256) do
-        big, y, everything = with_number_type(BigFloat, net), BigFloat.(fine.x), Matrix{Float64}(I, length(x), length(x))
+        big, y = with_number_type(BigFloat, net), BigFloat.(fine.x)
+        everything = Matrix{Float64}(I, length(x), length(x))
         invariant = [e for i in invariances(net, Float64.(y)) for e in i.directions]
         for _ in 1:10
             H = hessian(big, y)
