@@ -390,7 +390,11 @@ def test_separable_classes_go_in_the_direction_of_the_largest_margin(classes):
         options={"ftol": 1e-15, "maxiter": 1000},
     )  # fmt: skip
     np.testing.assert_allclose(m.q, exact.x / np.linalg.norm(exact.x), atol=1e-6)
-    grown = mg.flow(net, net.random_params(seed=0), maxT=1e12, **QUIET).x
+    run = mg.flow(net, net.random_params(seed=0), maxT=1e12, **QUIET)
+    message = mg.minimize(net, net.random_params(seed=0), **QUIET).message
+    assert "classes are separable" in run.message
+    assert "classes are separable" in message
+    grown = run.x
     assert grown @ m.q / np.linalg.norm(grown) > 0.99
 
 
