@@ -77,7 +77,15 @@ def name_of(layer: int, units: Sequence[int], kind: str, eps: float) -> str:
 
 
 def towards_infinity(found: str) -> str:
-    """A sentence about the channels that a run has ended in: an array of ``[layer, units, …, eps]``, counted from 1."""
+    """A sentence about the way to infinity that a run has ended on.
+
+    ``found`` is "separable", or channels: an array of ``[layer, units, …, eps]``, counted from 1.
+    """
+    if found == "separable":
+        return (
+            " The classes are separable, so that the loss falls to zero as weights grow without end: minimize with "
+            "at_infinity=True finds the direction."
+        )
     channels = json.loads(found)
     names = "; ".join(name_of(layer - 1, [j - 1 for j in units], kind, eps) for layer, units, kind, *_, eps in channels)
     return f" {names[0].upper()}{names[1:]}: minimize with at_infinity=True lands on the limit, if that is a minimum."

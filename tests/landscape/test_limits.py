@@ -390,7 +390,11 @@ def test_separable_classes_go_in_the_direction_of_the_largest_margin(classes):
         options={"ftol": 1e-15, "maxiter": 1000},
     )  # fmt: skip
     np.testing.assert_allclose(m.q, exact.x / np.linalg.norm(exact.x), atol=1e-6)
-    grown = mg.flow(net, net.random_params(seed=0), maxT=1e12, **QUIET).x
+    run = mg.flow(net, net.random_params(seed=0), maxT=1e12, **QUIET)
+    message = mg.minimize(net, net.random_params(seed=0), **QUIET).message
+    assert "classes are separable" in run.message
+    assert "classes are separable" in message
+    grown = run.x
     assert grown @ m.q / np.linalg.norm(grown) > 0.99
 
 
@@ -424,3 +428,23 @@ def test_separable_classes_go_in_the_direction_of_the_largest_margin(classes):
 def test_bad_input(ends, call, message):
     with pytest.raises(InputError, match=message):
         call(ends["two_inputs"][0])
+
+
+def test_a_flat_valley_is_no_minimum():
+    """Nothing in float64 tells the valley's lowest eigenvalues from zero; with more digits there is still a slope."""
+    x = np.linspace(-1.5, 1.5, 41)[:, None]
+    target = np.sin(3 * x) + 0.4 * x**3
+    net = mg.Net(layers=[(4, "softplus", True), (1, "identity", True)], input=x, target=target)
+    m = mg.minimize(net, net.random_params(seed=0), at_infinity=True, maxiterations_optim=20_000, **QUIET)
+    assert m.kind == "open"
+    assert mg.minimize(net, m.x, optim_solver="NewtonTrustRegion", **QUIET).loss < 0.999 * m.loss
+
+
+def test_a_limit_beyond_the_range_of_numbers_is_left_out():
+    """The bias of a tail is −380 here, so that its outgoing weight in the limit is infinite."""
+    x, noise = np.linspace(-1.5, 1.5, 41)[:, None], np.random.default_rng(3).normal(size=(41, 1))
+    target = np.sin(4 * x) * np.exp(-0.3 * x) + 0.05 * noise
+    net = mg.Net(layers=[(5, "tanh", True), (1, "identity", True)], input=x, target=target)
+    m = mg.minimize(net, net.random_params(seed=4), at_infinity=True, maxiterations_optim=20_000, **QUIET)
+    assert m.kind == "open"
+    assert "infinity" in m.reason

@@ -145,7 +145,7 @@ struct Solved
     data_loss::Float64      # without the regularisers
     data_gnorm::Float64
     provider::String
-    channels::String        # units that draw together at x: `channels_json`, or nothing at all where there are none
+    channels::String        # units that draw together at x: `channels_json`, "separable", or nothing at all
 end
 
 "Loss and gradient norm without the regularisers at a point of that loss and gradient norm."
@@ -204,7 +204,11 @@ function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
                   Float64(data_gnorm)::Float64, providers::String,
                   C === nothing ? Base.invokelatest(passing_channels, net, best.x)::String : "")
 end
-passing_channels(net, x) = (found = seen_in_passing(net, x); isempty(found) ? "" : channels_json(found))::String
+function passing_channels(net, x)
+    separates(net, x) && return "separable"
+    found = seen_in_passing(net, x)
+    return (isempty(found) ? "" : channels_json(found))::String
+end
 
 """
 The options of a phase as the core has them: numbers and flags as they come, functions and methods in place of their

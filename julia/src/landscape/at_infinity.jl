@@ -116,7 +116,12 @@ function a_round!(rounds::Rounds{T}, net::Net{T}, x::Vector{T}, iterations::Int)
     m = minimize(net, x, limited, rounds.monitor)
     rounds.iterations += m.iterations
     rounds.stop = m.stopped_by
-    c = classify(net, m.x)
+    c = try
+        classify(net, m.x)
+    catch failure
+        failure isa ArgumentError || rethrow()
+        return m, "beyond the range of numbers"
+    end
     c.kind == "degenerate" && c.unexplained > 0 || return m, c.kind
     return m, Base.invokelatest(minimum_to_more_digits, net, m.x) ? "minimum" : "of no known kind"
 end
@@ -125,22 +130,36 @@ end
 # long.
 const MORE_DIGITS = 20
 
-"Whether `polish` converges nearby, and the Hessian there is positive definite but for directions that are explained."
+"""
+Whether Newton's method in BigFloat converges nearby, with a Hessian that is positive definite but for directions that
+are explained. `polish` alone says less: it leaves out the directions whose eigenvalues Float64 cannot tell from zero.
+"""
 function minimum_to_more_digits(net::Net, x::Vector)
     fine = polish(net, x; digits=MORE_DIGITS, maxiterations=20, maxtime=10)
-    near = Float64.(fine.x)
-    fine.converged && norm(near - x) <= eps(eltype(x))^0.4 * (1 + norm(x)) || return false
+    reach = eps(eltype(x))^0.4 * (1 + norm(x))
+    fine.converged && norm(fine.x - x) <= reach || return false
     return setprecision(BigFloat, 256) do
-        H = hessian(with_number_type(BigFloat, net), BigFloat.(fine.x))
-        largest = maximum(sum(abs, H; dims=1))
-        basis, everything = Vector{Float64}[], Matrix{Float64}(I, length(x), length(x))
-        for invariance in invariances(net, near), e in invariance.directions
-            norm(H * e) <= 1e-9 * largest * norm(e) && new_direction!(basis, e, everything)
+        big, y = with_number_type(BigFloat, net), BigFloat.(fine.x)
+        everything = Matrix{Float64}(I, length(x), length(x))
+        invariant = [e for i in invariances(net, Float64.(y)) for e in i.directions]
+        for _ in 1:10
+            H = hessian(big, y)
+            largest = maximum(sum(abs, H; dims=1))
+            basis = Vector{Float64}[]
+            for e in invariant
+                norm(H * e) <= 1e-9 * largest * norm(e) && new_direction!(basis, e, everything)
+            end
+            for e in basis
+                H += largest * e * e'
+            end
+            F = cholesky(Symmetric(H); check=false)
+            issuccess(F) || return false
+            step = F \ gradient(big, y)
+            y -= step
+            norm(y - x) <= reach || return false
+            norm(step) <= 10.0^-MORE_DIGITS * (1 + norm(y)) && return true
         end
-        for e in basis
-            H += largest * e * e'
-        end
-        issuccess(cholesky(Symmetric(H); check=false))
+        return false
     end
 end
 
