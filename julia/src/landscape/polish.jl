@@ -64,7 +64,7 @@ mutable struct Refinement
     gnorm::BigFloat
     iterations::Int
     curved::BigFloat         # length of the last step
-    flat::BigFloat           # of the gradient in null directions, over the largest eigenvalue
+    flat::BigFloat           # of a step in null directions, at least: their eigenvalues may be smaller
     index::Int
 end
 
@@ -153,12 +153,11 @@ end
 "g / gnorm in Float64, which may not hold g itself."
 scaled(g::Vector{BigFloat}, gnorm::BigFloat) = Float64[Float64(gi / gnorm) for gi in g]
 
-"The gradient in null directions, relative to the largest eigenvalue."
+"The gradient in null directions over the largest eigenvalue that these may have."
 function flat_part(slopes::Vector{Float64}, λ::Vector{Float64}, τ::Float64)
-    s, largest = 0.0, floatmin(Float64)
+    s = 0.0
     for k in eachindex(λ)
-        largest = max(largest, abs(λ[k]))
         abs(λ[k]) > τ || (s += abs2(slopes[k]))
     end
-    return sqrt(s) / largest
+    return sqrt(s) / max(τ, floatmin(Float64))
 end

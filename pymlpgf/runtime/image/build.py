@@ -123,7 +123,7 @@ def write_library(
     stdlib = Path(julia.bindir).parent / "share" / "julia" / "stdlib" / f"v{julia.version[0]}.{julia.version[1]}"
     target = [] if processors is None else ["--cpu-target", processors]
     command = [
-        str(julia.executable), "--startup-file=no", "--history-file=no", f"-J{julia.sysimage}", *target,
+        str(julia.executable), "--startup-file=no", "--history-file=no", "--handle-signals=no", f"-J{julia.sysimage}", *target,
         "--output-o", str(source), str(package() / "image.jl"), str(julia.bindir), str(stdlib),
     ]  # fmt: skip
     done = run(
