@@ -27,8 +27,8 @@ PROBE_MEMORY = 3600.0
 RESOLVE_LIMIT = 3600.0
 NOT_YET = "its packages are not installed yet"
 
-# Runs in a process of its own with the paths of this one, on which juliapkg looks for juliapkg.json files. What is wrong
-# with these is written to the file that the second argument names; what Julia says of the packages is seen as it comes.
+# Runs in a process of its own with the paths of this one, on which juliapkg looks for juliapkg.json files. What is
+# wrong with these goes into the file that the second argument names; what Julia says of packages is seen as it comes.
 RESOLVE = """
 import json, subprocess, sys
 sys.path[:] = json.loads(sys.argv[1])
