@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Child
+from conftest import Child, without_workload
 
 import pymlpgf as mg
 
@@ -207,7 +207,7 @@ def test_a_depot_that_nobody_can_write_to(start_python: Callable[..., Child], tm
         assert out[1] == "10"
     child = start_python(
         "raises(mg.MLPGFError, mg.init, 'MLPGF is not compiled for this Julia, and neither', 'PYMLPGF_CACHE')",
-        {**environment, "PYMLPGF_CACHE": str(blocked), **_without_workload(tmp_path)},
+        {**environment, "PYMLPGF_CACHE": str(blocked), **without_workload(tmp_path)},
     )
     child.finish(stderr=None)
 
@@ -216,7 +216,7 @@ def test_processes_that_start_at_once_compile_once(start_python: Callable[..., C
     _needs_packages()
     environment = {
         "JULIA_DEPOT_PATH": os.pathsep.join([str(tmp_path / "depot"), os.environ.get("JULIA_DEPOT_PATH", "")]),
-        **_without_workload(tmp_path),  # compiling takes seconds then, and what the other depots have is not used
+        **without_workload(tmp_path),  # compiling takes seconds then, and what the other depots have is not used
     }
     children = [start_python("mg.init()\nprint(runtime.evaluate('6 * 7'))", environment) for _ in range(4)]
     assert [child.finish(stderr=None) for child in children] == ["42\n"] * 4
@@ -240,12 +240,3 @@ def test_a_julia_that_juliacall_has_started(run_python: Callable[..., str]) -> N
     run_python(code, environment={"PYTHON_JULIACALL_THREADS": "2", "PYTHON_JULIACALL_HANDLE_SIGNALS": "yes"})
     code = "import juliacall\nraises(mg.MLPGFError, mg.init, 'PYTHON_JULIACALL_INIT=no')"
     run_python(code, environment={"PYTHON_JULIACALL_INIT": "no"})
-
-
-def _without_workload(folder: Path) -> dict[str, str]:
-    """An environment in which MLPGF is another than the one that is compiled already."""
-    place = folder / "preferences"
-    place.mkdir()
-    (place / "Project.toml").write_text('[extras]\nMLPGF = "7b1c1d52-5c0e-4a5e-9a0e-3f6f0f2c8d11"\n')
-    (place / "LocalPreferences.toml").write_text("[MLPGF]\nprecompile_workload = false\n")
-    return {"JULIA_LOAD_PATH": os.pathsep.join(["@", str(place), "@stdlib"])}
