@@ -551,6 +551,7 @@ def test_embedding_is_refused_where_juliacall_runs(monkeypatch):
     with pytest.raises(RuntimeUnavailable, match="juliacall has already started another Julia"):
         EmbeddedHost(julia, {})
     module.CONFIG = {"inited": False}  # type: ignore[attr-defined]
+    monkeypatch.setattr("pymlpgf.runtime.hosts.embedded._julia_runs", lambda: False)  # that of other tests may
     with pytest.raises(RuntimeUnavailable, match="cannot be loaded"):
         EmbeddedHost(julia, {})
 

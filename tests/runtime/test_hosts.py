@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Child, without_workload
+from conftest import LIMIT, ROOT, Child, without_workload
 
 import pymlpgf as mg
 
@@ -240,3 +242,40 @@ def test_a_julia_that_juliacall_has_started(run_python: Callable[..., str]) -> N
     run_python(code, environment={"PYTHON_JULIACALL_THREADS": "2", "PYTHON_JULIACALL_HANDLE_SIGNALS": "yes"})
     code = "import juliacall\nraises(mg.MLPGFError, mg.init, 'PYTHON_JULIACALL_INIT=no')"
     run_python(code, environment={"PYTHON_JULIACALL_INIT": "no"})
+
+
+INSIDE = """
+import sys
+import pymlpgf as mg
+from pymlpgf.runtime.hosts.embedded import EmbeddedHost
+
+net = mg.Net(layers=[(2, "tanh", True), (1, "identity", True)], input=[[1.0], [2.0]], target=[1.0, 2.0])
+print(mg.train(net, net.random_params(seed=1), maxT=1.0, maxiterations_optim=3, verbosity=0).loss < 1e-2)
+print(mg.runtime_info()["origin"])
+del sys.modules["juliacall"]
+try:
+    EmbeddedHost(None, {})
+except mg.RuntimeUnavailable as error:
+    print(error)
+"""
+
+
+def test_python_inside_of_julia(tmp_path: Path) -> None:
+    _needs_packages()
+    (tmp_path / "inside.py").write_text(INSIDE)
+    code = f'using PythonCall; pyexec(read(raw"{tmp_path / "inside.py"}", String), Main)'
+    info = mg.runtime_info()
+    unset = ("PYMLPGF_JULIA", "PYTHON_JULIACALL_")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(unset)},
+        "JULIA_PROJECT": info["project"],
+        "JULIA_CONDAPKG_BACKEND": "Null",
+        "JULIA_PYTHONCALL_EXE": sys.executable,
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [info["julia"], "--startup-file=no", "-e", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    good, origin, refusal = done.stdout.splitlines()
+    assert (good, origin) == ("True", "the Julia that runs this Python")
+    assert "another Julia runs in this process already" in refusal
