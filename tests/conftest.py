@@ -83,6 +83,15 @@ class Child:
             self._process.kill()
 
 
+def without_workload(folder: Path) -> dict[str, str]:
+    """An environment in which a current Julia compiles MLPGF in seconds, and again although it is compiled already."""
+    place = folder / "preferences"
+    place.mkdir()
+    (place / "Project.toml").write_text('[extras]\nMLPGF = "7b1c1d52-5c0e-4a5e-9a0e-3f6f0f2c8d11"\n')
+    (place / "LocalPreferences.toml").write_text("[MLPGF]\nprecompile_workload = false\n")
+    return {"JULIA_LOAD_PATH": os.pathsep.join(["@", str(place), "@stdlib"])}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests with a ``chance`` run once, or as often as `make soak` asks for."""
     if "chance" in metafunc.fixturenames:

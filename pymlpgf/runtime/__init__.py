@@ -53,6 +53,13 @@ def start(threads: int | str | None = None, julia: str | os.PathLike[str] | None
         environment.open_streams()
         with with_image(found, wish, build=True) as started:
             _julia_host = _host(started, wish.cache, count)
+        running = getattr(_julia_host, "threads", count)
+        if threads is not None and running != count:
+            raise MLPGFError(
+                f"juliacall has started Julia with {running} thread{'s' if running > 1 else ''}; threads={threads!r} "
+                f"would need a new process with PYTHON_JULIACALL_THREADS={count}, or pymlpgf.init before juliacall"
+            )
+        count = running
         _bridge = Bridge(_julia_host, environment.package(), count)
         _info.update(
             julia=str(found.executable), version=found.version_text, host=found.host,
@@ -124,7 +131,7 @@ def _host(julia: Julia, cache: Path, threads: int) -> Host:
     if julia.host == "juliacall":
         from .hosts.juliacall import JuliacallHost
 
-        return JuliacallHost(julia, threads)
+        return JuliacallHost(julia, threads, cache)
     from . import environment
     from .hosts.embedded import EmbeddedHost
 

@@ -11,7 +11,7 @@ from ..errors import SettingError
 from . import cpu
 from .julia import Julia
 
-__all__ = ["blocking_streams", "depot", "open_streams", "package", "temporary", "variables"]
+__all__ = ["blocking_streams", "depot", "open_streams", "package", "spare_depot", "temporary", "variables", "writable"]
 
 OLD_OPENBLAS = (1, 6, 0)  # Julias before this one bring an OpenBLAS that takes today's processors for old ones
 
@@ -32,12 +32,31 @@ def depot(julia: Julia, cache: Path) -> str | None:
     What is compiled depends on the processor (see ``REGISTER`` in julia/src/kernels/vectors.jl), so that machines that
     share a home folder have depots of their own.
     """
-    own = str(cache / f"depot-{julia.version_text}-{cpu.fingerprint()}")
+    own = str(_own_depot(julia, cache))
     if julia.private:
         return own
     if julia.host == "juliacall" or os.environ.get("JULIA_DEPOT_PATH"):
         return None
     return os.pathsep.join([own, os.path.expanduser("~/.julia"), ""])
+
+
+def _own_depot(julia: Julia, cache: Path) -> Path:
+    return cache / f"depot-{julia.version_text}-{cpu.fingerprint()}"
+
+
+def spare_depot(julia: Julia, cache: Path, first: Path) -> Path | None:
+    """Where to compile to if nobody may write to ``first``, Julia's first depot; None: there, or nowhere else either.
+
+    What is compiled in ``first`` is found there all the same.
+    """
+    compiled = first / "compiled" / "v{}.{}".format(*julia.version) / "MLPGF"
+    return None if writable(compiled) or not writable(cache) else _own_depot(julia, cache)
+
+
+def writable(folder: Path) -> bool:
+    """Whether ``folder`` can be written to, or made if it is not there."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def variables(julia: Julia, cache: Path, threads: int | None, *, session: bool = False) -> dict[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from .answers import recall, remember
 
-__all__ = ["Julia", "Refused", "executable_at", "inspect"]
+__all__ = ["Julia", "Refused", "executable_at", "inspect", "running_juliacall"]
 
 ASK_SECONDS = 20.0
 
@@ -44,6 +46,13 @@ class Julia:
 
 class Refused(Exception):
     """The candidate at hand cannot be used, for the reason given; ``find`` goes on to the next."""
+
+
+def running_juliacall() -> ModuleType | None:
+    """juliacall, if Julia runs in this process: juliacall has started it, or it runs Python, by PythonCall."""
+    module = sys.modules.get("juliacall")
+    runs = getattr(module, "CONFIG", {}).get("inited") or hasattr(module, "Main")
+    return module if runs else None
 
 
 def executable_at(path: Path) -> Path:

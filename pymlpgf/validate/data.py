@@ -135,7 +135,7 @@ def common_dtype(dtype: Any, *arrays: np.ndarray) -> np.dtype:
     if dtype is None:
         return np.dtype(np.float32 if arrays and all(a.dtype == np.float32 for a in arrays) else np.float64)
     try:
-        wanted = np.dtype(dtype)
+        wanted = None if isinstance(dtype, str) and not dtype.isprintable() else np.dtype(dtype)  # "\x0c" is number 12
     except Exception:  # what NumPy raises depends on how little it can make of it
         wanted = None
     if wanted not in (np.float32, np.float64):

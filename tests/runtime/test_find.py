@@ -238,6 +238,27 @@ def test_reachable_servers(server: None, cache: Path, monkeypatch: pytest.Monkey
 
 
 @needs_juliapkg
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ('{"julia": "1.6 - 1.9"}', "'julia' compat entries have empty intersection"),
+        ('{"packages": {"Optim": {"uuid": "00000000-0000-0000-0000-000000000001"}}}', "'uuid' entries are not unique"),
+        ('{"packages": {', "is not in JSON: "),
+        ("[]", "holds no JSON object"),
+    ],
+)
+def test_wishes_of_another_package_are_named(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wishes: str, message: str
+) -> None:
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "juliapkg.json").write_text(wishes)
+    monkeypatch.syspath_prepend(tmp_path)
+    why = only_full()
+    assert message in why
+    assert str(tmp_path / "another" / "juliapkg.json") in why
+
+
+@needs_juliapkg
 @posix
 def test_resolved_juliapkg_needs_no_network(tmp_path: Path, cache: Path) -> None:
     from juliapkg import deps

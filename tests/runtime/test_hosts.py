@@ -7,12 +7,15 @@ that need the full host skip on the embedded one.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Child
+from conftest import LIMIT, ROOT, Child, without_workload
 
 import pymlpgf as mg
 
@@ -187,3 +190,92 @@ def _host() -> str:
 def _needs_packages() -> None:
     if _host() != "juliacall":
         pytest.skip("needs the full host, which PYMLPGF_JULIA (and PYMLPGF_JULIA_PROJECT) can select")
+
+
+def test_a_depot_that_nobody_can_write_to(start_python: Callable[..., Child], tmp_path: Path) -> None:
+    _needs_packages()
+    # A file where a folder is expected stops the administrator, too. The compiled code is in the depots behind it.
+    blocked = tmp_path / "depot"
+    blocked.touch()
+    depots = os.environ.get("JULIA_DEPOT_PATH", "")
+    environment = {
+        "JULIA_DEPOT_PATH": os.pathsep.join([str(blocked), depots]),
+        "PYMLPGF_CACHE": str(tmp_path / "cache"),
+    }
+    where = "print(sys.modules['juliacall'].Main.seval('first(DEPOT_PATH)'), make_net().n_params)"
+    for begin in ("import sys", "import sys, juliacall"):  # started here, or by the user
+        out = start_python(f"{begin}\nmg.init()\n{where}", environment).finish(stderr=None).split()
+        assert Path(out[0]).parent == tmp_path / "cache"
+        assert out[1] == "10"
+    child = start_python(
+        "raises(mg.MLPGFError, mg.init, 'MLPGF is not compiled for this Julia, and neither', 'PYMLPGF_CACHE')",
+        {**environment, "PYMLPGF_CACHE": str(blocked), **without_workload(tmp_path)},
+    )
+    child.finish(stderr=None)
+
+
+def test_processes_that_start_at_once_compile_once(start_python: Callable[..., Child], tmp_path: Path) -> None:
+    _needs_packages()
+    environment = {
+        "JULIA_DEPOT_PATH": os.pathsep.join([str(tmp_path / "depot"), os.environ.get("JULIA_DEPOT_PATH", "")]),
+        **without_workload(tmp_path),  # compiling takes seconds then, and what the other depots have is not used
+    }
+    children = [start_python("mg.init()\nprint(runtime.evaluate('6 * 7'))", environment) for _ in range(4)]
+    assert [child.finish(stderr=None) for child in children] == ["42\n"] * 4
+    told = "".join(child.err for child in children)  # by Julia 1.12; older ones compile without a word
+    assert told.count("✓ MLPGF") - told.count("MLPGF Being precompiled by another process") in (0, 1)
+    assert len(list(tmp_path.glob("depot/compiled/v*/MLPGF/*.ji"))) == 1
+
+
+def test_a_julia_that_juliacall_has_started(run_python: Callable[..., str]) -> None:
+    _needs_packages()
+    code = """
+        import juliacall
+        raises(mg.MLPGFError, lambda: mg.init(threads=3), "started Julia with 2 threads", "PYTHON_JULIACALL_THREADS=3")
+        mg.init()
+        assert mg.runtime_info()["threads"] == 2
+        assert mg.runtime_info()["origin"] == "started by juliacall in this process"
+        net = make_net()
+        assert mg.train(net, net.random_params(), maxT=1.0, maxiterations_optim=2).loss < 10
+        assert juliacall.Main.seval("6 * 7") == 42
+    """
+    run_python(code, environment={"PYTHON_JULIACALL_THREADS": "2", "PYTHON_JULIACALL_HANDLE_SIGNALS": "yes"})
+    code = "import juliacall\nraises(mg.MLPGFError, mg.init, 'PYTHON_JULIACALL_INIT=no')"
+    run_python(code, environment={"PYTHON_JULIACALL_INIT": "no"})
+
+
+INSIDE = """
+import sys
+import pymlpgf as mg
+from pymlpgf.runtime.hosts.embedded import EmbeddedHost
+
+net = mg.Net(layers=[(2, "tanh", True), (1, "identity", True)], input=[[1.0], [2.0]], target=[1.0, 2.0])
+print(mg.train(net, net.random_params(seed=1), maxT=1.0, maxiterations_optim=3, verbosity=0).loss < 1e-2)
+print(mg.runtime_info()["origin"])
+del sys.modules["juliacall"]
+try:
+    EmbeddedHost(None, {})
+except mg.RuntimeUnavailable as error:
+    print(error)
+"""
+
+
+def test_python_inside_of_julia(tmp_path: Path) -> None:
+    _needs_packages()
+    (tmp_path / "inside.py").write_text(INSIDE)
+    code = f'using PythonCall; pyexec(read(raw"{tmp_path / "inside.py"}", String), Main)'
+    info = mg.runtime_info()
+    unset = ("PYMLPGF_JULIA", "PYTHON_JULIACALL_")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(unset)},
+        "JULIA_PROJECT": info["project"],
+        "JULIA_CONDAPKG_BACKEND": "Null",
+        "JULIA_PYTHONCALL_EXE": sys.executable,
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [info["julia"], "--startup-file=no", "-e", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    good, origin, refusal = done.stdout.splitlines()
+    assert (good, origin) == ("True", "the Julia that runs this Python")
+    assert "another Julia runs in this process already" in refusal

@@ -105,3 +105,11 @@ def test_quasi_newton_methods_in_float32_follow_the_valley(solver):
         res = mg.minimize(net, p, optim_solver=solver, maxtime_optim=10)
         other = mg.minimize(net, res.x, optim_solver="NewtonTrustRegion", maxtime_optim=10)
         assert res.optim_stopped_by != "roundoff" or other.loss > 0.5 * res.loss
+
+
+@pytest.mark.parametrize("seed", [10, 11, 12, 13])
+def test_rounding_of_the_loss_is_not_progress(seed):
+    net = _deep("float64")
+    res = mg.minimize(net, net.random_params(seed=seed), optim_solver="BFGS", maxiterations_optim=20_000)
+    assert res.optim_stopped_by == "roundoff"
+    assert res.optim_iterations < 4000  # a loss that went up and down by its last digits kept it going, for 13 000

@@ -275,7 +275,7 @@ function settle_weights!(kinks::Kinks{T}, problem::FlowProblem{T}, state::FlowSt
         weights!(kinks, problem, state.y, state.g)
         worst, at = zero(T), 0
         for (i, w) in enumerate(kinks.weight)
-            out = -inside(w, kinks.slack[i] / 2)
+            out = -range_margin(w, kinks.slack[i] / 2)
             out > worst && ((worst, at) = (out, i))
         end
         if at == 0

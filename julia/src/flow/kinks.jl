@@ -244,7 +244,7 @@ function set_margins!(kinks::Kinks{T}, reltol::Float64) where {T}
 end
 
 "How far inside its range a weight is."
-inside(w::T, slack::T) where {T} = min(w, 1 - w) + slack
+range_margin(w::T, slack::T) where {T} = min(w, 1 - w) + slack
 
 # Pre-activations that slide are not looked at: their sides lie between 0 and 1.
 @inline beyond(side::T, h::T, margin::T) where {T} = (side == 1) & (h < -margin) | (side == 0) & (h > margin)
@@ -253,7 +253,7 @@ left_behind(kinks::Kinks, c::Contact, h) = @inbounds abs(h[c.row, c.unit]) > sid
 
 "Whether in the last forward pass a pre-activation was beyond its side, or a weight out of its range."
 function violated(kinks::Kinks)
-    any(i -> inside(kinks.weight[i], kinks.slack[i]) < 0, eachindex(kinks.weight)) && return true
+    any(i -> range_margin(kinks.weight[i], kinks.slack[i]) < 0, eachindex(kinks.weight)) && return true
     any(f -> left_behind(kinks, f.contact, sides(kinks, f.contact).h), kinks.fellows) && return true
     for (b, block) in enumerate(kinks.net.blocks), k in block.kinks
         side, h, margin = k.side, k.h, k.margin
@@ -300,9 +300,9 @@ function earliest!(kinks::Kinks{T}) where {T}
     end
     for (i, c) in enumerate(kinks.active)
         slack = kinks.slack[i]
-        late = inside(kinks.weight_late[i], slack)
+        late = range_margin(kinks.weight_late[i], slack)
         late >= 0 && continue
-        early = inside(kinks.weight_early[i], slack)
+        early = range_margin(kinks.weight_early[i], slack)
         early > late && (part = min(part, (early + slack / 2) / (early - late)))
         tiny &= late >= -slack
         push!(kinks.met, c)

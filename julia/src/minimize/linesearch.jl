@@ -153,12 +153,13 @@ end
     accepted!(state::LineSearchState) -> state
 
 The ray's trial becomes the point. `stalled` counts steps in a row without a decrease that can be
-resolved: at the end of quadratic convergence the last digit of the gradient goes up and down.
+resolved: at the end of quadratic convergence the last digit of the gradient goes up and down, and so does
+the loss, whose fall after a rise is no progress.
 """
 function accepted!(state::LineSearchState{T}) where {T}
     ray = state.ray
     gnorm = supnorm(ray.trial_gradient)
-    progress = state.loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || gnorm < T(0.9) * state.lowest_gnorm
+    progress = state.lowest_loss - ray.trial_loss > 4 * eps(T) * abs(state.loss) || gnorm < T(0.9) * state.lowest_gnorm
     state.stalled = progress ? 0 : state.stalled + 1
     accepted!(state, ray, ray.trial_loss, gnorm)
     state.lowest_loss = min(state.lowest_loss, state.loss)

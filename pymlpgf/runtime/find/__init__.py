@@ -14,7 +14,6 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 from ...errors import ProvisioningError, RuntimeUnavailable
 from .. import debian, image, manifest, settings
 from ..debian import release
-from ..julia import Julia, Refused, executable_at, inspect
+from ..julia import Julia, Refused, executable_at, inspect, running_juliacall
 from ..report import Progress, Report
 from . import juliapkg_state
 
@@ -84,12 +83,12 @@ def find(
 
 
 def _running() -> Julia | None:
-    """The Julia that juliacall has started in this process, if it has."""
-    module = sys.modules.get("juliacall")
-    state: Mapping[str, Any] = getattr(module, "CONFIG", {})
-    if not state.get("inited"):
+    """The Julia of juliacall that runs in this process, if one does."""
+    module = running_juliacall()
+    if module is None:
         return None
-    main = module.Main  # type: ignore[union-attr]
+    state: Mapping[str, Any] = module.CONFIG
+    main = module.Main
     version = main.VERSION
     bindir = Path(str(main.seval("Sys.BINDIR")))
     return Julia(
@@ -99,7 +98,7 @@ def _running() -> Julia | None:
         libjulia=Path(state.get("libpath") or ""),
         sysimage=Path(str(main.seval("unsafe_string(Base.JLOptions().image_file)"))),
         version=(int(version.major), int(version.minor), int(version.patch)),
-        origin="started by juliacall in this process",
+        origin="started by juliacall in this process" if state.get("inited") else "the Julia that runs this Python",
         project=Path(state["project"]) if state.get("project") else None,
     )
 

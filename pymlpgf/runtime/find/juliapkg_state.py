@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -26,12 +27,31 @@ PROBE_MEMORY = 3600.0
 RESOLVE_LIMIT = 3600.0
 NOT_YET = "its packages are not installed yet"
 
-# Runs in a process of its own with the paths of this one, on which juliapkg looks for juliapkg.json files.
+# Runs in a process of its own with the paths of this one, on which juliapkg looks for juliapkg.json files. What is
+# wrong with these goes into the file that the second argument names; what Julia says of packages is seen as it comes.
 RESOLVE = """
-import json, sys
+import json, subprocess, sys
 sys.path[:] = json.loads(sys.argv[1])
-import juliapkg
-juliapkg.resolve()
+import juliapkg, juliapkg.deps
+
+def wrong(error):
+    for name in juliapkg.deps.deps_files():
+        try:
+            with open(name, encoding="utf-8") as file:
+                if not isinstance(json.load(file), dict):
+                    return f"{name} holds no JSON object"
+        except ValueError as fault:
+            return f"{name} is not in JSON: {fault}"
+    return f"{error}"
+
+try:
+    juliapkg.resolve()
+except subprocess.CalledProcessError:
+    sys.exit(1)
+except Exception as error:
+    with open(sys.argv[2], "w", encoding="utf-8") as file:
+        file.write(wrong(error))
+    sys.exit(1)
 """
 
 
@@ -99,7 +119,17 @@ def _resolve(override: str | None) -> None:
     environment = dict(os.environ)
     if override:
         environment["PYTHON_JULIAPKG_EXE"] = override
-    command = [sys.executable, "-c", RESOLVE, json.dumps(sys.path)]
+    with tempfile.TemporaryDirectory() as folder:
+        words = Path(folder) / "wrong"
+        status = _run([sys.executable, "-c", RESOLVE, json.dumps(sys.path), str(words)], environment)
+        wrong = words.read_text(encoding="utf-8") if words.exists() else ""
+    if status != 0:
+        why = f": {wrong}" if wrong else " (its messages are above)"
+        raise Refused(f"juliapkg could not install its packages{why}")
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """The exit code; what the command prints goes to stderr."""
     output = sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL
     process = subprocess.Popen(
         command,
@@ -110,7 +140,7 @@ def _resolve(override: str | None) -> None:
         start_new_session=True,
     )
     try:
-        status = process.wait(RESOLVE_LIMIT)
+        return process.wait(RESOLVE_LIMIT)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.killpg(process.pid, 9) if hasattr(os, "killpg") else process.kill()
@@ -118,8 +148,6 @@ def _resolve(override: str | None) -> None:
         if isinstance(error, subprocess.TimeoutExpired):
             raise Refused(f"juliapkg took longer than {RESOLVE_LIMIT:.0f} s") from None
         raise
-    if status != 0:
-        raise Refused("juliapkg could not install its packages (its messages are above)")
 
 
 def _has_descriptor(stream: Any) -> bool:

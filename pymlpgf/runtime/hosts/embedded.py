@@ -13,7 +13,7 @@ from types import ModuleType
 
 from ...errors import JuliaError, RuntimeUnavailable
 from ..environment import blocking_streams, temporary
-from ..julia import Julia
+from ..julia import Julia, running_juliacall
 from .signals import preserved
 
 __all__ = ["EmbeddedHost"]
@@ -27,10 +27,15 @@ class EmbeddedHost:
 
     def __init__(self, julia: Julia, environment: Mapping[str, str]) -> None:
         """Start ``julia`` with ``environment`` set while it initialises. Once in a process, never undone."""
-        if getattr(sys.modules.get("juliacall"), "CONFIG", {}).get("inited"):
+        if running_juliacall():
             raise RuntimeUnavailable(
                 "juliacall has already started another Julia in this process, and two do not fit into one: "
                 "start pymlpgf first, or let it use juliacall's Julia (PYMLPGF_JULIA=full)"
+            )
+        if _julia_runs():
+            raise RuntimeUnavailable(
+                "another Julia runs in this process already, and two do not fit into one: where Python runs inside of "
+                "Julia, load PythonCall.jl there and use its Julia (PYMLPGF_JULIA=full)"
             )
         with preserved(), blocking_streams(), temporary(environment):
             # libgcc_s first: libunwind, which libjulia brings along, exports _Unwind_Resume as well, and the C++
@@ -82,6 +87,14 @@ def _preload(name: str, julia: Julia) -> None:
         with suppress(OSError):
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
             return
+
+
+def _julia_runs() -> bool:
+    """Whether a Julia runs in this process, whoever has started it: PyCall's, for one, is not in ``sys.modules``."""
+    if os.name != "posix":
+        return False
+    runs = getattr(ctypes.CDLL(None), "jl_is_initialized", None)
+    return runs is not None and bool(runs())
 
 
 class _NoSecondJulia(importlib.abc.MetaPathFinder, importlib.abc.Loader):
