@@ -61,7 +61,8 @@ def run(
     if process.returncode != 0:
         said = texts[1].strip().splitlines()
         lines = [line for line in said if line.startswith("E:")] or said[-1:]  # E: is how apt begins an error
-        failure = ProvisioningError(f"{what} failed: {lines[0] if lines else f'status {process.returncode}'}")
+        status = f"status {process.returncode}" if process.returncode > 0 else f"ended by signal {-process.returncode}"
+        failure = ProvisioningError(f"{what} failed: {lines[0] if lines and process.returncode > 0 else status}")
         failure.output = "".join(texts)
         raise failure
     return subprocess.CompletedProcess(command, process.returncode, *texts)

@@ -524,6 +524,12 @@ def test_child_without_progress_is_killed() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_what_a_child_failed_of() -> None:
+    for end, why in (("exit 3", "complaint"), ("kill -TERM $$", "ended by signal 15")):
+        with pytest.raises(ProvisioningError, match=f"^reading failed: {why}$"):
+            children.run(["sh", "-c", f"echo complaint >&2; {end}"], limit=60, what="reading")
+
+
 # ---- apt -------------------------------------------------------------------------------------------------
 
 APT = r"""#!{python}

@@ -123,8 +123,9 @@ def write_library(
     stdlib = Path(julia.bindir).parent / "share" / "julia" / "stdlib" / f"v{julia.version[0]}.{julia.version[1]}"
     target = [] if processors is None else ["--cpu-target", processors]
     command = [
-        str(julia.executable), "--startup-file=no", "--history-file=no", "--handle-signals=no", f"-J{julia.sysimage}", *target,
-        "--output-o", str(source), str(package() / "image.jl"), str(julia.bindir), str(stdlib),
+        str(julia.executable), "--startup-file=no", "--history-file=no", "--handle-signals=no",  # else SIGTERM may hang
+        f"-J{julia.sysimage}", *target, "--output-o", str(source), str(package() / "image.jl"), str(julia.bindir),
+        str(stdlib),
     ]  # fmt: skip
     done = run(
         command, limit=LIMIT, what="compiling the system image", environment=_environment(julia, wish), tick=tick
