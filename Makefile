@@ -46,7 +46,7 @@ WITHOUT_IMAGE := $(addprefix tests/,runtime/test_provisioning.py runtime/test_fi
 	project/test_packaging.py project/test_developers.py)
 LONGEST := tests/runtime/test_image.py tests/robustness/test_traps.py
 # Julia tests that compile most of what they run themselves.
-JULIA_WITHOUT_IMAGE := infinite_tests.jl loss_tests.jl
+JULIA_WITHOUT_IMAGE := infinite_tests.jl kink_tests.jl loss_tests.jl
 JULIA_TESTS := $(filter-out $(JULIA_WITHOUT_IMAGE),$(notdir $(wildcard julia/test/*_tests.jl)))
 test-without-image: lint types
 	PYMLPGF_IMAGE=off $(BIN)/python -m pytest $(WITHOUT_IMAGE)

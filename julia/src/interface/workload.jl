@@ -221,6 +221,8 @@ function flows_workload(::Type{T}) where {T}
                       merge(small, (alg=alg, maxT=3, event="truth", everystep=true)); tauinv=ones(length(x)))
     end
     outside_solve(net, x, "flow", merge(small, (alg="auto", maxT=1, tauinv=2)))
+    creeping, z = student(T; N=40)                  # ExpAdams leaves it to Rodas5P, and the trajectory grows
+    outside_solve(creeping, z, "flow", (alg="auto", maxT=Inf))
     kinked, y = student(T; f="relu", N=20)
     outside_solve(kinked, y, "train", (alg="auto", maxT=3, optim_solver="NewtonTrustRegion"))
     run = outside_solve(net, x, "flow", merge(small, (alg="Tsit5", maxT=3, dense=true)))
