@@ -222,7 +222,7 @@ function flows_workload(::Type{T}) where {T}
     end
     outside_solve(net, x, "flow", merge(small, (alg="auto", maxT=1, tauinv=2)))
     creeping, z = student(T; N=40)                  # ExpAdams leaves it to Rodas5P, and the trajectory grows
-    outside_solve(creeping, z, "flow", (alg="auto", maxT=Inf))
+    outside_solve(creeping, z, "flow", (alg="auto", maxT=Inf, maxiterations_ode=10_000))
     kinked, y = student(T; f="relu", N=20)
     outside_solve(kinked, y, "train", (alg="auto", maxT=3, optim_solver="NewtonTrustRegion"))
     run = outside_solve(net, x, "flow", merge(small, (alg="Tsit5", maxT=3, dense=true)))
