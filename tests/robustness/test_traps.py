@@ -578,7 +578,6 @@ def test_a_failed_start_leaves_environment_and_signals(monkeypatch):
     monkeypatch.delenv("JULIA_PROJECT", raising=False)
     monkeypatch.delitem(sys.modules, "juliacall", raising=False)
     before, finders = signal.getsignal(signal.SIGINT), list(sys.meta_path)
-    monkeypatch.setattr("pymlpgf.runtime.hosts.embedded._julia_runs", lambda: False)  # as other tests have started one
     julia = Julia("embedded", *[Path("/nonexistent")] * 4, (1, 5, 3), "test")
     with pytest.raises(RuntimeUnavailable, match="cannot be loaded"):
         EmbeddedHost(julia, {"JULIA_NUM_THREADS": "2", "JULIA_PROJECT": "/tmp"})

@@ -25,6 +25,8 @@ EVAL = "try\n{code}\ncatch err\nsprint(showerror, err)\nend"
 class EmbeddedHost:
     """Starts Julia and evaluates strings; everything else crosses by C function pointers."""
 
+    _began = False  # the Julia that runs, if one does, is ours, though Ctrl-C came before this was over
+
     def __init__(self, julia: Julia, environment: Mapping[str, str]) -> None:
         """Start ``julia`` with ``environment`` set while it initialises. Once in a process, never undone."""
         if running_juliacall():
@@ -32,7 +34,7 @@ class EmbeddedHost:
                 "juliacall has already started another Julia in this process, and two do not fit into one: "
                 "start pymlpgf first, or let it use juliacall's Julia (PYMLPGF_JULIA=full)"
             )
-        if _julia_runs():
+        if _julia_runs() and not EmbeddedHost._began:
             raise RuntimeUnavailable(
                 "another Julia runs in this process already, and two do not fit into one: where Python runs inside of "
                 "Julia, load PythonCall.jl there and use its Julia (PYMLPGF_JULIA=full)"
@@ -52,6 +54,7 @@ class EmbeddedHost:
             init = getattr(lib, next(name for name in names if hasattr(lib, name)))
             init.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
             init.restype = None
+            EmbeddedHost._began = True
             init(os.fsencode(julia.bindir), os.fsencode(julia.sysimage))
         lib.jl_eval_string.argtypes = [ctypes.c_char_p]
         lib.jl_eval_string.restype = ctypes.c_void_p
