@@ -116,8 +116,9 @@ def _figure(results: dict[str, TrainResult], path: Path) -> None:
     for name, result in results.items():
         flow: Any = result.trajectory
         later = flow.t > 0
-        (line,) = left.loglog(flow.t[later], flow.loss[later], marker=".", label=name)
-        right.loglog(flow.t[later], flow.gnorm[later], marker=".", color=line.get_color(), label=name)
+        style: Any = {"marker": "." if len(flow) <= 200 else None, "linewidth": 1.5 if len(flow) <= 200 else 0.7}
+        (line,) = left.loglog(flow.t[later], flow.loss[later], label=name, **style)
+        right.loglog(flow.t[later], flow.gnorm[later], color=line.get_color(), label=name, **style)
         for axes, value in ((left, result.loss), (right, result.gnorm)):
             axes.axhline(value, color=line.get_color(), linestyle=":", linewidth=1)
     left.set(xlabel="time $t$ of the flow", ylabel="loss $L$", title="loss (dotted: after minimize)")
