@@ -235,7 +235,7 @@ def test_a_leap_beyond_what_floats_hold_is_no_divergence():
     net = teacher_student(300, seed=3)
     res = mg.flow(net, net.random_params(seed=3), alg="Rodas5P", maxtime_ode=60)
     assert (res.ode_stopped_by, res.converged) == ("roundoff", True)
-    assert res.gnorm < 1e-15
+    assert res.gnorm < 1e-13
 
 
 # ---- what a run reports ------------------------------------------------------------------------------------------
