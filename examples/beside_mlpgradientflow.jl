@@ -23,13 +23,9 @@ function shortest(functions...; budget=0.5)
     return best
 end
 
-function clock(f, n)
-    begun = ccall(:clock, Clong, ())  # CPU time in microseconds
-    for _ in 1:n
-        f()
-    end
-    return (ccall(:clock, Clong, ()) - begun) / 1e6
-end
+"CPU time of `n` calls in seconds."
+clock(f, n) = (begun = microseconds(); foreach(_ -> f(), 1:n); (microseconds() - begun) / 1e6)
+microseconds() = ccall(:clock, Clong, ())
 
 "A student and its twin of the other package, with start; targets are a teacher's, with noise."
 function twins(D, k, N; seed, noise)

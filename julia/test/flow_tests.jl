@@ -337,6 +337,11 @@ end
                 @assert abs(line(kept.x[1, :]) - place(t)[1]) < 0.15
             end
         end
+        # By default small files and bounded work: see the docs of `flow`.
+        sizes(n; options...) = MLPGF.recorded(MLPGF.FlowOptions(; options...), n)
+        @test sizes.((0, 26, 33, 10^5)) == ((100, 10_000), (100, 10_000), (100, 7943), (100, 100))
+        @test sizes(33; observables=["norm" => norm]) == (100, 100)
+        @test sizes(33; n_samples_trajectory=1) == (2, 2) && sizes(33; save_everystep=true) == (0, 0)
         # Between a fewest and a most: as many as lines need, in memory of twice the most.
         for (jumps, kept) in ((0, 100:100), (300, 300:400), (1000, 400:400))
             recorder = MLPGF.Recorder(Float64, 2, (100, 400))

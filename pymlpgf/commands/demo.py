@@ -116,7 +116,7 @@ def _figure(results: dict[str, TrainResult], path: Path) -> None:
     for name, result in results.items():
         flow: Any = result.trajectory
         later = flow.t > 0
-        style: Any = {"marker": "." if len(flow) <= 200 else None, "linewidth": 1.5 if len(flow) <= 200 else 0.7}
+        style: Any = {"marker": "."} if len(flow) <= 200 else {"linewidth": 0.7}  # marks of thousands hide the line
         (line,) = left.loglog(flow.t[later], flow.loss[later], label=name, **style)
         right.loglog(flow.t[later], flow.gnorm[later], color=line.get_color(), label=name, **style)
         for axes, value in ((left, result.loss), (right, result.gnorm)):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MLPGF_UUID
 from scipy.special import owens_t
 from scipy.stats import multivariate_normal
 
@@ -51,7 +52,7 @@ def test_pairs_of_units_over_the_whole_range(key):
 
 def module():
     runtime.start()
-    return 'Base.loaded_modules[Base.PkgId(Base.UUID("7b1c1d52-5c0e-4a5e-9a0e-3f6f0f2c8d11"), "MLPGF")]'
+    return f'Base.loaded_modules[Base.PkgId(Base.UUID("{MLPGF_UUID}"), "MLPGF")]'
 
 
 def in_julia(expression):

@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+from conftest import MLPGF_UUID
 from hypothesis import given, settings, strategies as st
 
 import pymlpgf as mg
@@ -143,7 +144,7 @@ def test_activations_are_those_of_julia():
     from pymlpgf import runtime
 
     expected = ",".join(f'"{name}"' for name in sorted(mg.ACTIVATIONS))
-    module = 'Base.loaded_modules[Base.PkgId(Base.UUID("7b1c1d52-5c0e-4a5e-9a0e-3f6f0f2c8d11"), "MLPGF")]'
+    module = f'Base.loaded_modules[Base.PkgId(Base.UUID("{MLPGF_UUID}"), "MLPGF")]'
     assert runtime.evaluate(f"Int64(sort!(collect(keys({module}.ACTIVATIONS))) == [{expected}])") == 1
 
 

@@ -20,13 +20,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import MLPGF_UUID
 
 from pymlpgf.errors import RuntimeUnavailable
 from pymlpgf.runtime import find
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERAL = "23338594-aafe-5451-b93e-139f81909106"  # the registry that Pkg asks a server for
-MLPGF = "7b1c1d52-5c0e-4a5e-9a0e-3f6f0f2c8d11"
 LIMIT = 900.0  # seconds; most of them compile PythonCall and what it needs
 
 #: The compiled standard library; then what PythonCall needs and Julia does not bring: name, uuid, version, folder.
@@ -149,7 +149,7 @@ class Newcomer:
         (work / "base" / "compiled").symlink_to(registry.compiled)
         (self.site / "another").mkdir()
         self.other = self.site / "another" / "juliapkg.json"  # another package's wishes beside ours
-        self.wish({"uuid": MLPGF, "preferences": {"precompile_workload": False}})
+        self.wish({"uuid": MLPGF_UUID, "preferences": {"precompile_workload": False}})
         left_out = ("JULIA_", "PYTHON_JULIA", "PYTHONPATH", "PYMLPGF_", "VIRTUAL_ENV", "CONDA_PREFIX")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         self.environment = {

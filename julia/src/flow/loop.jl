@@ -121,7 +121,7 @@ poll!(run::Integration) =
 
 "After a trial step that failed: a shorter one, or the end."
 function reject!(run::Integration, verdict::Int, remaining::Float64)
-    problem, state, kinks = run.problem, run.state, run.kinks
+    state, kinks = run.state, run.kinks
     run.rejected += 1
     run.failures += 1
     run.indefinite |= verdict == NO_STEP

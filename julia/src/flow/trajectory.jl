@@ -83,9 +83,6 @@ Base.vcat(a::Trajectory{T}, b::Trajectory{T}) where {T} =
 Base.length(trajectory::Trajectory) = length(trajectory.t)
 Base.show(io::IO, trajectory::Trajectory) = print(io, "Trajectory with ", length(trajectory), " points")
 
-# Of so many points the cheapest is remembered, so that a drop looks at a few hundred costs, not at all of 20 000.
-const COST_BLOCK = 64
-
 "How far points lie above and below lines, in the logarithms of loss and gradient norm, and in any parameter."
 struct Strayed
     loss_above::Float64
@@ -100,7 +97,7 @@ of_loss(s::Strayed) = max(s.loss_above, s.loss_below)
 of_gnorm(s::Strayed) = max(s.gnorm_above, s.gnorm_below)
 
 """
-    Recorder(T, n, fewest, most)
+    Recorder(T, n, (fewest, most))
 
 Collects a [`Trajectory`](@ref) of at most `most` points; of all if `most == 0`. It holds at most twice as many and,
 when full, drops those that are missed least by straight lines in log t between their neighbours. First go points
@@ -133,10 +130,10 @@ Base.@kwdef mutable struct Recorder{T<:AbstractFloat}
     # how much log gnorm jumps between steps, around here
     rough::Vector{Float64} = zeros(capacity)
     log_gnorms::Tuple{Float64,Float64} = (NaN, NaN)                 # at the last two points that were recorded
-    before::Vector{Int} = zeros(Int, capacity)                      # what `thin!` works in
-    after::Vector{Int} = zeros(Int, capacity)
-    cost::Vector{Float64} = zeros(capacity)
-    cheapest::Vector{Int} = zeros(Int, cld(capacity, COST_BLOCK))
+    before::Vector{Int} = Int[]                                     # what `thin!` works in
+    after::Vector{Int} = Int[]
+    cost::Vector{Float64} = Float64[]
+    cheapest::Vector{Int} = Int[]
 end
 
 Recorder(::Type{T}, n::Int, (fewest, most)::Tuple{Int,Int}) where {T} = Recorder{T}(n=n, fewest=fewest, most=most)
@@ -170,13 +167,15 @@ function make_room!(r::Recorder)
     end
     capacity = r.most > 0 ? min(2 * full, limit) : 2 * full
     for v in (r.t, r.loss, r.gnorm, r.modelled, r.strayed, r.missed, r.log_t, r.log_loss, r.log_lowest, r.log_gnorm,
-              r.rough, r.before, r.after, r.cost)
+              r.rough)
         resize!(v, capacity)
     end
     resize!(r.x, capacity * r.n)
-    resize!(r.cheapest, cld(capacity, COST_BLOCK))
     return nothing
 end
+
+# Of so many points the cheapest is remembered, so that a drop looks at a few hundred costs, not at all of 20 000.
+const COST_BLOCK = 64
 
 """
 Drop points until `most` are left, and go on to `fewest` while lines stay within their bound, each time the one whose
@@ -187,7 +186,9 @@ function thin!(r::Recorder{T}, fewest::Int, most::Int) where {T}
     m = r.count
     m <= fewest && return nothing
     pinned = most > 3 ? 2 : 1
-    before, after, cost, cheapest, blocks = r.before, r.after, r.cost, r.cheapest, cld(m, COST_BLOCK)
+    blocks = cld(m, COST_BLOCK)
+    before, after, cost = resize!(r.before, m), resize!(r.after, m), resize!(r.cost, m)
+    cheapest = resize!(r.cheapest, blocks)
     size = largest_entry(r.x, m * r.n)
     for j in 1:m
         before[j], after[j], cost[j] = j - 1, j + 1, Inf

@@ -116,12 +116,8 @@ function a_round!(rounds::Rounds{T}, net::Net{T}, x::Vector{T}, iterations::Int)
     m = minimize(net, x, limited, rounds.monitor)
     rounds.iterations += m.iterations
     rounds.stop = m.stopped_by
-    c = try
-        classify(net, m.x)
-    catch failure
-        failure isa ArgumentError || rethrow()
-        return m, "beyond the range of numbers"
-    end
+    all_finite(gradient(net, m.x)) && all_finite(hessian(net, m.x)) || return m, "beyond the range of numbers"
+    c = classify(net, m.x)
     c.kind == "degenerate" && c.unexplained > 0 || return m, c.kind
     return m, Base.invokelatest(minimum_to_more_digits, net, m.x) ? "minimum" : "of no known kind"
 end
