@@ -121,6 +121,44 @@ print(digest.hexdigest())
 """
 
 
+#: What a flow of smooth units, without events and constraints, never makes.
+FOREIGN = ("Search{", "Contact", "Descent{", "EventWatch", "Constraint{", "Interval{", "InfiniteNet", "BlockBuf")
+
+COMPILED = """
+let package = Base.require(Main, :MLPGF)
+    for name in names(package; all=true)
+        isdefined(package, name) || continue
+        f = getfield(package, name)
+        f isa Union{Function,Type} || continue
+        for m in methods(f), k in 1:length(m.specializations)
+            isassigned(m.specializations, k) || continue
+            s = m.specializations[k]
+            s isa Core.MethodInstance && isdefined(s, :cache) && println(s)
+        end
+    end
+end
+flush(stdout)
+0
+"""
+
+
+def test_without_an_image_a_flow_compiles_only_what_it_calls(run_python: Callable[..., str], tmp_path: Path) -> None:
+    """The time of a first process is that of type inference and code generation: here is what they saw."""
+    script = tmp_path / "compiled.jl"
+    script.write_text(COMPILED)
+    out = run_python(
+        f"""
+        net = make_net()
+        mg.flow(net, net.random_params(), maxT=10, verbosity=0)
+        runtime.evaluate('include("{script}")')
+        """,
+        environment={"PYMLPGF_IMAGE": "off"},
+    )
+    seen = [line for line in out.splitlines() if "for unknown(" not in line]
+    assert any("integrate(" in line for line in seen)
+    assert [line for line in seen if any(foreign in line for foreign in FOREIGN)] == []
+
+
 def test_numbers_are_the_same_with_and_without(image: Path, run_python: Callable[..., str]) -> None:
     with_image = run_python(NUMBERS + "\nassert mg.runtime_info()['image']")
     without = run_python(NUMBERS + "\nassert not mg.runtime_info()['image']", environment={"PYMLPGF_IMAGE": "off"})

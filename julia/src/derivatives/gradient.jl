@@ -13,7 +13,7 @@ function forward!(ws::Workspace, net, θ, block::Block, order::Int)
                 whole || linear_column!(A, j, X, θ, layer, n)
             end
             whole = true
-            keep_preactivations!(block, l, A)
+            unknown(keep_preactivations!)(block, l, A)
         end
         for columns in layer.columns        # by dynamic calls
             if order == 0
@@ -24,8 +24,8 @@ function forward!(ws::Workspace, net, θ, block::Block, order::Int)
                 unknown(forward_columns!)(columns.activation, Val(2), A, D, S, X, θ, layer, n, columns, whole)
             end
         end
-        kinked && take_sides!(block, l, A, D, order)
-        isempty(layer.chains) || compose_chains!(ws, layer, l, n, order)
+        kinked && unknown(take_sides!)(block, l, A, D, order)
+        isempty(layer.chains) || unknown(compose_chains!)(ws, layer, l, n, order)
     end
     net.output_factor == 1 || scale_outputs!(ws, net.output_factor, n, last(net.layers).width, order)
     return nothing
@@ -181,7 +181,7 @@ function backward!(g, ws::Workspace{T}, θ, block::Block, layers, l::Int) where 
     if !isempty(layer.chains)
         pullback!(Δ, ws.Δ[l+1], θ, layers[l+1], n)
         hadamard!(Δ, ws.D[l], Δ, n, layer.width)
-        pull_chains!(Δ, ws, layer, l, n)
+        unknown(pull_chains!)(Δ, ws, layer, l, n)
         accumulate!(g, Δ, A, layer, n)
         return nothing
     end

@@ -1,6 +1,6 @@
 function hessian_buffers(worker::Worker{T}, net::Net{T}) where {T}
     worker.buffers === nothing &&
-        (worker.buffers = single_hidden_layer(net) ? SingleLayerBuffers(net) : BlockBuffers(net))
+        (worker.buffers = unknown(single_hidden_layer(net) ? SingleLayerBuffers : BlockBuffers)(net))
     return worker.buffers
 end
 
@@ -63,7 +63,8 @@ end
 
 sum_samples!(pass::MatrixPass, sums::Sums{T}, worker::Worker{T}, net::Net{T}, θ::Vector{T}, v,
              objective::Loss) where {T} =
-    sum_matrices!(pass, sums.matrix::Matrix{T}, hessian_buffers(worker, net), worker, net, θ, objective)
+    unknown(sum_matrices!)(pass, sums.matrix::Matrix{T}, hessian_buffers(worker, net), worker, net, θ,
+                           objective)::Bool
 
 function sum_matrices!(::HessianPass, H::Matrix{T}, buffers::BlockBuffers{T}, worker::Worker{T}, net::Net{T},
                        θ::Vector{T}, objective::Loss) where {T}

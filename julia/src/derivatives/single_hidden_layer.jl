@@ -19,9 +19,9 @@ For one block: `J`, √(2w/N) ∂f/∂θ, a column per parameter, and where samp
 `second`, Δ f'_j and Δ v_j f''_j, a column per hidden unit j; `monomials`, x_i x_q for i ≤ q, x_0 = 1 the last factor.
 Over all blocks: `slopes` and `curvatures`, the sums of `first` with inputs and one, and of `second` with the monomials.
 For each two units of a chain (see [`Derivative`](@ref)) there are three columns more: Δ ∂a_q/∂h_j and Δ ∂a_j/∂h_q in
-`first`, and Δ Σ v_p ∂²a_p/∂h_j∂h_q in `second`; `couples` are these units (j, q), j before q in their chain.
+`first`, and Δ Σ v_p ∂²a_p/∂h_j∂h_q in `second`; `couples` are these units (j, q), j before q in their chain. Mutable, as a [`Layer`](@ref) is.
 """
-struct SingleLayerBuffers{T} <: HessianBuffers{T}
+mutable struct SingleLayerBuffers{T} <: HessianBuffers{T}
     J::Matrix{T}
     Z::Matrix{T}
     first::Matrix{T}
@@ -33,7 +33,10 @@ struct SingleLayerBuffers{T} <: HessianBuffers{T}
 end
 function SingleLayerBuffers(net::Net{T}) where {T}
     n, k, d = first(net.blocks).n, first(net.layers).width, n_features(net) + 1
-    couples = [(c.units[q], c.units[t]) for c in first(net.layers).chains for t in eachindex(c.units) for q in 1:t-1]
+    couples = Tuple{Int,Int}[]
+    for chain in first(net.layers).chains, t in eachindex(chain.units), q in 1:t-1
+        push!(couples, (chain.units[q], chain.units[t]))
+    end
     monomials = div(d * (d + 1), 2)
     Z = n <= FEW && T <: BlasReal ? zeros(T, rows_for(net.n_params), n) : zeros(T, 0, 0)
     slopes, curvatures = k + 2 * length(couples), k + length(couples)
@@ -53,7 +56,7 @@ function add_product!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, block::Block
     else
         m = something(findlast(!iszero, block.w), 0)        # what follows only fills the vectors
         transpose_into!(buffers.Z, buffers.J, m, size(H, 1))
-        outer!(H, buffers.Z, m, fresh)
+        unknown(outer!)(H, buffers.Z, m, fresh)
     end
     return nothing
 end
@@ -102,7 +105,7 @@ function fill_columns!(buffers::SingleLayerBuffers{T}, ws::Workspace{T}, net::Ne
     couple = 0
     for c in eachindex(hidden.chains)
         units = hidden.chains[c].units
-        fill_chain!(buffers, ws, ws.chains[1][c], units, X, θ, hidden, out, n, couple)
+        unknown(fill_chain!)(buffers, ws, ws.chains[1][c], units, X, θ, hidden, out, n, couple)
         couple += div(length(units) * (length(units) - 1), 2)
     end
     @inbounds out.bias && @lanes r n buffers.J[r, net.n_params] = root[r, 1]
@@ -189,7 +192,7 @@ function scatter!(H::Matrix{T}, buffers::SingleLayerBuffers{T}, net::Net{T}) whe
         end
     end
     for couple in eachindex(buffers.couples)
-        scatter_couple!(H, buffers, hidden, out, couple)
+        unknown(scatter_couple!)(H, buffers, hidden, out, couple)
     end
     return H
 end

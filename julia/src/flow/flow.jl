@@ -95,14 +95,16 @@ function flow(net::AbstractNet{T}, x0::AbstractVector, options::FlowOptions, mon
     o.constraint === nothing && all_positive(T, o.tauinv)::Bool ||
         return Base.invokelatest(constrained_flow, net, start, o, monitor)::FlowResult{T}
     alg isa DiscreteMethod || o.batchsize === nothing || (alg = BatchFlow(alg, o))
-    if alg isa DiscreteMethod
-        o.dense && throw(ArgumentError("a discrete method, or a flow on batches, has no dense output"))
-        descent = Base.invokelatest(Descent, net, alg, start, o)::Descent{T}
-        return watching(() -> descend(descent, alg, o, monitor)::FlowResult{T}, net, monitor)
-    end
+    alg isa DiscreteMethod && return Base.invokelatest(discrete_flow, net, alg, start, o, monitor)::FlowResult{T}
     problem = FlowProblem(net, o.tauinv)
     state = FlowState(problem, max(o.abstol, Float64(max(floatmin(T), T(1e-30)))), max(o.reltol, 10 * Float64(eps(T))))
     return watching(() -> integrate(problem, state, start, alg, o, monitor), net, monitor)
+end
+
+function discrete_flow(net::AbstractNet, alg, start::Vector, o::FlowOptions, monitor::Monitor)
+    o.dense && throw(ArgumentError("a discrete method, or a flow on batches, has no dense output"))
+    descent = Descent(net, alg, start, o)
+    return watching(() -> descend(descent, alg, o, monitor), net, monitor)
 end
 
 "The flow of a net some of whose parameters are held."

@@ -115,8 +115,8 @@ const MOST_SIDES = 1_000_000
 widest(layers) = maximum(l -> max(l.width, l.fan_in), layers)
 
 Kinks(::AbstractNet) = nothing
-Kinks(net::Net) = Kinks(net, net)
-Kinks(net::ConstrainedNet) = innermost(net) isa Net ? Kinks(innermost(net), net) : nothing
+Kinks(net::Net) = may_have_kinks(net) ? unknown(Kinks)(net, net) : nothing
+Kinks(net::ConstrainedNet) = may_have_kinks(innermost(net)) ? unknown(Kinks)(innermost(net), net) : nothing
 
 function Kinks(net::Net{T}, whole::AbstractNet{T}) where {T}
     found = Tuple{Int,Int,Int,T,T}[]
@@ -138,8 +138,13 @@ end
 
 "Whether [`Kinks`](@ref) may find any, from the activations' names alone: those of a user's function take time to find."
 may_have_kinks(::AbstractNet) = false
-may_have_kinks(net::Net) = any(c.activation isa Custom || !isempty(kinks_of(c.activation)[1])
-                               for l in net.layers for c in l.columns)
+function may_have_kinks(net::Net)
+    for layer in net.layers, columns in layer.columns
+        f = columns.activation
+        (f isa Custom || !isempty(unknown(kinks_of)(f)[1]))::Bool && return true
+    end
+    return false
+end
 
 # A user's function may not be defined everywhere, or jump itself: then nothing is known of its kinks.
 kinks_of(a::Activation) = find_kinks(a)

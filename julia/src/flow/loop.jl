@@ -62,9 +62,9 @@ function Integration(problem::FlowProblem{T}, state::FlowState{T}, x0::Vector{T}
     method::StepCache{T} = make_state(!auto ? alg : begins ? stiff : Tsit5(), T, n)
     degree = interpolant_degree(method)::Int
     auto && !(stiff isa Rodas5P) && (degree = max(degree, 5))
-    watch = event === nothing ? nothing : EventWatch(event, T, n, degree)::EventWatch{T}
+    watch = event === nothing ? nothing : unknown(EventWatch)(event, T, n, degree)::EventWatch{T}
     scale!(state.y, problem, x0)
-    kinks === nothing || begin_kinks!(kinks, problem, x0, degree)
+    kinks === nothing || unknown(begin_kinks!)(kinks, problem, x0, degree)
     state.escape = escape_limit(method, state.reltol)::Float64
     state.t_end = options.maxT
     state.exact = options.save_everystep || watch !== nothing || kinks !== nothing
@@ -111,7 +111,7 @@ function begin!(run::Integration{T}) where {T}
     reason == Stop.running || return reason
     reason = poll!(run)
     watch = run.watch
-    watch !== nothing && holds_at_start!(watch, run.x, state.loss, state.gnorm) && (reason = Stop.event)
+    watch !== nothing && unknown(holds_at_start!)(watch, run.x, state.loss, state.gnorm)::Bool && (reason = Stop.event)
     state.h = options.dt !== nothing ? options.dt : initial_step!(problem, state, options.maxT, run.control.order)
     return reason
 end
@@ -128,7 +128,7 @@ function reject!(run::Integration, verdict::Int, remaining::Float64)
     verdict == NOT_FINITE && (run.wall = run.iterations)
     reason = hopeless(state, verdict, run.failures)
     if reason != Stop.running && kinks !== nothing && !arrived(state) && kinks.frozen
-        step_blindly!(run, kinks, remaining)
+        unknown(step_blindly!)(run, kinks, remaining)
         run.failures, run.indefinite = 0, false
         return Stop.running
     end
@@ -153,7 +153,7 @@ function accept!(run::Integration{T}, remaining::Float64) where {T}
     run.iterations += 1
     measure!(run.method, state)
     whole = state.h
-    met = kinks !== nothing && kinks.frozen && meets_kinks!(kinks, run.method, problem, state)::Bool
+    met = kinks !== nothing && kinks.frozen && unknown(meets_kinks!)(kinks, run.method, problem, state)::Bool
     run.switch.stiff = state.stiffness > 2.5 && !met ? run.switch.stiff + 1 : max(run.switch.stiff - 2, 0)
     cut = land!(run, met, state.h >= remaining)
     step = state.h
@@ -168,7 +168,7 @@ function accept!(run::Integration{T}, remaining::Float64) where {T}
         reason = stopped_at_wall ? Stop.diverged : Stop.roundoff
     end
     reason == Stop.running && (reason = poll!(run))
-    kinks === nothing || leave_kinks!(run, kinks, met, stuck, step, whole)
+    kinks === nothing || unknown(leave_kinks!)(run, kinks, met, stuck, step, whole)
     if !switch!(run, step) && !met
         next_factor!(run.method, run.control, state, problem, run.failures == 0, run.indefinite)
         state.h = min(state.h * state.factor, state.longest, 1e300)
@@ -185,9 +185,10 @@ that part of the step, or zero.
 function land!(run::Integration, met::Bool, last::Bool)
     problem, state, options, watch, dense = run.problem, run.state, run.options, run.watch, run.dense
     cut = watch === nothing ? 0.0 :
-          occurs!(watch, run.method, problem, state, last ? options.maxT : state.t + state.h)::Float64
+          unknown(occurs!)(watch, run.method, problem, state, last ? options.maxT : state.t + state.h)::Float64
     if options.dense
-        cut > 0 ? record_cut_step!(dense, watch.step, problem.n, cut) : record_step!(dense, run.method, problem, state)
+        cut > 0 ? unknown(record_cut_step!)(dense, watch.step, problem.n, cut) :
+        unknown(record_step!)(dense, run.method, problem, state)
     end
     advance!(state)
     last && !(0 < cut < 1) && (state.t = options.maxT; state.t_low = 0.0)
@@ -288,7 +289,7 @@ at_floor(state::FlowState{T}) where {T} = abs(state.loss) <= (64 * eps(T))^2 * s
 # only a model's; the last one is evaluated whatever the time.
 function evaluate_modelled!(r::Recorder, problem::FlowProblem, state::FlowState)
     any(m -> r.modelled[m], 1:r.count) || return nothing
-    r.most > 0 && thin!(r, r.fewest, r.most)
+    finish_thinning!(r)
     if r.modelled[r.count]
         watch!(problem.net, nothing)
         evaluate_record!(r, r.count, problem, state)

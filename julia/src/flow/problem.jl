@@ -71,7 +71,7 @@ function FlowProblem(net::AbstractNet{T}, tauinv) where {T}
     else
         map!(τ -> sqrt(T(τ)), root, tauinv)
     end
-    return FlowProblem{T}(net, Kinks(net), n, any(!=(one(T)), root), root, zeros(T, n),
+    return FlowProblem{T}(net, Kinks(net)::Union{Nothing,Kinks{T}}, n, any(!=(one(T)), root), root, zeros(T, n),
                           zeros(T, n), Ref(zero(T)), 0.0, 0, 0, 0)
 end
 
@@ -101,7 +101,7 @@ function gradient_at!(g, problem::FlowProblem, y)
     problem.nfev += 1
     unknown(gradient!)(g, problem.net, parameters(problem, y))
     problem.scaled && scale_gradient!(g, problem.root)
-    slides(problem) && project_gradient!(g, problem, y)
+    slides(problem) && unknown(project_gradient!)(g, problem, y)
     return g
 end
 
@@ -115,7 +115,7 @@ function value_and_gradient_at!(g, problem::FlowProblem, y)
     problem.gnorm = finite_maximum(g)
     problem.scaled && scale_gradient!(g, problem.root)
     if slides(problem)
-        project_gradient!(g, problem, y)
+        unknown(project_gradient!)(g, problem, y)
         problem.gnorm = unscaled_maximum(g, problem.root)
     end
     return nothing
@@ -131,7 +131,7 @@ function hessian_at!(H, problem::FlowProblem, y)
             H[i, j] *= root[i] * root[j]
         end
     end
-    slides(problem) && project_hessian!(H, problem, y)
+    slides(problem) && unknown(project_hessian!)(H, problem, y)
     return nothing
 end
 
@@ -139,7 +139,7 @@ end
 function hvp_at!(out, problem::FlowProblem, y, v)
     problem.nhvp += 1
     if slides(problem)
-        return project_product!(out, problem, y, v)
+        return unknown(project_product!)(out, problem, y, v)::Nothing
     elseif !problem.scaled
         unknown(hvp!)(out, problem.net, y, v)
         return nothing

@@ -162,7 +162,7 @@ logarithm(v) = log(max(Float64(v), floatmin(Float64)))
 function make_room!(r::Recorder)
     full, limit = length(r.t), 2 * r.most
     if r.most > 0
-        thin!(r, r.fewest + div(r.fewest, 2), full < limit ? full : r.most + div(r.most, 2))
+        unknown(thin!)(r, r.fewest + div(r.fewest, 2), full < limit ? full : r.most + div(r.most, 2))
         (full >= limit || 4 * r.count <= 3 * full) && return nothing
     end
     capacity = r.most > 0 ? min(2 * full, limit) : 2 * full
@@ -224,6 +224,8 @@ function thin!(r::Recorder{T}, fewest::Int, most::Int) where {T}
     r.count = to
     return nothing
 end
+
+finish_thinning!(r::Recorder) = 0 < r.most && r.fewest < r.count && unknown(thin!)(r, r.fewest, r.most)
 
 function find_cheapest!(r::Recorder, block::Int)
     last = min(block * COST_BLOCK, r.count)
@@ -324,7 +326,7 @@ function move!(r::Recorder, to::Int, from::Int)
 end
 
 function Trajectory(r::Recorder{T}) where {T}
-    r.most > 0 && thin!(r, r.fewest, r.most)
+    finish_thinning!(r)
     m = r.count
     within = [f(r.strayed[k]) for f in (of_loss, of_gnorm), k in 1:m]
     return Trajectory(r.t[1:m], reshape(r.x[1:m*r.n], r.n, m), r.loss[1:m], r.gnorm[1:m], within)

@@ -113,7 +113,7 @@ border_data(::Type{T}, D, N, X, O, Y, w) where {T} =
     X == C_NULL ? (nothing, nothing, nothing) :
     (array(T, X, D, N), O < 0 ? array(T, Y, N) : array(T, Y, O, N), w == C_NULL ? nothing : array(T, w, N))
 
-const EXPRESSIONS = Dict{String,Union{Activation,Loss}}()
+const EXPRESSIONS = Dict{String,Any}()
 
 "Where users' expressions are evaluated: they see Base, and our activations by name."
 module Expressions
@@ -214,7 +214,7 @@ function border_predict(net::AbstractNet{T}, x, X, M, out) where {T}
 end
 
 c_random_params(net::Int64, seed::UInt64, init::Cstring, out::Ptr{Cvoid}) =
-    @status border_random_params(net_of(net), seed, INITIALISERS[unsafe_string(init)], out)
+    @status Base.invokelatest(border_random_params, net_of(net), seed, INITIALISERS[unsafe_string(init)], out)
 border_random_params(net::AbstractNet{T}, seed, init, out) where {T} =
     copyto!(array(T, out, n_params(net)), random_params(seed, net; init=init))
 
@@ -230,11 +230,11 @@ border_infinite_net(teacher, x, student) = InfiniteNet(TeacherNet(teacher, copy(
 parse_options(text::Cstring) = parse_json(unsafe_string(text))::Dict{String,Any}
 
 # Ten thousand small solves are told the same: 13 µs each for a flow's options. Those of large constraints are not kept.
-const OPTIONS = Dict{String,Dict{String,Any}}()
+const OPTIONS = Dict{String,Any}()
 function kept_options(text::String)
     length(OPTIONS) > 100 && empty!(OPTIONS)
     return sizeof(text) > 2000 ? parse_json(text)::Dict{String,Any} :
-           get!(() -> parse_json(text)::Dict{String,Any}, OPTIONS, text)
+           get!(() -> parse_json(text), OPTIONS, text)::Dict{String,Any}
 end
 
 c_solve(net::Int64, x::Ptr{Cvoid}, what::Cstring, options::Cstring, tauinv::Ptr{Float64}, report::Ptr{Cvoid},
@@ -283,7 +283,7 @@ c_fields(object::Int64, paths::Cstring, info::Ptr{Int64}) =
 
 function border_fields(@nospecialize(object), paths, info::Ptr{Int64})
     found = Any[]
-    for path in get!(() -> parse_paths(paths), PATHS, paths)
+    for path in get!(() -> parse_paths(paths), PATHS, paths)::Vector{Vector{Union{Int,Symbol}}}
         push!(found, describe!(info, field_of(object, path)))
         info += 6 * sizeof(Int64)
     end
@@ -292,7 +292,7 @@ function border_fields(@nospecialize(object), paths, info::Ptr{Int64})
 end
 
 "Paths that were asked for, taken apart: a solver's result has thirty, always the same."
-const PATHS = Dict{String,Vector{Vector{Union{Int,Symbol}}}}()
+const PATHS = Dict{String,Any}()
 
 parse_paths(paths) = Vector{Union{Int,Symbol}}[parse_path(path::String) for path in parse_json(paths)::Vector{Any}]
 parse_path(path::String) = Union{Int,Symbol}[something(tryparse(Int, name), Symbol(name))

@@ -169,32 +169,33 @@ border_solve(q::Question, x, what, options, tauinv, report, f) =
     answer(q, Vector{number_type(q)}(array(number_type(q), x, n_params(q.net))), options,
            foreign_monitor(report, get(options, "everystep", false)))
 
-function border_solve(net::AbstractNet, x, what, options, tauinv, report, f)
+function border_solve(net::AbstractNet{T}, x, what, options, tauinv, report, f) where {T}
     x0 = copy(parameters(net, x))
     τ = tauinv == C_NULL ? get(options, "tauinv", 1.0) : copy(unsafe_wrap(Array, tauinv, n_params(net)))
     # What few runs need is called by `invokelatest`, which keeps its code apart: packages that are loaded (PythonCall,
     # say) make some of it invalid, and every first run would wait until that is compiled again.
     given = get(options, "constraint", nothing)
-    C = Base.invokelatest(border_constraint, given, x0)::Union{Nothing,Constraint{eltype(x0)}}
-    options = merge(options, Dict("constraint" => C))
+    C = Base.invokelatest(border_constraint, given, x0)::Union{Nothing,Constraint{T}}
+    options = merge(options, Dict{String,Any}("constraint" => C))
     flows, minimizes = what != "minimize", what != "flow"
     alg = flows ? border_method(options, f) : nothing
     solver = minimizes ? border_solver(options) : nothing
-    subject = C === nothing ? net : ConstrainedNet(net, C)
-    compile_time = (flows ? warm_up(subject, alg, haskey(options, "batchsize")) : 0.0) +
-                   (minimizes ? warm_up(subject, solver, false) : 0.0)
+    subject = C === nothing ? net : unknown(ConstrainedNet)(net, C)
+    compile_time = (flows ? unknown(warm_up)(subject, alg, haskey(options, "batchsize"))::Float64 : 0.0) +
+                   (minimizes ? unknown(warm_up)(subject, solver, false)::Float64 : 0.0)
     monitor = foreign_monitor(report, get(options, "everystep", false))
     if what == "flow"
-        ode = flow(net, x0, border_flow_options(options, alg, τ, f), monitor)
+        ode = Base.invokelatest(flow, net, x0, border_flow_options(options, alg, τ, f), monitor)::FlowResult{T}
         last_poll!(monitor, :flow, ode.iterations, ode.t, ode.loss, ode.gnorm, ode.x)
         best, optim, time, providers = lowest(ode, ode.best), nothing, ode.time_run, provider(alg)
     elseif what == "minimize"
-        best = optim = minimize(net, x0, border_minimize_options(options, solver), monitor)
+        best = optim = Base.invokelatest(minimize, net, x0, border_minimize_options(options, solver),
+                                         monitor)::MinimizeResult{T}
         last_poll!(monitor, :minimize, optim.iterations, optim.time_run, optim.loss, optim.gnorm, optim.x)
         ode, time, providers = nothing, optim.time_run, provider(solver)
     else
-        best = train(net, x0, border_flow_options(options, alg, τ, f), border_minimize_options(options, solver),
-                     monitor)
+        best = Base.invokelatest(train, net, x0, border_flow_options(options, alg, τ, f),
+                                 border_minimize_options(options, solver), monitor)::TrainResult{T}
         ode, optim, time = best.ode, best.optim, best.total_time
         providers = optim === nothing ? provider(alg) : join(unique([provider(alg), provider(solver)]), "+")
     end
@@ -207,7 +208,7 @@ end
 function passing_channels(net, x)
     separates(net, x) && return "separable"
     found = seen_in_passing(net, x)
-    return (isempty(found) ? "" : channels_json(found))::String
+    return isempty(found) ? "" : unknown(channels_json)(found)::String
 end
 
 """
@@ -236,23 +237,31 @@ const WARM = Set{UInt}()
     warm_up(net, method, batches) -> seconds
 
 The solvers compile at their first call, which takes seconds that no time limit should count and no Ctrl-C can end: so
-the first call is made here, on a few units and four samples, which may be two batches.
+the first call is made here, on a few units and samples, which may be two batches.
 """
-function warm_up(net::AbstractNet, method::Auto, batches::Bool)
+function warm_up(net::AbstractNet, @nospecialize(method), batches::Bool)
+    innermost(net) isa Net || return 0.0
+    time = 0.0
+    for part in unknown(parts)(net, method)::Vector{Any}
+        time += unknown(rehearse)(net, part, batches)::Float64
+    end
+    return time
+end
+
+"The methods that a run with `method` begins with."
+parts(net::AbstractNet, @nospecialize(method)) = Any[method]
+function parts(net::AbstractNet, ::Auto)
     n, samples = n_params(net), sample_count(net)
     stiff = stiff_method(n, samples)
-    time = warm_up(net, stiff, batches)
-    kinked = may_have_kinks(innermost(net))
-    kinked && (time += warm_up(net, stiff_method(n, samples, true), batches))
-    return time + (kinked || !(stiff isa ExpAdams) ? warm_up(net, Tsit5(), batches) : 0.0)
+    may_have_kinks(innermost(net)) && return Any[stiff, stiff_method(n, samples, true), Tsit5()]
+    return stiff isa ExpAdams ? Any[stiff] : Any[stiff, Tsit5()]
 end
-function warm_up(net::AbstractNet, ::AutoMinimizer, batches::Bool)
-    n_params(net) > DENSE_PARAMETERS && return warm_up(net, LBFGS(), batches)
-    return warm_up(net, NewtonLBFGS(), batches) + (projects(net) ? warm_up(net, VariableProjection(), batches) : 0.0)
-end
-function warm_up(net::AbstractNet{T}, @nospecialize(method), batches::Bool) where {T}
-    inner = innermost(net)
-    inner isa Net || return 0.0
+parts(net::AbstractNet, ::AutoMinimizer) =
+    n_params(net) > DENSE_PARAMETERS ? Any[LBFGS()] :
+    unknown(projects)(net)::Bool ? Any[NewtonLBFGS(true), VariableProjection()] : Any[NewtonLBFGS()]
+
+function rehearse(net::AbstractNet{T}, @nospecialize(method), batches::Bool) where {T}
+    inner = innermost(net)::Net{T}
     kind = method isa UpdateRule ? method.f : method isa DiscreteMethod ? typeof(method) : method
     # Types themselves take 25 µs to hash.
     key = hash((batches, net isa ConstrainedNet), objectid(T) ⊻ objectid(kind) ⊻ objectid(typeof(inner.objective)))
@@ -262,7 +271,7 @@ function warm_up(net::AbstractNet{T}, @nospecialize(method), batches::Bool) wher
     key in WARM && return 0.0
     start = seconds()
     try
-        Base.invokelatest(first_call, miniature(net), method, batches)       # compiled when it is called, not before
+        Base.invokelatest(first_call, unknown(miniature)(net), method, batches)  # compiled when it is called
     catch err        # the run itself will say what is wrong
         get(ENV, "PYMLPGF_DEBUG", "") == "1" &&
             @error "the first call on a small scale failed" exception=(err, catch_backtrace())
@@ -297,7 +306,8 @@ function miniature(net::Net{T}) where {T}
         push!(specs, l === last(net.layers) && nll ? (2, last(units), l.bias) :
                      (length(units), length(units) == 1 ? units[1] : units, l.bias))
     end
-    input = T[0.5 -0.5 1.0 -1.0]
-    target = nll ? [1, 2, 1, 2] : T[n / 2 for o in 1:specs[end][1]::Int, n in 1:4]
+    samples = n_samples(net) > FEW ? FEW + 1 : 4              # Hessians sum over few samples in another way
+    input = T[(-1)^n / n for d in 1:1, n in 1:samples]
+    target = nll ? Int[mod1(n, 2) for n in 1:samples] : T[n / samples for o in 1:specs[end][1]::Int, n in 1:samples]
     return Net{T}(build_layers(specs, 1), input, target; loss=net.objective)
 end

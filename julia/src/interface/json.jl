@@ -102,14 +102,15 @@ function json_unicode(source::JSONText, at::Int)
 end
 
 function json_number(source::JSONText, at::Int)
-    last = at
-    while byte(source, last) in codeunits("+-.0123456789eE")
+    last, whole = at, true
+    while (b = byte(source, last)) in codeunits("+-.0123456789eE")
+        whole &= !(b in codeunits(".eE"))
         last += 1
     end
     text = String(source.bytes[at:last-1])
-    value = tryparse(Int64, text)
-    value === nothing && (value = tryparse(UInt64, text))
-    value === nothing && (value = tryparse(Float64, text))
+    value = whole ? tryparse(Int64, text) : tryparse(Float64, text)
+    value === nothing && whole && (value = unknown(tryparse)(UInt64, text))
+    value === nothing && whole && (value = tryparse(Float64, text))
     value === nothing && json_fault(source, at)
     return value, last
 end

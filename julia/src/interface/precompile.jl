@@ -18,6 +18,8 @@ if ccall(:jl_generating_output, Cint, ()) == 1
             precompile(border_hessian, (N, P, P))
             precompile(border_hvp, (N, P, P, P))
             precompile(border_random_params, (N, UInt64, typeof(glorot_normal), P))
+            precompile(border_solve, (N, P, String, Dict{String,Any}, Ptr{Float64}, P, P))
+            precompile(passing_channels, (N, V))
             precompile(parse_options, (Cstring,))
             precompile(foreign_monitor, (P, Bool))
             precompile(value_and_gradient!, (V, N, V))

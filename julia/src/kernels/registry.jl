@@ -3,9 +3,11 @@
 """
     unknown(f)
 
-`f`, but the compiler does not know: where a call is dynamic all the same, it need not look into every method that may
-be meant. Compiled code would depend on all of them, and be compiled again where a package that is loaded before adds a
-method to one that they call.
+`f`, but the compiler does not know: where a call is dynamic all the same, or seldom made, it need not look into every
+method that may be meant. A process without a system image compiles what it calls, and no more: 5 s to its first flow
+instead of 14. Compiled code would depend on all of these methods, and be compiled again where a package that is loaded
+before adds a method to one that they call. Structs that are not mutable, and numbers but small integers, are allocated
+when they are handed over.
 """
 unknown(f) = Base.inferencebarrier(f)
 

@@ -12,8 +12,10 @@ for ever as the weights of the last layer grow, towards an infimum of zero that 
 along them is −Σᵢ wᵢ Σₒ pₒ (h_label − hₒ)/N < 0, even where it is too small for a floating-point number.
 """
 separates(net::AbstractNet, θ) = false
-function separates(net::Net{T}, θ::Vector{T}) where {T}
-    net.objective isa NegativeLogLikelihood && n_outputs(net) > 1 && unregularised(net) || return false
+separates(net::Net, θ) =
+    net.objective isa NegativeLogLikelihood && n_outputs(net) > 1 && unregularised(net) &&
+    unknown(tells_all_apart)(net, θ)::Bool
+function tells_all_apart(net::Net{T}, θ::Vector{T}) where {T}
     P, i = predict(net, θ), 0
     for block in net.blocks, r in 1:min(block.n, n_samples(net) - i)
         i += 1

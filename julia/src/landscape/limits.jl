@@ -385,26 +385,27 @@ function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes, nea
                 if !in_chain(layer.chains, j) &&
                    !(unit_activation(layer, j) isa Union{Relu,Selu,Identity,Tail,Sharp,Inside})]
         for a in eachindex(free), b in a+1:length(free)
-            pair = pair_channel(θ, layer, next, l, free[a], free[b])
+            pair = unknown(pair_channel)(θ, layer, next, l, free[a], free[b])::Union{Nothing,Channel}
             pair !== nothing && pair.distance < distance || continue
             near[free[a], free[b]] = pair
             pair.growth > growth && push!(candidates, pair)
         end
         for (i, j) in keys(near), k in free
             k > j && haskey(near, (i, k)) && haskey(near, (j, k)) || continue
-            triple = triple_channel(θ, layer, next, l, [i, j, k], [near[i, j], near[i, k], near[j, k]])
+            pairs = [near[i, j], near[i, k], near[j, k]]
+            triple = unknown(triple_channel)(θ, layer, next, l, [i, j, k], pairs)::Union{Nothing,Channel}
             triple !== nothing && triple.growth > growth^2 && push!(candidates, triple)
         end
         tails = Channel[]
         for j in free
             has_tail(unit_activation(layer, j)) && layer.bias || continue
             unit_activation(layer, j) isa Tanh && !next.bias && continue
-            single = tail_channel(θ, layer, l, j, slopes[l][j], variation(grams[l+1], j))
+            single = unknown(tail_channel)(θ, layer, l, j, slopes[l][j], variation(grams[l+1], j))::Union{Nothing,Channel}
             single !== nothing && single.distance < distance && single.growth > growth && push!(tails, single)
         end
         append!(candidates, tails)
         for a in eachindex(tails), b in a+1:length(tails)
-            both = tails_channel(θ, layer, next, l, tails[a], tails[b])
+            both = unknown(tails_channel)(θ, layer, next, l, tails[a], tails[b])::Union{Nothing,Channel}
             both !== nothing && both.distance < distance && both.growth > growth && push!(candidates, both)
         end
         for j in free

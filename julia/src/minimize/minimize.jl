@@ -56,7 +56,8 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
     held = held_scale(net, x0)
     held === nothing || return Base.invokelatest(minimize_held, net, held, x0, o, monitor)::MinimizeResult{T}
     method = with_options(minimize_method(o.optim_solver), o.optim_options)
-    return watching(() -> run_minimizer(Objective(net), Vector{T}(x0), method, limits, monitor), net, monitor)
+    objective, x = Objective(net), Vector{T}(x0)
+    return watching(() -> run_minimizer(objective, x, method, limits, monitor), net, monitor)
 end
 
 "The minimum of `held`, which is one of `net`, as that of `net`."
@@ -97,13 +98,14 @@ Base.@kwdef mutable struct Search{T<:AbstractFloat}
     settled::Bool = false       # the method that ended last knows its point for an isolated minimum
 end
 
-function run_minimizer(objective::Objective{T}, x0::Vector{T}, method::MinimizeMethod, limits::Limits{T},
-                       monitor::Monitor) where {T}
+function run_minimizer(objective::Objective{T}, x0::Vector{T}, @nospecialize(method::MinimizeMethod),
+                       limits::Limits{T}, monitor::Monitor) where {T}
     start!(monitor, limits.maxtime)
     best = BestPoint{T}(x=copy(x0))
     search = Search{T}(best=best, limits=limits, monitor=monitor)
     stop = try
-        confirm!(search, objective, method, pursue!(search, objective, method, typemax(Int)))
+        reason = unknown(pursue!)(search, objective, method, typemax(Int))::Stop.Reason
+        reason == Stop.roundoff ? unknown(confirm!)(search, objective, method) : reason
     catch interruption
         interruption isa Interrupted || rethrow()
         interruption.reason
@@ -130,9 +132,12 @@ end
 
 Search with `method` from the best point so far; `Stop.running` after so many iterations.
 """
-function pursue!(search::Search{T}, objective::Objective{T}, method::MinimizeMethod, iterations::Int) where {T}
+pursue!(search::Search{T}, objective::Objective{T}, method::MinimizeMethod, iterations::Int) where {T} =
+    unknown(iterate!)(unknown(make_state)(method, objective, search.best.x), search, objective, method,
+                      iterations)::Stop.Reason
+
+function iterate!(state, search::Search{T}, objective::Objective{T}, method::MinimizeMethod, iterations::Int) where {T}
     best, limits, monitor = search.best, search.limits, search.monitor
-    state = make_state(method, objective, best.x)
     begin!(search, state.loss, state.gnorm) || return Stop.diverged
     idle = 0
     for attempt in 1:iterations

@@ -5,29 +5,30 @@ const DENSE_OPINION = 1000
 opinion_iterations(P::Int) = clamp(div(20_000, P), 20, 200)
 
 "The methods that are asked when `method` sees no way on."
-function second_opinions(method::MinimizeMethod, P::Int)
-    P > DENSE_OPINION && method isa NewtonKrylov && return (LBFGS(),)
-    P > DENSE_PARAMETERS && method isa AutoMinimizer && return (NewtonKrylov(),)
-    P > DENSE_OPINION && method isa QuasiNewton && return (NewtonKrylov(),)
-    return filter(other -> !(other isa typeof(method)), (NewtonTrustRegion(), Newton(), BFGS(), AutoMinimizer()))
+function second_opinions(@nospecialize(method::MinimizeMethod), P::Int)
+    P > DENSE_OPINION && method isa NewtonKrylov && return MinimizeMethod[LBFGS()]
+    P > DENSE_PARAMETERS && method isa AutoMinimizer && return MinimizeMethod[NewtonKrylov()]
+    P > DENSE_OPINION && method isa QuasiNewton && return MinimizeMethod[NewtonKrylov()]
+    return MinimizeMethod[other for other in (NewtonTrustRegion(), Newton(), BFGS(), AutoMinimizer())
+                          if typeof(other) != typeof(method)]
 end
 
 """
-    confirm!(search, objective, method, stop) -> Stop.Reason
+    confirm!(search, objective, method) -> Stop.Reason
 
-`method` ended with `stop`. If that is `roundoff`, ask others: Newton steps at a minimum that is a point, elsewhere
+`method` ended with `Stop.roundoff`. Ask others: Newton steps at a minimum that is a point, elsewhere
 other methods for some iterations. While they get on, `method` goes on from what they found; what hardly gets on though
 rounding allows it ends as `patience`, at the point where `method` saw no way on if the others left the floor of a
 valley. Where they go sideways, as far as rounding lets them, they are asked again, `ROUNDS` times in all: there may be
 a way down from there.
 """
-function confirm!(search::Search{T}, objective::Objective{T}, method::MinimizeMethod, stop::Stop.Reason) where {T}
-    best, P, rounds = search.best, length(search.best.x), 0
+function confirm!(search::Search{T}, objective::Objective{T}, @nospecialize(method::MinimizeMethod)) where {T}
+    best, P, rounds, stop = search.best, length(search.best.x), 0, Stop.roundoff
     while stop == Stop.roundoff && best.gnorm > 0 && !search.settled
         P <= DENSE_OPINION && finish_isolated!(best, objective) && return stop
         x, loss, gnorm = copy(best.x), best.loss, best.gnorm
-        for other in (second_opinions(method, P)..., method)      # begun anew it may see more, too
-            stop = pursue!(search, objective, other, opinion_iterations(P))
+        for other in push!(second_opinions(method, P), method)      # begun anew it may see more, too
+            stop = unknown(pursue!)(search, objective, other, opinion_iterations(P))::Stop.Reason
             stop == Stop.running || stop == Stop.roundoff || return stop
             gets_on_well(best, loss, gnorm) && break
         end
@@ -41,7 +42,7 @@ function confirm!(search::Search{T}, objective::Objective{T}, method::MinimizeMe
             best.gnorm <= gnorm || retreat!(best, x, loss, gnorm)
             return Stop.patience
         end
-        stop = pursue!(search, objective, method, typemax(Int))
+        stop = unknown(pursue!)(search, objective, method, typemax(Int))::Stop.Reason
     end
     return stop
 end

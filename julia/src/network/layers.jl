@@ -48,11 +48,12 @@ function build_layers(specs, n_features::Int)
         a isa PerUnit && length(a.activations) != width &&
             throw(ArgumentError("layer $number has $width units and $(length(a.activations)) activations"))
         a isa Derivative && throw(ArgumentError("layer $number: a Derivative is the activation of one unit"))
-        any(c -> c.activation isa Softmax, columns(a, width)) && !(a isa Softmax && number == length(specs)) &&
+        groups = unknown(columns)(a, width)::Vector{Columns}
+        any(c -> c.activation isa Softmax, groups) && !(a isa Softmax && number == length(specs)) &&
             throw(ArgumentError("softmax is for the output layer as a whole"))
-        chains = find_chains(a)
+        chains = unknown(find_chains)(a)::Vector{Chain}
         isempty(chains) || number < length(specs) || throw(ArgumentError("Derivatives are for hidden layers"))
-        push!(layers, Layer(fan_in, width, a, bias, offset, columns(a, width), chains))
+        push!(layers, Layer(fan_in, width, a, bias, offset, groups, chains))
         fan_in, offset = width, offset + n_params(last(layers))
     end
     return layers
@@ -94,9 +95,9 @@ end
 
 Up to `BLOCK` samples, one column a feature, so that loops over samples run through memory. The number of
 rows `n` is a multiple of `LANES`: the last sample is repeated with weight 0. Column D + 1 of `X` holds ones; there are
-as many columns as [`gram!`](@ref) reads.
+as many columns as [`gram!`](@ref) reads. Mutable, as a [`Layer`](@ref) is.
 """
-struct Block{T}
+mutable struct Block{T}
     n::Int
     X::Matrix{T}
     Y::Matrix{T}
@@ -126,9 +127,9 @@ blocks(::Type{T}, X, Y, w) where {T} =
 Buffers for one block, a matrix per layer with a column per unit. Activations `A` (column width + 1 holds
 ones, others follow for `gram!`), f' `D`, f'' `S`, ∂ℓ/∂a `E`, ∂ℓ/∂h `Δ`; the letters with a dot are directional
 derivatives: `Ȧ`, `Ḣ` (of pre-activations), `Δ̇`. `row` has five columns for what a loss keeps per sample, `chains` what
-each chain of a layer keeps.
+each chain of a layer keeps. Mutable, as a [`Layer`](@ref) is.
 """
-struct Workspace{T}
+mutable struct Workspace{T}
     A::Vector{Matrix{T}}
     D::Vector{Matrix{T}}
     S::Vector{Matrix{T}}

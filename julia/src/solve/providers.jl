@@ -79,7 +79,7 @@ function provided(name::AbstractString, providers)
     return nothing
 end
 
-const FLOW_PROVIDERS, MINIMIZE_PROVIDERS = ("sciml",), ("optim", "nlopt")
+const FLOW_PROVIDERS, MINIMIZE_PROVIDERS = ["sciml"], ["optim", "nlopt"]
 
 "Every name that [`named_method`](@ref) knows beside our own, with its prefix."
 provided_names(providers) =
@@ -97,15 +97,18 @@ function named_method(table, kind, text)
     haskey(table, name) && return table[name]
     providers = kind == "alg" ? FLOW_PROVIDERS : MINIMIZE_PROVIDERS
     found = provided(name, providers)
-    found === nothing && throw(ArgumentError("unknown $kind \"$name\"; known are " *
-        join([sort!(collect(keys(table))); sort!(provided_names(providers))], ", ")))
+    found === nothing && unknown(complain_of_name)(table, kind, name, providers)
     package = Base.root_module(package_id(found, name))
     return kind == "alg" ? named_flow_method(Val(Symbol(found.package)), package, found.method) :
            named_minimize_method(Val(Symbol(found.package)), package, found.method)
 end
 
+complain_of_name(table, kind, name, providers) =
+    throw(ArgumentError("unknown $kind \"$name\"; known are " *
+                        join([sort!(collect(keys(table))); sort!(provided_names(providers))], ", ")))
+
 "The name before the parenthesis, if there is one."
-called_method(text) = rstrip(String(first(split(text, '('; limit=2))))
+called_method(text) = String(rstrip(String(first(split(text, '('; limit=2)))))
 
 "The method that the call `text` makes."
 function called(table, kind, name, text)

@@ -84,7 +84,8 @@ function ExpAdamsCache(::Type{T}, n::Int) where {T}
     return ExpAdamsCache{T}(zeros(T, n, n), SymmetricEigen{T}(n), -1, 0, 0, true,
                             [PastPoint(T, n) for _ in 0:ADAMS_MOST], 1,
                             ADAMS_LEAST, ADAMS_LEAST, zero(T), z(), z(), z(), z(), z(), z(), z(), zeros(T, most), 0,
-                            table(), table(), table(), table(), zeros(T, most + 1), chebyshev_fit(T)..., zeros(T, 6n))
+                            table(), table(), table(), table(), zeros(T, most + 1), T[], zeros(T, 0, 0),
+                            zeros(T, 6n))
 end
 
 make_state(::ExpAdams, ::Type{T}, n::Int) where {T} = ExpAdamsCache(T, n)

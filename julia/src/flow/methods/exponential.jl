@@ -24,8 +24,8 @@ const EXPRB53_C2, EXPRB53_C3 = 1 // 2, 9 // 10
     ExponentialCache{T}
 
 The state of a method whose continuous solution, [`continuous!`](@ref), is no polynomial. The interpolant is the
-polynomial of degree 5 that has its values at `nodes`; `vandermonde` makes coefficients of them. `polynomial` has room
-for `6n` coefficients, `step` and `gradient` for `n` numbers.
+polynomial of degree 5 that has its values at `nodes`; `vandermonde` makes coefficients of them (both are empty until
+then). `polynomial` has room for `6n` coefficients, `step` and `gradient` for `n` numbers.
 """
 abstract type ExponentialCache{T} <: StepCache{T} end
 
@@ -61,7 +61,7 @@ end
 
 function Exprb53Cache(::Type{T}, n::Int) where {T}
     z() = zeros(T, n)
-    return Exprb53Cache{T}(zeros(T, n, n), SymmetricEigen{T}(n), false, z(), z(), z(), z(), z(), chebyshev_fit(T)...,
+    return Exprb53Cache{T}(zeros(T, n, n), SymmetricEigen{T}(n), false, z(), z(), z(), z(), z(), T[], zeros(T, 0, 0),
                            zeros(T, 6n))
 end
 
@@ -188,8 +188,9 @@ function interpolant!(c::Vector{T}, offset::Int, cache::ExponentialCache{T}, pro
     for i in offset+n+1:offset+6n
         c[i] = zero(T)
     end
-    for (k, s) in enumerate(cache.nodes)
-        k == 1 && continue
+    isempty(cache.nodes) && ((cache.nodes, cache.vandermonde) = unknown(chebyshev_fit)(T))
+    for k in 2:length(cache.nodes)
+        s = cache.nodes[k]
         continuous!(value, cache, state, s)
         for m in 1:5
             weight, at = cache.vandermonde[m+1, k], offset + m * n

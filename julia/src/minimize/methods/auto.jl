@@ -20,13 +20,13 @@ projects(net::Net) = residuals_known(net) && jacobian_fits(net)
 
 function pursue!(search::Search{T}, objective::Objective{T}, ::AutoMinimizer, iterations::Int) where {T}
     net, last = objective.net, iterations == typemax(Int) ? iterations : search.iteration + iterations
-    n_params(net) > DENSE_PARAMETERS && return pursue!(search, objective, LBFGS(), iterations)
-    stop = pursue!(search, objective, NewtonLBFGS(projects(net)), iterations)
+    n_params(net) > DENSE_PARAMETERS && return unknown(pursue!)(search, objective, LBFGS(), iterations)
+    stop = unknown(pursue!)(search, objective, NewtonLBFGS(projects(net)), iterations)::Stop.Reason
     stop == Stop.running && search.iteration < last || return stop
-    stop = pursue!(search, objective, VariableProjection(), last - search.iteration)
+    stop = unknown(pursue!)(search, objective, VariableProjection(), last - search.iteration)::Stop.Reason
     rounding = (100 * eps(T))^2 * target_scale(net)
     stop == Stop.roundoff && search.best.loss > rounding && search.iteration < last || return stop
-    return pursue!(search, objective, NewtonLBFGS(), last - search.iteration)
+    return unknown(pursue!)(search, objective, NewtonLBFGS(), last - search.iteration)
 end
 
 register!(MINIMIZE_METHODS, "auto", AutoMinimizer(), "the one of the others that suits the problem";
