@@ -156,22 +156,25 @@ The loop over the rows `r` of 1:n with `sums` that begin with zero; `body(V)` is
 """
 function in_chunks(::Type{T}, sums, body) where {T}
     W, V, all = wide(T), lanes(T), Expr(:tuple, sums...)
+    rows(first, V, last) = :(for r in $first:$(width(V)):$last
+        $(body(V))
+    end)
+    begins = :($all = $(Expr(:tuple, (:(zero($V)) for _ in sums)...)))
+    W == V && return Expr(:block, begins, rows(1, V, :n))
+    # A few samples need no long vectors, and no sums of their halves: a gradient of 10 units takes 0.45 and 0.78 µs on
+    # 10 and 40 samples, and 0.50 and 0.88 with them.
     return quote
-        most = n - n % $(width(W))
-        $all = $(Expr(:tuple, (:(zero($V)) for _ in sums)...))
-        if most > 0                     # a few samples need no long vectors, and no sums of their halves
+        $begins
+        if n < $(2 * width(W))
+            $(rows(1, V, :n))
+        else
+            most = n - n % $(width(W))
             $all = let $((:($x = zero($W)) for x in sums)...)
-                for r in 1:$(width(W)):most
-                    $(body(W))
-                end
+                $(rows(1, W, :most))
                 $(Expr(:tuple, (:(fold($x)) for x in sums)...))
             end
+            $(rows(:(most + 1), V, :n))
         end
-        $(W == V ? nothing : quote
-            for r in most+1:$(width(V)):n
-                $(body(V))
-            end
-        end)
     end
 end
 
