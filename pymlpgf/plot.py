@@ -16,7 +16,7 @@ from .landscape.neurons import NeuronsAlong
 from .network.net import Net
 from .network.params import Params
 from .network.teacher import TeacherNet
-from .results.at_infinity import MinimumAtInfinity
+from .results.at_infinity import SHARP, MinimumAtInfinity
 from .results.result import TrainResult, Trajectory, params_of
 
 if TYPE_CHECKING:
@@ -426,13 +426,13 @@ def channel(
         raise InputError(f"eps is {eps!r}; a sequence of positive numbers is needed")
 
     def loss(distance: float) -> float:
-        if any(c.kind in ("triple", "tails", "step") for c in found.channels):
+        if any(c.kind in ("triple", "tails", "step", "kink", "line") for c in found.channels):
             return net.loss(found.point(distance))
         return found.limit.at_distance(distance).loss(found.q)  # type: ignore[union-attr]
 
     above = np.array([loss(distance) for distance in distances]) - found.loss
     drawn: list[Any] = ax.plot(1 / distances, np.where(above > 0, above, np.nan), label="loss L − L₀")
-    square = sum(h for h, c in zip(found.coefficients, found.channels, strict=True) if c.kind not in ("step", "relu"))
+    square = sum(h for h, c in zip(found.coefficients, found.channels, strict=True) if c.kind not in SHARP)
     drawn += ax.plot(1 / distances, square * distances**2, ":", label="Σ h ε²")
     if run is not None:
         path, (first, *_) = _trajectory(run), found.channels

@@ -131,6 +131,8 @@ include("landscape/follow.jl")
 include("landscape/limits.jl")
 include("landscape/margin.jl")
 include("landscape/sharp.jl")
+include("landscape/kinked.jl")
+include("landscape/lines.jl")
 include("landscape/at_infinity.jl")
 
 include("proof/interval.jl")

@@ -281,6 +281,48 @@ end
         limit, q = limit_net(net, []; sharp=[1]), [1.0, 0.0, 0.5, 0.0]
         @test MLPGF.with_insides(limit, q, [1.0]) == (limit, q)
     end
+    @testset "samples on the kink, $f" for f in ("softplus", "gelu", "silu")
+        # A relu with a sample below it at its kink, on one side of which the residuals pull to one, on the other to the
+        # other side.
+        x = collect(-1:0.1:1.0)
+        y = max.(x, 0) .- 0.3 .* (x .== 0)
+        net = Net(layers=((1, f, true), (1, "identity", true)), input=permutedims(x), target=permutedims(y))
+        limit = limit_net(net, []; sharp=[1])
+        search = MLPGF.Rounds{Float64}(MLPGF.MinimizeOptions(), MLPGF.Monitor(), time(), 0, MLPGF.Stop.running)
+        n, kind, q = MLPGF.search_in_limit!(search, limit, [1.0, 0.03, 1.0, 0.0], 200, Inf)
+        MLPGF.normalise!(q, limit.layers)
+        @test kind in ("minimum", "degenerate") && MLPGF.samples_on_kinks(limit, q) == [[11]]
+        h, X1, place = MLPGF.kink_coefficient(limit, q, 1)
+        @test channel_coefficients(limit, q) == [h]
+        # The loss at a distance, and with the sample a little nearer or farther, where it is higher.
+        exact, ε = with_number_type(BigFloat, net), 1e-9
+        above(θ) = Float64((loss(exact, big.(θ)) - loss(with_number_type(BigFloat, limit), big.(q))) / ε)
+        θ = from_limit(limit, q, [ε])
+        @test dot(θ[1:2], [0, 1]) ≈ place[1] rtol = 1e-6
+        @test above(θ) ≈ h rtol = 1e-5
+        for shift in (-0.1, 0.1)
+            other = copy(θ)
+            other[2] += shift
+            @test above(other) > h
+        end
+    end
+    @testset "a line, and units turned around it" begin
+        net = Net(layers=((3, "softplus", true), (1, "identity", true)), input=X, target=Y)
+        θ = normals(7, n_params(net))
+        θ[8] = 30                                             # unit 2 is linear
+        θ[7] = abs(θ[7])
+        pairs = MLPGF.with_lines(net, θ)
+        @test [(c.kind, c.units) for (_, c) in pairs] == [("line", [2]), ("line", [2])]
+        for (x, _) in pairs
+            limit = limit_net(net, []; sharp=[2])
+            q, _ = to_limit(limit.layers, x)
+            @test predict(limit, q) ≈ predict(net, θ) rtol = 1e-9
+            labels = [e.label for e in MLPGF.invariances(limit, q) if 2 in e.units && e.layer == 1]
+            @test "linear units" in labels
+        end
+        @test pairs[2][1][7] == -θ[7]
+        @test isempty(MLPGF.with_lines(net, normals(7, n_params(net))))
+    end
     @test_throws ArgumentError Sharp(activation("relu"), 0.1)
     @test_throws ArgumentError Sharp(activation("tanh"), -1)
     @test_throws ArgumentError Inside(activation("softplus"))

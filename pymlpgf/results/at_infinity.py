@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,7 +29,8 @@ class Channel:
     layer : int
         Hidden layer, counted from 0.
     units : tuple of int
-    kind : "pair", "triple", "tail", "tails", "step" or "relu"
+    kind : "pair", "triple", "tail", "tails", "step", "relu", "kink" or "line"
+        "kink" is a relu with samples on its kink, "line" one that is on at all samples: a linear unit.
     cosine : float
         Cosine between the two units' incoming weights with biases, up to the sign for odd units; for three units the
         smallest one.
@@ -67,7 +69,12 @@ DOES = {
     "tail": "acts by its exponential tail",
     "step": "becomes a step",
     "relu": "becomes a relu",
+    "kink": "becomes a relu with samples on its kink",
+    "line": "becomes linear",
 }
+
+#: kinds of channels of a single unit that ``Net.limit`` takes as ``sharp``
+SHARP = ("step", "relu", "kink", "line")
 
 
 def name_of(layer: int, units: Sequence[int], kind: str, eps: float) -> str:
@@ -113,7 +120,11 @@ class MinimumAtInfinity:
     coefficients : array (len(channels),)
         h of L = L₀ + Σ h ε² + …; the parameters at the distances ε are ``limit.from_limit(q, eps)``. For a step it is
         h of L₀ + h δ(m/ε), with m the pre-activation nearest to zero at ``q``, without those of samples inside, and
-        δ(m) how far f(m) is from its end; for a relu of L₀ + h ε δ(m/ε), with δ(m) = ``|f(−m)|``.
+        δ(m) how far f(m) is from its end; for a relu of L₀ + h ε δ(m/ε), with δ(m) = ``|f(−m)|``; for a relu with
+        samples on its kink of L₀ + h ε.
+    constraint : dict or None
+        Where samples are on kinks of relus: that they stay there, to be given as ``constraint=`` with ``limit`` and
+        ``q``. The loss of ``limit`` has a kink at ``q`` in the other directions, in which it grows.
     iterations : int
     stopped_by : str
     reason : str
@@ -132,6 +143,7 @@ class MinimumAtInfinity:
     stopped_by: str
     reason: str
     total_time: float
+    constraint: dict[str, Any] | None = None
 
     @property
     def attracts(self) -> bool:

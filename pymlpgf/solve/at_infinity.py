@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..network.net import Net
-from ..results.at_infinity import Channel, MinimumAtInfinity
+from ..results.at_infinity import SHARP, Channel, MinimumAtInfinity
 from .progress import ProgressLine
 
 __all__ = ["find_channels", "minimum_at_infinity"]
@@ -20,7 +20,7 @@ def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Chann
     channels = []
     for layer, units, kind, cosine, distance, growth, eps in found:
         group = tuple(unit - 1 for unit in units)
-        tails, sharp = (group if kind in kinds else () for kinds in (("tail", "tails"), ("step", "relu")))
+        tails, sharp = (group if kind in kinds else () for kinds in (("tail", "tails"), SHARP))
         limit = net.limit(tails=tails, sharp=sharp, layer=layer - 1)
         if len(group) > 1:
             limit = limit.limit([group], layer=layer - 1)
@@ -64,6 +64,7 @@ def minimum_at_infinity(
             kind=get("kind"), x=end, loss=float(get("loss")), gnorm=float(get("gnorm")),
             limit=limit_of(net, chains) if chains else None, q=get("q"),
             channels=find_channels(net, json.loads(get("channels")), end), coefficients=get("coefficients"),
+            constraint=json.loads(get("constraint") or "null"),
             iterations=get("iterations"), stopped_by=get("stopped_by"), reason=get("reason"),
             total_time=float(get("total_time")),
         )  # fmt: skip

@@ -64,9 +64,12 @@ function answer(q::AtInfinity, x0, options, monitor)
               for (l, layer) in enumerate(m.limit.layers) for c in approaches(layer)]
     return (kind=m.kind, x=m.x, q=m.q, loss=m.loss, gnorm=m.gnorm, channels=channels_json(m.channels),
             chains=to_json(chains),
-            coefficients=m.coefficients, iterations=m.iterations, stopped_by=m.stopped_by, reason=m.reason,
-            total_time=m.total_time)
+            constraint=constraint_json(m.constraint), coefficients=m.coefficients, iterations=m.iterations,
+            stopped_by=m.stopped_by, reason=m.reason, total_time=m.total_time)
 end
+constraint_json(::Nothing) = ""
+constraint_json(C::Constraint) =
+    to_json(Dict("first" => C.first .- 1, "rows" => C.rows .- 1, "values" => C.values, "c" => C.c))
 channels_json(found) = to_json([(c.layer, c.units, c.kind, c.cosine, c.distance, c.growth, c.eps) for c in found])
 
 struct Certification{T} <: Question{T}

@@ -12,6 +12,8 @@ What [`minimize_at_infinity`](@ref) found. `kind` is
   direction `q`
 - "open": neither was reached; `reason` says why
 
+Where samples are on the kinks of relus, `q` is a minimum under the `constraint` that they stay there.
+
 `x` is a point of the ordinary net: for a minimum at infinity the last one before the limit was taken, and `eps` says
 how far from the limit each channel is there.
 """
@@ -25,6 +27,7 @@ struct MinimumAtInfinity{T}
     coefficients::Vector{T}
     eps::Vector{T}
     limit::Net{T}
+    constraint::Union{Nothing,Constraint{T}}
     iterations::Int
     stopped_by::Stop.Reason
     reason::String
@@ -49,6 +52,11 @@ minimize_at_infinity(net::Net, x0::AbstractVector; monitor::Monitor=Monitor(), o
 # The first round is short: a channel is as good as known after a few hundred steps, and a finite minimum is reached in
 # fewer.
 const FIRST_ROUND = 200
+# What has not ended by then is in a valley: from this round on Levenberg and Marquardt's method has one of the same
+# length.
+const LONG_ROUND = 800
+in_channels(net::Net) = net.objective isa MeanSquared ? LevenbergMarquardt() : nothing
+in_channels(net::ConstrainedNet) = in_channels(net.net)
 
 mutable struct Rounds{T}
     options::MinimizeOptions
@@ -74,6 +82,11 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
         before = m.loss
         size *= 2
         m, kind = a_round!(rounds, net, landing, size)
+        # In a channel the Hessian is worse conditioned than the Jacobian by a square.
+        if size >= LONG_ROUND && !(kind in ("minimum", "degenerate")) && in_channels(net) !== nothing && !over(rounds)
+            n, its_kind = a_round!(rounds, net, m.x, size, in_channels(net))
+            n.loss < m.loss && ((m, kind) = (n, its_kind))
+        end
         stuck = m.loss >= before && rounds.stop != Stop.maxiterations && !(kind in ("minimum", "degenerate"))
         stuck || continue
         rounds.options.optim_solver isa NewtonTrustRegion &&
@@ -94,29 +107,32 @@ function separated(rounds, net::Net{T}, m) where {T}
     reason = "separable classes: the loss falls to zero as the parameters grow" *
              (linear ? " in the direction q, that of the largest margin" : "; q is the last layer's direction")
     return MinimumAtInfinity{T}("minimum at infinity", m.x, θ / norm(θ), zero(T), zero(T), Channel[], T[], T[], net,
-                                rounds.iterations, m.stopped_by, reason, seconds() - rounds.start)
+                                nothing, rounds.iterations, m.stopped_by, reason, seconds() - rounds.start)
 end
 channels_of(layers) = [c for l in layers for c in approaches(l)]
 
 found(kind, rounds, net::Net{T}, m, x, reason) where {T} =
-    MinimumAtInfinity{T}(kind, x, T[], m.loss, m.gnorm, Channel[], T[], T[], net, rounds.iterations, m.stopped_by,
-                         reason, seconds() - rounds.start)
+    MinimumAtInfinity{T}(kind, x, T[], m.loss, m.gnorm, Channel[], T[], T[], net, nothing, rounds.iterations,
+                         m.stopped_by, reason, seconds() - rounds.start)
 
 over(r::Rounds) = r.stop in (Stop.interrupted, Stop.callback, Stop.maxtime, Stop.minloss) ||
     r.iterations >= r.options.maxiterations || seconds() - r.start >= r.options.maxtime
+
+const BEYOND = "beyond the range of numbers"
 
 """
 `minimize` with so many iterations at most, and what kind of point it found: as `classify` says, but "degenerate" only
 if all null directions are explained.
 """
-function a_round!(rounds::Rounds{T}, net::Net{T}, x::Vector{T}, iterations::Int) where {T}
-    o = rounds.options
+function a_round!(rounds::Rounds{T}, net::AbstractNet{T}, x::Vector{T}, iterations::Int,
+                  solver=rounds.options.optim_solver) where {T}
+    o = changed(rounds.options; optim_solver=solver)
     limited = changed(o; maxtime=max(0.0, o.maxtime - (seconds() - rounds.start)),
                       maxiterations=min(iterations, o.maxiterations - rounds.iterations))
     m = minimize(net, x, limited, rounds.monitor)
     rounds.iterations += m.iterations
     rounds.stop = m.stopped_by
-    all_finite(gradient(net, m.x)) && all_finite(hessian(net, m.x)) || return m, "beyond the range of numbers"
+    all_finite(gradient(net, m.x)) && all_finite(hessian(net, m.x)) || return m, BEYOND
     c = classify(net, m.x)
     c.kind == "degenerate" && c.unexplained > 0 || return m, c.kind
     return m, Base.invokelatest(minimum_to_more_digits, net, m.x) ? "minimum" : "of no known kind"
@@ -130,7 +146,7 @@ const MORE_DIGITS = 20
 Whether Newton's method in BigFloat converges nearby, with a Hessian that is positive definite but for directions that
 are explained. `polish` only comes near: it leaves out the directions whose eigenvalues Float64 cannot tell from zero.
 """
-function minimum_to_more_digits(net::Net, x::Vector)
+function minimum_to_more_digits(net::AbstractNet, x::Vector)
     fine = polish(net, x; digits=MORE_DIGITS, maxiterations=20, maxtime=10)
     reach = eps(eltype(x))^0.4 * (1 + norm(x))
     norm(fine.x - x) <= reach || return false
@@ -159,38 +175,66 @@ function minimum_to_more_digits(net::Net, x::Vector)
     end
 end
 
+# All trials of limits between two rounds may take so many times the iterations of the last of these.
+const TRIALS = 3
+
 """
 The minimum of the limit of the channels at the point `m`, if there is one that they lead down to, else a point of `net`
 to go on from. Where the loss falls on the way out of some channels, the others alone may lead to infinity.
 """
 function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
-    all_of_them = channels(net, m.x)
-    waiting, x, lowest, alone = [all_of_them, vcat(map(apart, all_of_them)...)], m.x, m.loss, false
-    tried = Set{Set{Vector{Int}}}()
-    while !isempty(waiting) && !over(rounds)
-        seen = popfirst!(waiting)
-        key = Set([c.layer; c.units] for c in seen)
+    x, lowest = m.x, m.loss
+    waiting, tried = ways(net, m.x), Set{Tuple{Vector{T},Set{Vector{Int}}}}()
+    most, last_ones = rounds.iterations + TRIALS * iterations, false
+    while !over(rounds) && rounds.iterations < most
+        isempty(waiting) && !last_ones && (last_ones = true; waiting = last_ways(net, m.x))
+        isempty(waiting) && break
+        θ, seen = popfirst!(waiting)
+        key = (θ, Set([c.layer; c.units] for c in seen))
         (isempty(seen) || key in tried) && continue
         push!(tried, key)
-        landing = land_on(rounds, net, m, seen, iterations)
+        landing = land_on(rounds, net, m, θ, seen, iterations)
         landing isa MinimumAtInfinity && return landing
-        if landing !== nothing
-            limit, q, ε, h = landing
-            θ, value = lowest_on_the_way(net, limit, q, ε, h)
-            value < lowest && ((x, lowest) = (θ, value))
-            push!(waiting, filter(c -> all(h[k] >= 0 for k in chains_of(c, limit.layers)), seen))
-        end
-        # At last each alone; those that have been tried are left out above.
-        isempty(waiting) && !alone && (append!(waiting, [[c] for c in all_of_them]); alone = true)
+        landing === nothing && continue
+        limit, q, ε, h = landing
+        back, value = lowest_on_the_way(net, limit, q, ε, h)
+        value < lowest && ((x, lowest) = (back, value))
+        push!(waiting, (θ, filter(c -> all(h[k] >= 0 for k in chains_of(c, limit.layers)), seen)))
     end
     return x
 end
 
+"Points with the function of the net at θ, and channels there whose limit is to be tried."
+function ways(net::Net{T}, θ::Vector{T}) where {T}
+    found = channels(net, θ)
+    return [[(θ, found), (θ, vcat(map(apart, found)...))];
+            [(x, [line; filter(c -> beside(c, line), channels(net, x))]) for (x, line) in with_lines(net, θ)]]
+end
+beside(c::Channel, d::Channel) = c.layer != d.layer || isempty(intersect(c.units, d.units))
+
+# Units that are still far from their limit, to which no run gets in reasonable time where the loss is flat: any minimum
+# of the limit counts that is lower.
+const FAR_DISTANCE, FAR_GROWTH = 1.0, 1.0
+
+"Each of the channels alone, and each that looser bounds show, with those that have other units."
+function last_ways(net::Net{T}, θ::Vector{T}) where {T}
+    found = channels(net, θ)
+    loose(x) = channels(net, x; distance=FAR_DISTANCE, growth=FAR_GROWTH)
+    waiting = Tuple{Vector{T},Vector{Channel}}[(θ, [c]) for c in found]
+    all_loose = loose(θ)
+    push!(waiting, (θ, all_loose))
+    append!(waiting, [(θ, [c; filter(d -> beside(c, d), found)]) for c in all_loose])
+    for (x, line) in with_lines(net, θ), c in loose(x)
+        beside(c, line) && push!(waiting, (x, [line, c]))
+    end
+    return waiting
+end
+
 """
-The minimum of the limit of the channels `seen` and of those that show there, if they lead down to it; else what was
-found of it, or nothing where no minimum was found.
+The minimum of the limit of the channels `seen` at θ and of those that show there, if they lead down to it; else what
+was found of it, or nothing where no minimum was found.
 """
-function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, iterations::Int) where {T}
+function land_on(rounds::Rounds{T}, net::Net{T}, m, θ::Vector{T}, seen::Vector{Channel}, iterations::Int) where {T}
     limit, more, seen = net, seen, Channel[]
     while !isempty(more) && !over(rounds)
         append!(seen, more)
@@ -198,25 +242,28 @@ function land_on(rounds::Rounds{T}, net::Net{T}, m, seen::Vector{Channel}, itera
         for l in unique(c.layer for c in those)
             of(kinds) = Vector{Int}[c.units for c in those if c.layer == l && c.kind in kinds]
             singly = [[[j] for units in of(("tails",)) for j in units]; of(("tail",))]
-            limit = limit_net(limit, singly; sharp=[u[1] for u in of(("step", "relu"))], layer=l)
+            limit = limit_net(limit, singly; sharp=[u[1] for u in of(("step", "relu", "kink", "line"))], layer=l)
             limit = limit_net(limit, of(("pair", "triple", "tails")); layer=l)
         end
-        start, ε = try_limit(limit, m.x)
+        start, ε = try_limit(limit, θ)
         start === nothing && return nothing
         limit, start = with_insides(limit, start, ε)
-        n, kind = a_round!(rounds, limit, start, iterations)
-        q = normalise!(n.x, limit.layers)
+        n, kind, q = search_in_limit!(rounds, limit, with_samples_on_kinks(limit, start, ε), iterations,
+                                      m.loss)
+        normalise!(q, limit.layers)
         if kind in ("minimum", "degenerate")
             limit, q = move_steps(rounds, limit, q, iterations)
             h = ways_down(limit, q)
-            q = settled_again(limit, q)
-            g = similar(q)
-            value = value_and_gradient!(g, limit, q)
+            q, C = settled_again(limit, q), held_at_kinks(limit, q)
+            inner = under(limit, C)
+            g = zeros(T, n_params(inner))
+            value = value_and_gradient!(g, inner, C === nothing ? q : coordinates(C, q))
             # A run that has come as near as numbers reach has the limit's loss, but for rounding.
             below = value <= m.loss + 16 * eps(T) * loss_scale(net, m.x)
             below && supnorm(g) <= sqrt(eps(T)) && leads_down(limit, h) || return limit, q, ε, h
-            return MinimumAtInfinity{T}("minimum at infinity", m.x, q, value, supnorm(g), in_order(seen, limit.layers),
-                                        h, ε, limit, rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
+            seen = name_relus(in_order(seen, limit.layers), limit, q)
+            return MinimumAtInfinity{T}("minimum at infinity", θ, q, value, supnorm(g), seen, h, ε, limit, C,
+                                        rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
         end
         more = channels(limit, q)
     end
@@ -255,7 +302,7 @@ function let_out(limit::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
 end
 "Some more steps to round-off in other scales, unless these change by more than rounding."
 function settled_again(limit::Net{T}, q::Vector{T}) where {T}
-    x = minimize(limit, q; maxiterations=50).x
+    x = minimize(limit, q; maxiterations=50, constraint=held_at_kinks(limit, q)).x
     return norm(normalise!(copy(x), limit.layers) - x) <= sqrt(eps(T)) * norm(x) ? x : q
 end
 

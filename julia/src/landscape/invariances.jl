@@ -61,6 +61,7 @@ end
 function invariances(net::Net{T}, θ::Vector{T}) where {T}
     found = invariances(net.layers, Vector{Float64}(θ), activity(net, θ)[1:2]..., Float64(eps(T)))
     add_places!(found, net, θ)
+    add_lines!(found, net, θ)
     net.objective isa NegativeLogLikelihood && add_shift!(found, last(net.layers), length(net.layers), length(θ))
     net.objective isa Correlation && add_output_freedom!(found, net, θ)
     return found

@@ -509,7 +509,8 @@ roads_of_channels(net::AbstractNet, θ) =
     Tuple{String,Int,Vector{Int},Int}[(ROAD_LABELS[c.kind], c.layer, c.units, 1) for c in ways_to_infinity(net, θ)]
 const ROAD_LABELS = Dict("tail" => "tail unit", "tails" => "merging tails", "pair" => "diverging pair",
                          "triple" => "diverging triple",
-                         "step" => "step unit", "relu" => "relu unit")
+                         "step" => "step unit", "relu" => "relu unit", "kink" => "relu unit",
+                         "line" => "relu unit")
 
 "The limit net with other distances, one for each chain and tail."
 function at_distances(net::Net, ε)

@@ -62,16 +62,16 @@ end
 from_limit_at(f::Activation, m) = abs(f(-m) - (is_ramp(f) ? 0 : floor_of(f)))
 
 """
-Unit `j` as a step or a relu if all samples are farther from its middle than `growth`; of a step some samples may be
-inside, if all others are three times as far as these.
+Unit `j` as a step or a relu if all samples are farther from its middle than `growth`; of a step, and of a relu in the
+first layer, some samples may be nearer, if all others are three times as far as these.
 """
 function sharp_channel(θ, layer::Layer, l::Int, j::Int, near, growth::Real)
     f = unit_activation(layer, j)
     (is_sigmoidal(f) || is_ramp(f)) && near[end] > 0 && near[end-1] > 0 || return nothing
-    for p in 0:(is_ramp(f) ? 0 : min(layer.fan_in, MOST_INSIDE))
+    for p in 0:(is_ramp(f) && l > 1 ? 0 : min(layer.fan_in, MOST_INSIDE))
         m = near[p+1]
         growth < m < Inf && (p == 0 || m > 3 * near[p]) || continue
-        return Channel(l, [j], is_ramp(f) ? "relu" : "step", 1.0, from_limit_at(f, m), m,
+        return Channel(l, [j], !is_ramp(f) ? "step" : p == 0 ? "relu" : "kink", 1.0, from_limit_at(f, m), m,
                        1 / norm(θ[incoming(layer, j)]))
     end
     return nothing
@@ -86,7 +86,7 @@ inputs count as one sample.
 """
 function sharp_samples(net::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
     layer, ws = net.layers[l], net.crew.workers[1].workspace
-    f = unit_activation(layer, j).f
+    f = ordinary(unit_activation(layer, j))
     places, X, h, c = Dict{Vector{Float64},Int}(), Vector{Float64}[], Float64[], Float64[]
     for block in net.blocks
         second_order_pass!(ws, net, q, block, mean_loss(net), one(T) / net.n_samples)
@@ -118,10 +118,12 @@ const AS_NEAR = 1e-9
 
 With the pre-activation m nearest to zero, the loss at `from_limit(q, ε)` is L₀ + h δ(m/ε), with δ(m) = |f(−m) − f(−∞)|
 how far a step is from its limit there, or ε δ(m/ε) for a relu, but for terms that are exponentially smaller: h is the
-sum of what the loss has as derivatives by the outputs at the nearest samples, with their signs.
+sum of what the loss has as derivatives by the outputs at the nearest samples, with their signs. With samples on the
+kink of a relu it is L₀ + hε + …; see [`kink_coefficient`](@ref).
 """
 function sharp_coefficient(net::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
     _, h, c = sharp_samples(net, q, l, j)
+    l == 1 && is_relu(net, l, j) && !isempty(on_kink(h)) && return T(kink_coefficient(net, q, j)[1])
     out = outside(unit_activation(net.layers[l], j), h)
     nearest = minimum(abs, h[out])
     return T(sum(c[i] for i in out if abs(h[i]) <= (1 + AS_NEAR) * nearest))
@@ -271,12 +273,13 @@ leads_down(net::Net, h) = all(h[k] > 0 || h[k] == 0 && c.activation isa Union{Sh
     from_limit(net, q, ε) -> θ
 
 The same with the data of `net`, which say how a step with samples inside goes on to infinity: with weights of length
-1/ε and more.
+1/ε and more; and where samples on the kink of a relu stay.
 """
 function from_limit(net::Net{T}, q::Vector{T}, ε) where {T}
     θ, number = from_limit(net.layers, q, ε), 0
     for (l, layer) in enumerate(net.layers), chain in approaches(layer)
         number += 1
+        n_samples(net) > 0 && l == 1 && is_relu(chain.activation) && keep_on_kink!(θ, net, q, chain.units[1])
         chain.activation isa Inside && n_samples(net) > 0 || continue
         X, h, _ = sharp_samples(net, q, l, chain.units[1])
         on = inside(chain.activation, h)
