@@ -108,7 +108,7 @@ end
         points = Ref(0)
         count_points(phase, i, t, loss, gnorm, x) = (points[] += x !== nothing && length(x) == 5; Stop.running)
         monitor = Monitor(count_points; interval=0)
-        for name in filter(!=("VariableProjection"), MLPGF.MINIMIZE_METHODS.names)       # which is for nets alone
+        for name in filter(!=("VariableProjection"), MLPGF.MINIMIZE_METHODS.names)       # which needs a hidden layer
             m = minimize(net, θ; optim_solver=MLPGF.MINIMIZE_METHODS[name], constraint=C, monitor=monitor)
             @test m.x ≈ B * end_point + C.c atol = 1e-13
             @test m.gnorm < 1e-14
@@ -192,4 +192,49 @@ end
     @test m.x ≈ [1, 0, 0, 1, 1, 1] atol = 1e-7
     B, z = Matrix(C), coordinates(C, θ)
     @test hessian(ConstrainedNet(net, C), z) ≈ B' * hessian(net, θ) * B
+end
+
+# The loss is quadratic in the coordinates of output weights alone: their best values are those of Newton's step with
+# their block of the Hessian.
+@testset "variable projection, $name" for (name, (constraint, linear)) in (
+        "output weights in part" => ((freeze=[17, 20, 26], tie=[[1, -4], [13, 14]]), 7),
+        "weights of both outputs" => ((tie=[[17, 21], [25, -26]],), 8), "no output weights" => ((freeze=17:26,), 0),
+        "output weights alone" => ((freeze=1:16,), 10), "mixed" => ((tie=[[1, 17], [18, 19]],), 8),
+        "dense" => (normal(12, 26, 9), 0))
+    layers, x, w = ((4, tanh, true), (2, identity, true)), normal(13, 3, 60), abs.(normal(14, 60))
+    θ = normal(15, 26)
+    C = constraint isa Matrix ? Constraint(constraint, θ) : Constraint(θ; constraint...)
+    fit(y) = Net(layers=layers, input=x, target=y, weights=w, output_factor=0.5)
+    truth = embed(C, normal(16, n_coordinates(C)))
+    net = fit(predict(fit(zeros(2, 60)), truth))
+    r, z = ConstrainedNet(net, C), normal(17, n_coordinates(C))
+    state = MLPGF.make_state(VariableProjection(), MLPGF.Objective(r), z)
+    free, best = findall(state.linear), copy(z)
+    @test length(free) == linear
+    @test MLPGF.solve_outputs!(state, MLPGF.Objective(r), best)
+    g, H = gradient(r, z), hessian(r, z)
+    @test best[free] ≈ z[free] - (H[free, free] + MLPGF.output_damping(state)^2 * I) \ g[free] rtol = 1e-10
+    @test best[.!state.linear] == z[.!state.linear]
+    near = truth + MLPGF.image(C, 0.1 * normal(18, n_coordinates(C)))
+    m = minimize(net, near; optim_solver=VariableProjection(), constraint=C, maxiterations=300)
+    @test m.loss < 1e-29 && m.stopped_by == Stop.roundoff
+    @test embed(C, coordinates(C, m.x)) ≈ m.x rtol = 1e-13
+    objective = MLPGF.Objective(r)
+    state = MLPGF.make_state(VariableProjection(), objective, coordinates(C, near))
+    steps(state, objective, n) = (for _ in 1:n; MLPGF.step!(state, objective, VariableProjection()); end)
+    steps(state, objective, 1)
+    @test (@allocated steps(state, objective, 3)) == 0
+end
+
+# "auto" goes over to it where a fit is nearly perfect: two units more than needed, some output weights held.
+@testset "auto under a constraint" begin
+    x = normal(19, 2, 80)
+    teacher = Net(layers=((2, softplus, true), (1, identity, true)), n_features=2)
+    y = predict(teacher, normal(20, n_params(teacher)), x)
+    net = Net(layers=((4, softplus, true), (1, identity, true)), input=x, target=y)
+    C = Constraint(random_params(2, net); freeze=[13])
+    auto = minimize(net, random_params(2, net); constraint=C, maxiterations=3000)
+    newton = minimize(net, random_params(2, net); constraint=C, maxiterations=3000, optim_solver=NewtonLBFGS())
+    @test auto.x[13] == C.c[13]
+    @test auto.loss < newton.loss / 1000
 end

@@ -89,7 +89,7 @@ end
     @test (@allocated project!(projection, objective, damped, 0.5)) == 0
     state = make_state(VariableProjection(), objective, before)
     @test MLPGF.solve_outputs!(state, objective, copyto!(state.trial, before))
-    project!(projection, objective, copyto!(damped, before), MLPGF.output_damping(state, offset)^2)
+    project!(projection, objective, copyto!(damped, before), MLPGF.output_damping(state)^2)
     @test state.trial ≈ damped rtol = 1e-10
 end
 

@@ -85,7 +85,7 @@ GENERAL = {"constraint": (scipy.sparse.csr_array(RNG.normal(size=(13, 4)) * (RNG
 def test_minima_are_those_of_scipy(keywords):
     near = mg.flow(NET, P, maxT=100, **keywords).x + 1e-3  # so near that it is the same minimum for all
     start, end, B = scipy_minimum(near, keywords)
-    for solver in set(OPTIM_SOLVERS) - {"VariableProjection"}:  # which is for nets without constraints
+    for solver in set(OPTIM_SOLVERS) - {"VariableProjection"}:  # which knows no l2
         res = mg.minimize(NET, near, optim_solver=solver, **keywords)
         np.testing.assert_allclose(res.init, start, rtol=0, atol=1e-14)
         assert res.loss == pytest.approx(NET.loss(end), abs=1e-13), solver
@@ -101,6 +101,20 @@ def test_minima_are_those_of_scipy(keywords):
     polished = mg.polish(NET, res, digits=25, **keywords)
     assert polished.converged
     np.testing.assert_allclose(polished.x, res.x, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("keywords", [CASES["frozen"], CASES["tied"], CASES["both"]], ids=["frozen", "tied", "both"])
+def test_variable_projection_finds_the_least_squares_of_scipy(keywords):
+    net = mg.ConstrainedNet(NET.replace(l2=0), P, **keywords)
+    B, c = net.B.toarray(), net.c
+    found = scipy.optimize.least_squares(
+        lambda z: net(z)[:, 0] - Y, net.coordinates(P), jac=lambda z: net.jacobian(z)[:, 0], method="lm",
+        xtol=1e-15, ftol=1e-15, gtol=1e-15,
+    )  # fmt: skip
+    res = mg.minimize(net, B @ found.x + c + 1e-3 * B.sum(1), optim_solver="VariableProjection")
+    assert res.loss == pytest.approx(2 * found.cost / len(Y), rel=1e-12)
+    np.testing.assert_allclose(net(res), net(found.x), atol=1e-6)
+    assert res.gnorm < 1e-12
 
 
 def test_flows_are_those_of_the_coordinates():

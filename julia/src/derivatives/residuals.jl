@@ -82,3 +82,4 @@ end
 
 "Mean square of the targets."
 target_scale(net::Net) = sum(b -> sum(b.w .* sum(abs2, b.Y; dims=2)), net.blocks) / net.n_samples
+target_scale(r::ConstrainedNet) = target_scale(r.net)

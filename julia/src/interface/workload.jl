@@ -492,7 +492,7 @@ function constraints_workload(::Type{T}) where {T}
         for f in ("jacobian", "gauss_newton", "data_terms", "classify")
             outside_tool(held, f, NamedTuple(), z)
         end
-        for solver in filter(!=("VariableProjection"), MINIMIZE_METHODS.names)
+        for solver in MINIMIZE_METHODS.names
             outside_solve(net, x, "minimize", (optim_solver=solver, constraint=rule))
         end
         best = outside_solve(net, x, "train", (alg="auto", maxT=3, dense=true, constraint=rule))

@@ -16,7 +16,7 @@ Up to so many parameters a Hessian is cheap beside what its steps save; its fact
 const DENSE_PARAMETERS = 1500
 
 projects(net) = false
-projects(net::Net) = residuals_known(net) && jacobian_fits(net)
+projects(net::Union{Net,ConstrainedNet}) = residuals_known(net) && jacobian_fits(net)
 
 function pursue!(search::Search{T}, objective::Objective{T}, ::AutoMinimizer, iterations::Int) where {T}
     net, last = objective.net, iterations == typemax(Int) ? iterations : search.iteration + iterations

@@ -6,13 +6,14 @@
 
 Levenberg and Marquardt's method for nets with a linear output layer and the loss "mse" without regularisers. The
 output weights are not damped and take their best values for the hidden weights after each step (Golub & Pereyra, SIAM
-J. Numer. Anal. 10 (1973) 413). The step is corrected by the second derivative of the residuals along it (geodesic
-acceleration: Transtrum & Sethna, arXiv 1201.5885), which also decides on the damping: too long a step is seen before
-the loss is asked. Steps come from the QR decomposition of the Jacobian, since where a fit is perfect and has more
-parameters than it needs the singular values of the Jacobian fall below the square root of the rounding error, where
-its normal equations know nothing any more.
+J. Numer. Anal. 10 (1973) 413). Under a [`Constraint`](@ref) these are the coordinates that move nothing but output
+weights; one that moves others, too, is damped as they are. The step is corrected by the second derivative of the
+residuals along it (geodesic acceleration: Transtrum & Sethna, arXiv 1201.5885), which also decides on the damping: too
+long a step is seen before the loss is asked. Steps come from the QR decomposition of the Jacobian, since where a fit is
+perfect and has more parameters than it needs the singular values of the Jacobian fall below the square root of the
+rounding error, where its normal equations know nothing any more.
 
-Memory: N×P numbers for each output, beside two P×P matrices.
+Memory: N×P numbers for each output, beside two P×P matrices, with P the number of coordinates.
 """
 struct VariableProjection <: MinimizeMethod end
 method_name(::VariableProjection) = "VariableProjection"
@@ -29,8 +30,10 @@ Base.@kwdef mutable struct ProjectionState{T<:AbstractFloat}
     damped::TallQR{T}                   # R with the damping's rows below
     step::Vector{T} = zero(x)
     bend::Vector{T} = zero(x)           # half the second derivative of the path
-    output::TallQR{T}                   # of the output layer's inputs, one block and one for the damping
-    moments::Matrix{T}
+    linear::Vector{Bool}                # the residuals are linear in these coordinates for given others
+    output::TallQR{T}                   # of what is linear, which is the same for all outputs but under a constraint:
+    moments::Matrix{T}                  # one block of samples and one for the damping
+    wide::Matrix{T}                     # a block of the Jacobian by all parameters, under a constraint
     residual::Vector{T}
     zeros::Vector{T}
     root::Vector{T}
@@ -42,22 +45,41 @@ end
 
 "Numbers in the Jacobian; more than these are not kept."
 const JACOBIAN_NUMBERS = 25_000_000
-jacobian_fits(net::Net) = net.n_samples * n_outputs(net) <= div(JACOBIAN_NUMBERS, net.n_params)
+jacobian_fits(net::AbstractNet) = n_samples(net) * n_outputs(net) <= div(JACOBIAN_NUMBERS, n_params(net))
+
+residuals_known(r::ConstrainedNet) = r.net isa Net && residuals_known(r.net)
+"The net whose residuals these are."
+without_constraint(net::Net) = net
+without_constraint(r::ConstrainedNet{T}) where {T} = r.net::Net{T}
+
+"Which coordinates move nothing but parameters of the output layer."
+linear_coordinates(net::Net) = [i > last(net.layers).offset for i in 1:net.n_params]
+function linear_coordinates(r::ConstrainedNet)
+    C, offset = r.constraint, last(without_constraint(r).layers).offset
+    return [all(i -> C.rows[i] > offset, column(C, j)) for j in 1:n_coordinates(C)]
+end
+"How many of them a least-squares problem has, and how many problems there are."
+function linear_problem(net::Net, linear)
+    l = last(net.layers)
+    return l.fan_in + l.bias, l.width
+end
+linear_problem(::ConstrainedNet, linear) = count(linear), 1
 
 function make_state(::VariableProjection, objective::Objective{T}, x0::Vector{T}) where {T}
-    net, P = objective.net, length(x0)
-    residuals_known(net) ||
+    residuals_known(objective.net) ||
         throw(ArgumentError("VariableProjection needs an ordinary net with a linear output layer, the loss \"mse\" " *
-                            "and neither regulariser nor constraint: choose another optim_solver."))
-    jacobian_fits(net) ||
-        throw(ArgumentError("VariableProjection keeps the Jacobian, $(net.n_samples * n_outputs(net)) × " *
-                            "$(net.n_params) numbers, and takes at most $JACOBIAN_NUMBERS: choose another " *
-                            "optim_solver."))
-    rows, O, l = [b.n for b in net.blocks for _ in 1:n_outputs(net)], n_outputs(net), last(net.layers)
-    q, n = l.fan_in + l.bias, maximum(rows)
+                            "and no regulariser: choose another optim_solver."))
+    jacobian_fits(objective.net) ||
+        throw(ArgumentError("VariableProjection keeps the Jacobian, $(n_samples(objective.net)) × " *
+                            "$(n_outputs(objective.net)) × $(length(x0)) numbers, and takes at most " *
+                            "$JACOBIAN_NUMBERS: choose another optim_solver."))
+    net, P, linear = without_constraint(objective.net), length(x0), linear_coordinates(objective.net)
+    rows = [b.n for b in net.blocks for _ in 1:n_outputs(net)]
+    (q, problems), n = linear_problem(objective.net, linear), maximum(rows)
     return ProjectionState{T}(; first_point(objective, x0)..., jacobian=TallQR{T}(P, rows), damped=TallQR{T}(P, (P,)),
-                              output=TallQR{T}(q, (n, q)), moments=zeros(T, q, O), residual=zeros(T, n),
-                              zeros=zeros(T, max(P, n)), root=zeros(T, n))
+                              linear=linear, output=TallQR{T}(q, (n, q)), moments=zeros(T, q, problems),
+                              wide=objective.net isa Net ? zeros(T, 0, 0) : zeros(T, n, net.n_params),
+                              residual=zeros(T, n), zeros=zeros(T, max(P, n)), root=zeros(T, n))
 end
 
 const FIRST_DAMPING = 1e-3
@@ -95,18 +117,19 @@ end
 
 "QR decomposition of the Jacobian at `x`, and Qᵀρ; false where numbers are not finite."
 function model!(state::ProjectionState{T}, objective::Objective{T}) where {T}
-    net, q, ws = objective.net, state.jacobian, objective.net.crew.workers[1].workspace
+    net, q = without_constraint(objective.net), state.jacobian
+    ws, θ = net.crew.workers[1].workspace, full(objective.net, state.x)::Vector{T}
     objective.nhev += 1
     fill!(q.R, 0)
     fill!(state.rotated, 0)
     b = 0
     for block in net.blocks
         heartbeat(net.monitor)
-        forward!(ws, net, state.x, block, 1)
+        forward!(ws, net, θ, block, 1)
         residual_weights!(state.root, net, block)
         for o in 1:n_outputs(net)
             b += 1
-            residual_jacobian!(q.blocks[b], ws, net, state.x, block, state.root, o)
+            rows_of_jacobian!(q.blocks[b], state, objective.net, ws, θ, block, o)
             take_in!(q, b)
             reflect!(state.rotated, residual!(state.residual, ws, block, state.root, o), q, b)
         end
@@ -114,22 +137,38 @@ function model!(state::ProjectionState{T}, objective::Objective{T}) where {T}
     return state.modelled = all_finite(q.R)
 end
 
+"A block of the Jacobian, by the parameters or by the coordinates of a constraint."
+rows_of_jacobian!(J::Matrix{T}, state::ProjectionState{T}, net::Net{T}, ws, θ, block, o) where {T} =
+    residual_jacobian!(J, ws, net, θ, block, state.root, o)
+function rows_of_jacobian!(J::Matrix{T}, state::ProjectionState{T}, r::ConstrainedNet{T}, ws, θ, block, o) where {T}
+    C, wide = r.constraint, residual_jacobian!(state.wide, ws, without_constraint(r), θ, block, state.root, o)
+    fill!(J, 0)
+    @inbounds for j in axes(J, 2), k in column(C, j)
+        value, row = C.values[k], C.rows[k]
+        @simd for i in axes(J, 1)
+            J[i, j] = muladd(value, wide[i, row], J[i, j])
+        end
+    end
+    return J
+end
+
 "The step and its bend for the present damping; false where the path bends too much for it."
 function damped_step!(state::ProjectionState{T}, objective::Objective{T}) where {T}
-    net, q, hidden = objective.net, state.damped, last(objective.net.layers).offset
+    q, linear = state.damped, state.linear
     copyto!(q.R, state.jacobian.R)
     rows = q.blocks[1]
     fill!(rows, 0)
-    least = max(10 * eps(T) * largest_pivot(state.jacobian), output_damping(state, hidden))
+    least = max(10 * eps(T) * largest_pivot(state.jacobian), output_damping(state))
     for i in 1:size(rows, 1)
-        rows[i, i] = i <= hidden ? max(sqrt(state.damping), least) : least
+        rows[i, i] = linear[i] ? least : max(sqrt(state.damping), least)
     end
     take_in!(q, 1)
     solve_damped!(state.step, state, state.rotated, -one(T))
     second_residuals!(state.bend, state, objective)
     solve_damped!(state.bend, state, state.bend, -one(T) / 2)
     bend, length = zero(T), zero(T)
-    for i in 1:hidden
+    for i in eachindex(linear)
+        linear[i] && continue
         bend += abs2(state.bend[i])
         length += abs2(state.step[i])
     end
@@ -144,10 +183,10 @@ that no weight grows by more than `OUTPUT_GROWTH` of the largest one. It vanishe
 of weights grow along directions that the data hardly see, until their cancellation takes the digits that are to be
 gained.
 """
-function output_damping(state::ProjectionState{T}, hidden::Int) where {T}
+function output_damping(state::ProjectionState{T}) where {T}
     largest = one(T)
-    for i in hidden+1:length(state.x)
-        largest = max(largest, abs(state.x[i]))
+    for i in eachindex(state.x)
+        state.linear[i] && (largest = max(largest, abs(state.x[i])))
     end
     return sqrt(2 * state.loss) / (2 * T(OUTPUT_GROWTH) * largest)
 end
@@ -163,13 +202,15 @@ end
 
 "`z ← Qᵀ d²ρ(x + t step)/dt²`"
 function second_residuals!(z::Vector{T}, state::ProjectionState{T}, objective::Objective{T}) where {T}
-    net, ws, e = objective.net, objective.net.crew.workers[1].workspace, state.residual
+    net, e = without_constraint(objective.net), state.residual
+    ws, v = net.crew.workers[1].workspace, moved(objective.net, state.step)
+    θ = full(objective.net, state.x)::Vector{T}
     objective.nfev += 1
     fill!(z, 0)
     b = 0
     for block in net.blocks
         heartbeat(net.monitor)
-        second = second_derivative!(ws, net, state.x, state.step, block)
+        second = second_derivative!(ws, net, θ, v, block)
         residual_weights!(state.root, net, block)
         for o in 1:n_outputs(net)
             b += 1
@@ -182,46 +223,104 @@ function second_residuals!(z::Vector{T}, state::ProjectionState{T}, objective::O
     return z
 end
 
-"The best output weights for the hidden weights in `θ`, by linear least squares; false where numbers are not finite."
-function solve_outputs!(state::ProjectionState{T}, objective::Objective{T}, θ::Vector{T}) where {T}
-    net, q, M, e = objective.net, state.output, state.moments, state.residual
-    ws, l = net.crew.workers[1].workspace, last(net.layers)
+"The change of the parameters with that of the coordinates."
+moved(::Net, v) = v
+moved(r::ConstrainedNet, v) = image!(r.v, r.constraint, v)
+
+"The best output weights for the hidden weights in `x`, by linear least squares; false where numbers are not finite."
+function solve_outputs!(state::ProjectionState{T}, objective::Objective{T}, x::Vector{T}) where {T}
+    q, M = state.output, state.moments
+    isempty(M) && return true
+    net = without_constraint(objective.net)
+    ws, θ = net.crew.workers[1].workspace, full(objective.net, x)::Vector{T}
     objective.nfev += 1
     fill!(q.R, 0)
     fill!(M, 0)
-    Z, k = q.blocks[1], l.fan_in
     for block in net.blocks
         heartbeat(net.monitor)
         forward!(ws, net, θ, block, 0)
         residual_weights!(state.root, net, block)
-        A, n = layer_input(ws, block, length(net.layers)), block.n
-        n == size(Z, 1) || fill!(Z, 0)
-        @inbounds for j in 1:size(Z, 2), r in 1:n
-            Z[r, j] = net.output_factor * state.root[r] * A[r, j]
-        end
-        take_in!(q, 1)
-        for o in 1:l.width
-            n == length(e) || fill!(e, 0)
-            reflect!(view(M, :, o), residual!(e, ws, block, state.root, o), q, 1)
-        end
+        take_in_outputs!(state, objective.net, ws, block)
     end
     all_finite(q.R) || return false
     # Units that are copies of each other leave R singular.
-    least, rows = max(eps(T) * largest_pivot(q), output_damping(state, l.offset)), q.blocks[2]
+    least, rows = max(eps(T) * largest_pivot(q), output_damping(state)), q.blocks[2]
     fill!(rows, 0)
     for j in 1:size(rows, 1)
         rows[j, j] = least
     end
     take_in!(q, 2)
-    for o in 1:l.width
+    for o in 1:size(M, 2)
         z = view(M, :, o)
         back_substitute!(reflect!(z, fill!(state.zeros, 0), q, 2), q)
-        for j in 1:k
-            θ[l.offset+(o-1)*k+j] -= z[j]
-        end
-        l.bias && (θ[bias_offset(l)+o] -= z[k+1])
     end
+    subtract_outputs!(x, M, objective.net, state.linear)
     return true
+end
+
+"Take a block of samples into the least-squares problem: of each output's weights, which have all one matrix."
+function take_in_outputs!(state::ProjectionState{T}, net::Net{T}, ws, block::Block{T}) where {T}
+    q, M, e = state.output, state.moments, state.residual
+    Z, A, n = q.blocks[1], layer_input(ws, block, length(net.layers)), block.n
+    n == size(Z, 1) || fill!(Z, 0)
+    @inbounds for j in 1:size(Z, 2), r in 1:n
+        Z[r, j] = net.output_factor * state.root[r] * A[r, j]
+    end
+    take_in!(q, 1)
+    for o in 1:size(M, 2)
+        n == length(e) || fill!(e, 0)
+        reflect!(view(M, :, o), residual!(e, ws, block, state.root, o), q, 1)
+    end
+    return nothing
+end
+"The same of the coordinates that a constraint leaves, which may belong to several outputs."
+function take_in_outputs!(state::ProjectionState{T}, r::ConstrainedNet{T}, ws, block::Block{T}) where {T}
+    q, M, e, C, net = state.output, state.moments, state.residual, r.constraint, without_constraint(r)
+    Z, A, n, l = q.blocks[1], layer_input(ws, block, length(net.layers)), block.n, last(net.layers)
+    for o in 1:l.width
+        fill!(Z, 0)
+        place = 0
+        @inbounds for j in eachindex(state.linear)
+            state.linear[j] || continue
+            place += 1
+            for k in column(C, j)
+                of, i = output_weight(l, C.rows[k])
+                of == o || continue
+                value = net.output_factor * C.values[k]
+                for s in 1:n
+                    Z[s, place] = muladd(value * state.root[s], A[s, i], Z[s, place])
+                end
+            end
+        end
+        take_in!(q, 1)
+        n == length(e) || fill!(e, 0)
+        reflect!(view(M, :, 1), residual!(e, ws, block, state.root, o), q, 1)
+    end
+    return nothing
+end
+"The output to which a parameter of the last layer belongs, and its place among those of the output; the bias is last."
+function output_weight(l::Layer, i::Int)
+    i > bias_offset(l) && return i - bias_offset(l), l.fan_in + 1
+    o, k = divrem(i - l.offset - 1, l.fan_in)
+    return o + 1, k + 1
+end
+
+function subtract_outputs!(θ::Vector{T}, M::Matrix{T}, net::Net{T}, linear) where {T}
+    l, k = last(net.layers), last(net.layers).fan_in
+    for o in 1:l.width
+        for j in 1:k
+            θ[l.offset+(o-1)*k+j] -= M[j, o]
+        end
+        l.bias && (θ[bias_offset(l)+o] -= M[k+1, o])
+    end
+    return θ
+end
+function subtract_outputs!(z::Vector{T}, M::Matrix{T}, ::ConstrainedNet{T}, linear) where {T}
+    place = 0
+    for j in eachindex(linear)
+        linear[j] && (z[j] -= M[place+=1, 1])
+    end
+    return z
 end
 
 register!(MINIMIZE_METHODS, "VariableProjection", VariableProjection(),
