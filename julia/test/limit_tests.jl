@@ -127,6 +127,15 @@ end
         @test back ≈ q rtol = 1e-9
         @test distances == [ε, ε]
     end
+    @testset "units of adjacent layers" begin
+        deep = Net(layers=((4, tanh, true), (4, tanh, true), (2, identity, true)), input=normals(8, 2, 9),
+                   target=normals(9, 2, 9))
+        chart = limit_net(limit_net(deep, [[1, 3], [2]]; ε=0.1), [[4, 1], [3]]; layer=2, ε=0.2)
+        x = normals(10, n_params(chart))
+        θ = from_limit(chart.layers, x, [0.1, 0.1, 0.2, 0.2])
+        @test loss(deep, θ) ≈ loss(chart, x) rtol = 1e-12
+        @test to_limit(chart.layers, θ)[1] ≈ x rtol = 1e-12
+    end
     @testset "the ordinary net's flow at 1/ε = 1e8" begin
         ε = 1e-8
         chart, exact = limit_net(net, [[1, 3]]; ε=ε), with_number_type(BigFloat, net)

@@ -11,7 +11,7 @@ from ..results.at_infinity import Channel
 from ..solve.at_infinity import find_channels
 from ..validate.data import real_number
 from .ask import ask
-from .classify import start
+from .classify import start, without_constraint
 
 __all__ = ["channels"]
 
@@ -21,7 +21,8 @@ def channels(net: Net, p: ParametersLike, *, distance: float = 0.3, growth: floa
 
     Two units merge while their outgoing weights diverge with opposite signs: a *channel* (Martinelli, van Meegen,
     Şimşek, Gerstner and Brea, arXiv 2506.14951). Each unit is in one channel at most; the channels of the nearest units
-    come first. A channel need not lead to infinity; ``minimize(..., at_infinity=True)`` finds out whether it does.
+    come first. A channel need not lead to infinity; ``minimize(..., at_infinity=True)`` finds out whether it does. Of
+    a ``ConstrainedNet`` these are the channels that its constraint leaves open (``ConstrainedNet.limit``).
 
     Parameters
     ----------
@@ -54,9 +55,9 @@ def channels(net: Net, p: ParametersLike, *, distance: float = 0.3, growth: floa
     for name, value in (("distance", distance), ("growth", growth)):
         if not real_number(value) > 0:
             raise InputError(f"{name} is {value!r}; a positive number is needed")
-    x = start(net, p)
-    if type(net) is not Net or not net.n_samples:
+    x, (free, point) = start(net, p), without_constraint(net, p)
+    if type(free) is not Net or not net.n_samples:
         raise InputError(f"channels needs a Net with data; this is {net!r}")
     options: dict[str, object] = {"distance": float(distance), "growth": float(growth)}
     found = ask(net, "channels", options, [x], lambda get: json.loads(get("")))
-    return find_channels(net, found, x)
+    return find_channels(free, found, point)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..validate.suggest import suggest_keywords
 from .net import Net
 from .params import ParametersLike, Params
 
-__all__ = ["ConstrainedNet", "constrained", "constraint_of", "nearest_point", "parameters_of"]
+__all__ = ["ConstrainedNet", "carried", "constrained", "constraint_of", "nearest_point", "parameters_of"]
 
 # As border_constraint in julia/src/interface/c_solve.jl reads it: `freeze` and `tie` as the keywords take them, or B by
 # columns, and c.
@@ -198,8 +199,60 @@ class ConstrainedNet(Net):
     def _like(self, layers: Any = None, **settings: Any) -> NoReturn:
         raise InputError("other units have other parameters: give the net itself, without its constraint")
 
-    def _count(self) -> NoReturn:
-        raise InputError("limits are about all parameters of a network: give the net itself, without its constraint")
+    # ---- limits --------------------------------------------------------------------------------------------
+
+    def limit(self, *args: Any, **options: Any) -> ConstrainedNet:
+        """The limit of the net, as ``Net.limit``, with the constraint in the parameters of the limit.
+
+        The constraint must be the same at each distance from the limit: what it holds of a pair of units that merge it
+        must hold of both, as frozen biases of one value, or tied ones (then Δ has none); units that become a tail, a
+        step or a relu must be free but for what does not change on their way. With ``eps`` there is no such condition.
+
+        Raises
+        ------
+        InputError
+            Also if the constraint has no limit: it names the parameters that stand in the way.
+        """
+        return carried(self, self._net.limit(*args, **options))
+
+    def ordinary(self) -> ConstrainedNet:
+        """The net of which this is a limit, with the constraint in its parameters."""
+        return carried(self, self._net.ordinary())
+
+    def at_distance(self, eps: float) -> ConstrainedNet:
+        """The limit at another distance, as ``Net.at_distance``, with the constraint in its parameters."""
+        return carried(self, self._net.at_distance(eps))
+
+    def with_samples_inside(self, units: Sequence[int], layer: int) -> ConstrainedNet:
+        """The net in which these units are steps that have samples inside (``Inside``)."""
+        return carried(self, self._net.with_samples_inside(units, layer))
+
+    def to_limit(self, p: ParametersLike) -> tuple[Params, np.ndarray]:
+        """Parameters of this limit that are nearest to ``p`` of the ordinary net, as ``Net.to_limit``.
+
+        ``p`` may be coordinates of ``ordinary()``. Its units may have the opposite sign in the limit only if the
+        constraint allows that.
+        """
+        q, eps = self._net.to_limit(self.ordinary()._theta(p))
+        return self.embed(self._flat(q, "p in the parameters of the limit")), eps
+
+    def from_limit(self, q: ParametersLike, eps: ArrayLike | None = None) -> Params:
+        """Parameters of the ordinary net at the distance ``eps`` from ``q`` of this limit, as ``Net.from_limit``.
+
+        ``q`` may be coordinates. Units that the constraint ties to each other need the same ``eps``.
+        """
+        ordinary, theta = self.ordinary(), self._net.from_limit(self.embed(self._flat(q)), eps)
+        try:
+            return ordinary.embed(theta)
+        except InputError:
+            raise InputError(f"eps is {eps!r}; units that the constraint ties to each other need the same") from None
+
+    def tauinv(self) -> NoReturn:
+        """Coordinates have lengths of their own: the flow of the ordinary net is that of ``from_limit``."""
+        raise InputError(
+            "time constants that make the flow of a limit that of the ordinary net are those of free parameters: "
+            "give the net itself, without its constraint"
+        )
 
     def _fingerprint(self) -> str:
         return f"{self._net._fingerprint()} {self._rule} {self._point.tobytes().hex()}"
@@ -228,6 +281,41 @@ def constrained(net: Net, rule: Rule, p: Any) -> ConstrainedNet:
     made = object.__new__(ConstrainedNet)
     made._hold(net, rule, net._flat(p).copy())
     return made
+
+
+def carried(net: ConstrainedNet, other: Net) -> ConstrainedNet:
+    """The constraint of ``net`` on a limit of the same ordinary net, or on that net."""
+    names = ("first", "rows", "values", "c", "blocked")
+    first, rows, values, c, blocked = net._bridge.tool(
+        net._handle, "carried", {"to": other._handle}, [], lambda answer: net._bridge.fields(answer, names)
+    )
+    if len(blocked):
+        raise InputError(
+            f"the constraint has no limit: it holds {', '.join(_names(other, blocked - 1))}, which would be at another "
+            "place at each distance from it. Free these, or hold the same of both units of a pair (equal weights and "
+            "biases by tie=); or give the net itself, without its constraint"
+        )
+    return constrained(other, _rule_from(first - 1, rows - 1, values, c), c.astype(other.dtype))
+
+
+def _rule_from(first: np.ndarray, rows: np.ndarray, values: np.ndarray, c: np.ndarray) -> Rule:
+    """A rule with ``freeze`` and ``tie`` where these are enough."""
+    free = np.zeros(len(c), bool)
+    free[rows] = True
+    if len(set(rows.tolist())) < len(rows) or (abs(values) != 1).any() or c[free].any():
+        return {"first": first.tolist(), "rows": rows.tolist(), "values": values.tolist(), "c": c.tolist()}
+    names = [f"{'-' if value < 0 else ''}p[{row}]" for row, value in zip(rows, values, strict=True)]
+    groups = [names[start:end] for start, end in pairwise(first) if end - start > 1]
+    return {"freeze": np.flatnonzero(~free).tolist(), "tie": groups}
+
+
+def _names(net: Net, indices: np.ndarray) -> list[str]:
+    """The names of parameters, as ``freeze`` takes them."""
+    found = []
+    for name, array in net.params(np.arange(net.n_params, dtype=float)).to_dict().items():
+        for place in np.argwhere(np.isin(array, indices)):
+            found.append(f"{name}[{', '.join(map(str, place))}]")
+    return found
 
 
 def parameters_of(net: Net, p: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..network.constraints import ConstrainedNet, carried
 from ..network.net import Net
 from ..results.at_infinity import SHARP, Channel, MinimumAtInfinity
 from .progress import ProgressLine
@@ -34,6 +35,8 @@ def find_channels(net: Net, found: list[list[Any]], x: np.ndarray) -> list[Chann
 
 def limit_of(net: Net, groups: list[tuple[int, tuple[int, ...], str]]) -> Net:
     """The limit of units of several layers: those that merge, and those that do another thing alone or before."""
+    if isinstance(net, ConstrainedNet):  # what the constraint ties goes there together
+        return carried(net, limit_of(net.unconstrained, groups))
     for layer in sorted({layer for layer, *_ in groups}):
         units = {name: [group for where, group, does in groups if (where, does) == (layer, name)]
                  for name in ("merge", "tails", "tail", "sharp")}  # fmt: skip
@@ -49,8 +52,9 @@ def minimum_at_infinity(
     net: Net, x: np.ndarray, options: dict[str, Any], verbosity: int, interval: float
 ) -> MinimumAtInfinity:
     """What ``minimize`` with ``at_infinity=True`` returns; ``x`` and ``options`` are checked."""
-    if type(net) is not Net:
-        raise InputError(f"at_infinity needs a Net with data; this is {type(net).__name__}")
+    free = net.unconstrained if isinstance(net, ConstrainedNet) else net
+    if type(free) is not Net:
+        raise InputError(f"at_infinity needs a Net with data; this is {type(free).__name__}")
     if not net.n_samples:
         raise InputError("at_infinity needs a net with data")
 
@@ -63,7 +67,7 @@ def minimum_at_infinity(
         return MinimumAtInfinity(
             kind=get("kind"), x=end, loss=float(get("loss")), gnorm=float(get("gnorm")),
             limit=limit_of(net, chains) if chains else None, q=get("q"),
-            channels=find_channels(net, json.loads(get("channels")), end), coefficients=get("coefficients"),
+            channels=find_channels(free, json.loads(get("channels")), end), coefficients=get("coefficients"),
             constraint=json.loads(get("constraint") or "null"),
             iterations=get("iterations"), stopped_by=get("stopped_by"), reason=get("reason"),
             total_time=float(get("total_time")),

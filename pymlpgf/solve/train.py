@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..facts import FLOW_DEFAULTS, MINIMIZE_DEFAULTS, matrices, tell
-from ..network.constraints import constraint_of, nearest_point, parameters_of
+from ..network.constraints import ConstrainedNet, constrained, constraint_of, nearest_point, parameters_of
 from ..network.net import Net
 from ..network.params import ParametersLike
 from ..results.read import read_result
@@ -239,7 +239,8 @@ def minimize(
         As for ``flow``.
     at_infinity : bool
         Where units draw together while their outgoing weights diverge, go on in the limit (``Net.limit``) and land on
-        its minimum. No callback, checkpoint or constraint is possible.
+        its minimum, where a constraint leaves the way open (``ConstrainedNet.limit``). No callback or checkpoint is
+        possible.
     callback, verbosity, progress_interval, checkpoint, checkpoint_interval
         As for ``flow``.
 
@@ -265,16 +266,14 @@ def minimize(
     options = minimize_options(optim_solver, maxtime_optim, maxiterations_optim, patience, optim_options)
     options.update(goals(min_gnorm, minloss))
     if at_infinity:
-        others = {
-            "callback": callback,
-            "checkpoint": checkpoint,
-            "freeze": freeze,
-            "tie": tie,
-            "constraint": constraint,
-        }
+        others = {"callback": callback, "checkpoint": checkpoint}
         if given := [name for name, value in others.items() if value is not None]:
             raise InputError(f"{given[0]} is given with at_infinity, which has none")
         x, interval = _start(net, p, verbosity, progress_interval)
+        free, rule = constraint_of(net, freeze, tie, constraint)
+        if rule is not None:
+            net = net if isinstance(net, ConstrainedNet) else constrained(free, rule, x)
+            x = net.coordinates(x)
         return minimum_at_infinity(net, x, options, verbosity, interval)
     return _solve(
         "minimize", net, p, options, 1, verbosity, progress_interval, checkpoint, checkpoint_interval, callback,

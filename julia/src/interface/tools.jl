@@ -124,6 +124,10 @@ const TOOLS = Dict{String,Function}(
     "embed" => (net, o, a) -> embed(net.constraint, numbers(net, a[1])),
     "coordinates_of" => (net, o, a) -> coordinates(net.constraint, finite(numbers(net, a[1]))),
     "constraint" => (net, o, a) -> net.constraint,
+    "carried" => (net, o, a) -> begin
+        C, blocked, _ = carried(layers_in(net_of(Int64(o["to"]))), net)
+        (first=C.first, rows=C.rows, values=C.values, c=C.c, blocked=blocked)
+    end,
     "gauss_hermite" => (net, o, a) -> gauss_hermite_grid(Int(o["n_features"]), Int(o["order"]), o["threshold"]),
     "trajectory_distance" => (net, o, a) -> border_distance(o, a),
     "classify" => (net, o, a) -> begin

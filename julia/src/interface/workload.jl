@@ -373,12 +373,16 @@ function landscape_workload(::Type{T}) where {T}
     outside_read(outside_tool(chart, "original_metric", NamedTuple()), "")
     outside_read(outside_tool(chart, "next_coefficients", NamedTuple(), outside_start(chart)), "")
     minimum_to_more_digits(HANDLES[net], best)
-    outside_read(outside_tool(wide, "channels", (distance=0.3, growth=3), y), "")
-    landed = outside_handle(c_solve, outside_tool(wide, "at_infinity", NamedTuple()), y, "minimize",
-                            wire((maxtime_optim=5, maxiterations_optim=500)), C_NULL, C_NULL, C_NULL)
-    outside_read(landed, "kind", "x", "q", "loss", "gnorm", "channels", "chains", "coefficients", "iterations",
-                 "stopped_by",
-                 "reason", "total_time")
+    held = outside_tool(wide, "constrain", (constraint=Dict("freeze" => [length(y) - 1], "tie" => []),), y)
+    for subject in (wide, held)
+        z = subject == wide ? y : y[1:end-1]
+        outside_read(outside_tool(subject, "channels", (distance=0.3, growth=3), z), "")
+        landed = outside_handle(c_solve, outside_tool(subject, "at_infinity", NamedTuple()), z, "minimize",
+                                wire((maxtime_optim=5, maxiterations_optim=500)), C_NULL, C_NULL, C_NULL)
+        outside_read(landed, "kind", "x", "q", "loss", "gnorm", "channels", "chains", "coefficients", "iterations",
+                     "stopped_by", "reason", "total_time")
+    end
+    outside_read(outside_tool(held, "carried", (to=wide,)), "first", "rows", "values", "c", "blocked")
     # Separable classes.
     separable = outside_net(T, Any[[2, "softmax", true]], (loss="nll",), T[-1 -2 1 2], T[1, 1, 2, 2])
     run = outside_solve(separable, outside_start(separable), "minimize",
@@ -390,7 +394,7 @@ end
 "A step that a sample pulls inside."
 function steps_workload(limit::Net{T}, q::Vector{T}) where {T}
     rounds = Rounds{T}(MinimizeOptions(maxiterations=20, maxtime=5.0), Monitor(), seconds(), 0, Stop.running)
-    moved = move_steps(rounds, limit, place_steps!(limit, copy(q)), 10)
+    moved = move_steps(rounds, limit, limit, place_steps!(limit, copy(q)), 10)
     X, h, _ = sharp_samples(limit, q, 1, 3)
     inside = put_inside(limit, q, 1, 3, X, h, [1])
     inside === nothing || (let_out(inside..., 1, 3); classify(inside...); gradient(inside...))

@@ -45,8 +45,11 @@ these [`channels`](@ref) is tried: a minimum of the limit net that is lower than
 channels lead down (h > 0), is the minimum at infinity. Where the loss falls on the way out of the limit (h < 0), the
 search goes on from its lowest point on that way. Where nothing gets on, `NewtonTrustRegion` has the last rounds. The
 options are those of `minimize`, with its limits for all rounds together.
+
+Under a constraint the limits are those that the constraint has, too ([`limit_net`](@ref)), and `x` and `q` are
+parameters that obey it.
 """
-minimize_at_infinity(net::Net, x0::AbstractVector; monitor::Monitor=Monitor(), options...) =
+minimize_at_infinity(net::Union{Net,ConstrainedNet}, x0::AbstractVector; monitor::Monitor=Monitor(), options...) =
     minimize_at_infinity(net, x0, MinimizeOptions(; options...), monitor)
 
 # The first round is short: a channel is as good as known after a few hundred steps, and a finite minimum is reached in
@@ -66,8 +69,12 @@ mutable struct Rounds{T}
     stop::Stop.Reason
 end
 
-function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::MinimizeOptions, monitor::Monitor) where {T}
-    isempty(channels_of(net.layers)) || throw(ArgumentError("this net is a limit already"))
+function minimize_at_infinity(net::Union{Net{T},ConstrainedNet{T}}, x0::AbstractVector, options::MinimizeOptions,
+                              monitor::Monitor) where {T}
+    options.constraint === nothing ||
+        return minimize_at_infinity(ConstrainedNet(net, options.constraint), coordinates(options.constraint, x0),
+                                    changed(options; constraint=nothing), monitor)
+    isempty(channels_of(layers_in(net))) || throw(ArgumentError("this net is a limit already"))
     unregularised(net) ||
         throw(ArgumentError("a net with regularisers has no minimum at infinity: minimize finds the finite one"))
     rounds = Rounds{T}(options, monitor, seconds(), 0, Stop.running)
@@ -95,25 +102,33 @@ function minimize_at_infinity(net::Net{T}, x0::AbstractVector, options::Minimize
         rounds.options = changed(rounds.options; optim_solver=NewtonTrustRegion())
     end
 end
-why_open(net, x, kind) =
-    !isempty(channels(net, x)) ? "units are on their way to infinity, but no minimum of their limit was found below" :
-    kind == "escaping" ? "no units that draw together explain why the loss falls without end" : "the point is $kind"
+function why_open(net, x, kind)
+    found, all_of_them = channels(net, x), channels(without_constraint(net), parameters_from(net, x))
+    length(found) < length(all_of_them) &&
+        return "units are on their way to infinity, but the constraint holds some of their parameters back"
+    isempty(found) || return "units are on their way to infinity, but no minimum of their limit was found below"
+    kind == "escaping" && return "no units that draw together explain why the loss falls without end"
+    return "the point is $kind"
+end
 
 "The infimum zero of separable classes, and the direction in which the parameters grow."
-function separated(rounds, net::Net{T}, m) where {T}
-    linear = length(net.layers) == 1
+function separated(rounds, net::AbstractNet{T}, m) where {T}
+    linear = net isa Net && length(net.layers) == 1
     θ = linear ? maximum_margin(net) : output_direction(net, m.x)
     isempty(θ) && return found("open", rounds, net, m, m.x, "the classes are separable, but by rounding only")
     reason = "separable classes: the loss falls to zero as the parameters grow" *
              (linear ? " in the direction q, that of the largest margin" : "; q is the last layer's direction")
-    return MinimumAtInfinity{T}("minimum at infinity", m.x, θ / norm(θ), zero(T), zero(T), Channel[], T[], T[], net,
-                                nothing, rounds.iterations, m.stopped_by, reason, seconds() - rounds.start)
+    q = net isa Net ? θ : image(net.constraint, θ)
+    return MinimumAtInfinity{T}("minimum at infinity", parameters_from(net, m.x), q / norm(q), zero(T), zero(T),
+                                Channel[], T[], T[], without_constraint(net), nothing, rounds.iterations, m.stopped_by,
+                                reason, seconds() - rounds.start)
 end
 channels_of(layers) = [c for l in layers for c in approaches(l)]
 
-found(kind, rounds, net::Net{T}, m, x, reason) where {T} =
-    MinimumAtInfinity{T}(kind, x, T[], m.loss, m.gnorm, Channel[], T[], T[], net, nothing, rounds.iterations,
-                         m.stopped_by, reason, seconds() - rounds.start)
+found(kind, rounds, net::AbstractNet{T}, m, x, reason) where {T} =
+    MinimumAtInfinity{T}(kind, parameters_from(net, x), T[], m.loss, m.gnorm, Channel[], T[], T[],
+                         without_constraint(net), nothing, rounds.iterations, m.stopped_by, reason,
+                         seconds() - rounds.start)
 
 over(r::Rounds) = r.stop in (Stop.interrupted, Stop.callback, Stop.maxtime, Stop.minloss) ||
     r.iterations >= r.options.maxiterations || seconds() - r.start >= r.options.maxtime
@@ -175,6 +190,13 @@ function minimum_to_more_digits(net::AbstractNet, x::Vector)
     end
 end
 
+"`a_round!` in a limit of `net`, from and to the limit's parameters."
+function round_in!(rounds::Rounds, net::AbstractNet, limit::Net, q::Vector, iterations::Int)
+    inner = under(limit, net)
+    n, kind = a_round!(rounds, inner, parameters_within(inner, q), iterations)
+    return changed(n; x=parameters_from(inner, n.x)), kind
+end
+
 # All trials of limits between two rounds may take so many times the iterations of the last of these.
 const TRIALS = 3
 
@@ -182,30 +204,30 @@ const TRIALS = 3
 The minimum of the limit of the channels at the point `m`, if there is one that they lead down to, else a point of `net`
 to go on from. Where the loss falls on the way out of some channels, the others alone may lead to infinity.
 """
-function land(rounds::Rounds{T}, net::Net{T}, m, iterations::Int) where {T}
+function land(rounds::Rounds{T}, net::AbstractNet{T}, m, iterations::Int) where {T}
     x, lowest = m.x, m.loss
     waiting, tried = ways(net, m.x), Set{Tuple{Vector{T},Set{Vector{Int}}}}()
     most, last_ones = rounds.iterations + TRIALS * iterations, false
     while !over(rounds) && rounds.iterations < most
         isempty(waiting) && !last_ones && (last_ones = true; waiting = last_ways(net, m.x))
         isempty(waiting) && break
-        θ, seen = popfirst!(waiting)
-        key = (θ, Set([c.layer; c.units] for c in seen))
+        z, seen = popfirst!(waiting)
+        key = (z, Set([c.layer; c.units] for c in seen))
         (isempty(seen) || key in tried) && continue
         push!(tried, key)
-        landing = land_on(rounds, net, m, θ, seen, iterations)
+        landing = land_on(rounds, net, m, z, seen, iterations)
         landing isa MinimumAtInfinity && return landing
         landing === nothing && continue
         limit, q, ε, h = landing
-        back, value = lowest_on_the_way(net, limit, q, ε, h)
-        value < lowest && ((x, lowest) = (back, value))
-        push!(waiting, (θ, filter(c -> all(h[k] >= 0 for k in chains_of(c, limit.layers)), seen)))
+        θ, value = lowest_on_the_way(net, limit, q, ε, h)
+        value < lowest && ((x, lowest) = (parameters_within(net, θ), value))
+        push!(waiting, (z, filter(c -> all(h[k] >= 0 for k in chains_of(c, limit.layers)), seen)))
     end
     return x
 end
 
 "Points with the function of the net at θ, and channels there whose limit is to be tried."
-function ways(net::Net{T}, θ::Vector{T}) where {T}
+function ways(net::AbstractNet{T}, θ::Vector{T}) where {T}
     found = channels(net, θ)
     return [[(θ, found), (θ, vcat(map(apart, found)...))];
             [(x, [line; filter(c -> beside(c, line), channels(net, x))]) for (x, line) in with_lines(net, θ)]]
@@ -217,7 +239,7 @@ beside(c::Channel, d::Channel) = c.layer != d.layer || isempty(intersect(c.units
 const FAR_DISTANCE, FAR_GROWTH = 1.0, 1.0
 
 "Each of the channels alone, and each that looser bounds show, with those that have other units."
-function last_ways(net::Net{T}, θ::Vector{T}) where {T}
+function last_ways(net::AbstractNet{T}, θ::Vector{T}) where {T}
     found = channels(net, θ)
     loose(x) = channels(net, x; distance=FAR_DISTANCE, growth=FAR_GROWTH)
     waiting = Tuple{Vector{T},Vector{Channel}}[(θ, [c]) for c in found]
@@ -234,38 +256,36 @@ end
 The minimum of the limit of the channels `seen` at θ and of those that show there, if they lead down to it; else what
 was found of it, or nothing where no minimum was found.
 """
-function land_on(rounds::Rounds{T}, net::Net{T}, m, θ::Vector{T}, seen::Vector{Channel}, iterations::Int) where {T}
-    limit, more, seen = net, seen, Channel[]
+function land_on(rounds::Rounds{T}, net::AbstractNet{T}, m, z::Vector{T}, seen::Vector{Channel},
+                 iterations::Int) where {T}
+    limit, θ, more, seen = without_constraint(net), parameters_from(net, z), seen, Channel[]
     while !isempty(more) && !over(rounds)
         append!(seen, more)
-        those = more
-        for l in unique(c.layer for c in those)
-            of(kinds) = Vector{Int}[c.units for c in those if c.layer == l && c.kind in kinds]
-            singly = [[[j] for units in of(("tails",)) for j in units]; of(("tail",))]
-            limit = limit_net(limit, singly; sharp=[u[1] for u in of(("step", "relu", "kink", "line"))], layer=l)
-            limit = limit_net(limit, of(("pair", "triple", "tails")); layer=l)
-        end
+        limit = limit_with(limit, more)
         start, ε = try_limit(limit, θ)
-        start === nothing && return nothing
+        start !== nothing && carries(limit, net, θ) || return nothing
         limit, start = with_insides(limit, start, ε)
-        n, kind, q = search_in_limit!(rounds, limit, with_samples_on_kinks(limit, start, ε), iterations,
-                                      m.loss)
+        net isa Net && (start = with_samples_on_kinks(limit, start, ε))
+        n, kind, q = search_in_limit!(rounds, net, limit, start, iterations, m.loss)
         normalise!(q, limit.layers)
         if kind in ("minimum", "degenerate")
-            limit, q = move_steps(rounds, limit, q, iterations)
-            h = ways_down(limit, q)
-            q, C = settled_again(limit, q), held_at_kinks(limit, q)
-            inner = under(limit, C)
-            g = zeros(T, n_params(inner))
-            value = value_and_gradient!(g, inner, C === nothing ? q : coordinates(C, q))
+            limit, q = move_steps(rounds, net, limit, q, iterations)
+            each = ways_down(limit, q)
+            h = in_groups(each, limit, net)
+            q = settled_again(net, limit, q)
+            inner = held(limit, net, q)
+            z = parameters_within(inner, q)
+            g = similar(z)
+            value = value_and_gradient!(g, inner, z)
             # A run that has come as near as numbers reach has the limit's loss, but for rounding.
             below = value <= m.loss + 16 * eps(T) * loss_scale(net, m.x)
             below && supnorm(g) <= sqrt(eps(T)) && leads_down(limit, h) || return limit, q, ε, h
-            seen = name_relus(in_order(seen, limit.layers), limit, q)
-            return MinimumAtInfinity{T}("minimum at infinity", θ, q, value, supnorm(g), seen, h, ε, limit, C,
+            C = net isa Net ? held_at_kinks(limit, q) : nothing
+            return MinimumAtInfinity{T}("minimum at infinity", θ, q, value, supnorm(g),
+                                        name_relus(in_order(seen, limit.layers), limit, q), each, ε, limit, C,
                                         rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
         end
-        more = channels(limit, q)
+        more = channels(under(limit, net), parameters_within(under(limit, net), q))
     end
     return nothing
 end
@@ -273,7 +293,7 @@ end
 The steps where no sample pulls them to itself: one that does is put inside, which lowers the loss, and goes out again
 on the other side, or stays there at a finite pre-activation. Each time it is a smooth problem of its own.
 """
-function move_steps(rounds::Rounds{T}, limit::Net{T}, q::Vector{T}, iterations::Int) where {T}
+function move_steps(rounds::Rounds{T}, net::AbstractNet{T}, limit::Net{T}, q::Vector{T}, iterations::Int) where {T}
     value, lower = loss(limit, place_steps!(limit, q)), true
     while lower && !over(rounds)
         lower = false
@@ -285,7 +305,7 @@ function move_steps(rounds::Rounds{T}, limit::Net{T}, q::Vector{T}, iterations::
             within = [inside(unit_activation(limit.layers[l], j), h); i]
             moved = put_inside(limit, q, l, j, X, h, unique(within))
             moved === nothing && continue
-            n, kind = a_round!(rounds, moved..., iterations)
+            n, kind = round_in!(rounds, net, moved..., iterations)
             kind in ("minimum", "degenerate") && n.loss < value || continue
             limit, q, value, lower = let_out(moved[1], n.x, l, j)..., n.loss, true
             place_steps!(limit, q)
@@ -301,8 +321,9 @@ function let_out(limit::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
     return out === nothing ? (limit, q) : out
 end
 "Some more steps to round-off in other scales, unless these change by more than rounding."
-function settled_again(limit::Net{T}, q::Vector{T}) where {T}
-    x = minimize(limit, q; maxiterations=50, constraint=held_at_kinks(limit, q)).x
+function settled_again(net::AbstractNet{T}, limit::Net{T}, q::Vector{T}) where {T}
+    inner = held(limit, net, q)
+    x = parameters_from(inner, minimize(inner, parameters_within(inner, q); maxiterations=50).x)
     return norm(normalise!(copy(x), limit.layers) - x) <= sqrt(eps(T)) * norm(x) ? x : q
 end
 
@@ -331,8 +352,8 @@ in_order(seen::Vector{Channel}, layers::Vector{Layer}) =
     [first(c for c in seen if k in chains_of(c, layers)) for k in 1:count_chains(layers)]
 
 "Out of the limit in the channels that lead up to it, as far as the loss falls."
-function lowest_on_the_way(net::Net{T}, limit::Net{T}, q, ε, h) where {T}
-    best, lowest = q, T(Inf)
+function lowest_on_the_way(net::AbstractNet{T}, limit::Net{T}, q, ε, h) where {T}
+    net, best, lowest = without_constraint(net), q, T(Inf)
     for k in -8:8
         θ = from_limit(limit.layers, q, [h[i] > 0 ? ε[i] : T(2)^k for i in eachindex(h)])
         value = loss(net, θ)

@@ -25,6 +25,10 @@ function roads_to_infinity(r::ConstrainedNet, z, N::Matrix{Float64})
     return reachable(r, roads_to_infinity(r.net, copy(embed!(r, z)), null))
 end
 
+layers_in(net::Net) = net.layers
+layers_in(net::InfiniteNet) = net.student.layers
+layers_in(r::ConstrainedNet) = layers_in(r.net)
+
 accuracy(r::ConstrainedNet) = accuracy(r.net)
 loss_scale(r::ConstrainedNet, z) = loss_scale(r.net, copy(embed!(r, z)))
 interpolated_equations(r::ConstrainedNet, z) = interpolated_equations(r.net, copy(embed!(r, z)))

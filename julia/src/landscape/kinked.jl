@@ -38,10 +38,12 @@ function held_at_kinks(net::Net{T}, q::Vector{T}) where {T}
     return Constraint{T}(Constraint(reduce(hcat, [free; columns]), zeros(P)))
 end
 
-"The net under that constraint, if there is one."
-function under(net::Net, C)
-    return C === nothing ? net : ConstrainedNet(net, C)
+"The limit of `net` as a search at `q` moves in it: with those samples held, or under the net's own constraint."
+function held(limit::Net, net::Net, q)
+    C = held_at_kinks(limit, q)
+    return C === nothing ? limit : ConstrainedNet(limit, C)
 end
+held(limit::Net, net::ConstrainedNet, q) = under(limit, net)
 
 """
     kink_forces(net, q, j) -> samples, E, μ, X, h
@@ -125,26 +127,27 @@ const MOST_IN_LIMIT = 20_000
 const MET_KINK = 1e-3
 
 """
-    search_in_limit!(rounds, limit, q, iterations, target) -> result, kind, q
+    search_in_limit!(rounds, net, limit, q, iterations, target) -> result, kind, q
 
-[`a_round!`](@ref) in a limit, in which samples are put on the kink of a relu where the search ends on one, and let off
+[`a_round!`](@ref) in a limit of `net`, in which samples are put on the kink of a relu where the search ends on one, and let off
 where the loss falls that way, until neither is called for. Below the loss `target`, which the ordinary net has reached,
 the search goes on as long as it gets on, but for a quarter of what is left to do at most.
 """
-function search_in_limit!(rounds, limit::Net{T}, q::Vector{T}, iterations::Int, target::T) where {T}
+function search_in_limit!(rounds, net::AbstractNet{T}, limit::Net{T}, q::Vector{T}, iterations::Int,
+                          target::T) where {T}
     tried, before, fitted = Set{Vector{Vector{Int}}}(), T(Inf), false
     left = rounds.options.maxiterations - rounds.iterations
     last = rounds.iterations + clamp(left / 4, 2 * iterations, max(2 * iterations, MOST_IN_LIMIT))
     while true
-        C = held_at_kinks(limit, q)
-        inner, start = under(limit, C), C === nothing ? q : coordinates(C, q)
+        inner = held(limit, net, q)
+        start = parameters_within(inner, q)
         n, kind = fitted ? a_round!(rounds, inner, start, iterations, in_channels(inner)) :
                   a_round!(rounds, inner, start, iterations)
-        q = C === nothing ? n.x : embed(C, n.x)
+        q = parameters_from(inner, n.x)
         kind == BEYOND && return n, kind, q
         settled = kind in ("minimum", "degenerate")
-        next = let_off(limit, q, settled ? zero(T) : 10 * n.gnorm)
-        next === nothing && !settled && (next = met(limit, q))
+        next = net isa Net ? let_off(limit, q, settled ? zero(T) : 10 * n.gnorm) : nothing
+        next === nothing && !settled && net isa Net && (next = met(limit, q))
         next === nothing && settled && return n, kind, q
         push!(tried, samples_on_kinks(limit, q))
         fresh = next !== nothing && !(samples_on_kinks(limit, next) in tried)

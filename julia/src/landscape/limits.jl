@@ -160,7 +160,7 @@ function tail_to_limit!(q::Vector{T}, next::Layer, unit::Tail, into, out) where 
         unit.f isa Sigmoid && (q[biases(next)] += q[out])
         q[out] *= -1
     end
-    α == 0 || next.bias || throw(ArgumentError("a layer without biases cannot take the constant of a tail"))
+    check_constant(α, next)
     e = iszero(unit.ε) ? exp(γ * q[b] / 2) : T(unit.ε)
     α == 0 || (q[biases(next)] += α * q[out])
     q[into] *= γ
@@ -168,8 +168,11 @@ function tail_to_limit!(q::Vector{T}, next::Layer, unit::Tail, into, out) where 
     q[out] *= β * e^2
     return e
 end
+check_constant(α, next::Layer) =
+    α == 0 || next.bias || throw(ArgumentError("a layer without biases cannot take the constant of a tail"))
 function tail_from_limit!(θ::Vector{T}, next::Layer, unit::Tail, into, out, e::T) where {T}
     α, β, γ = tail(unit.f)
+    check_constant(α, next)
     θ[last(into)] += 2 * log(e)
     θ[into] /= γ
     θ[out] /= β * e^2
@@ -227,11 +230,11 @@ function from_limit(layers::Vector{Layer}, q::AbstractVector{T}, ε) where {T}
                 sharp_from_limit!(θ, f, into[1], out[1], e)
             continue
         end
-        w, s, c, a = q[into[1]], q[into[2]], q[out[1]], q[out[2]]
+        w, s, c, a = θ[into[1]], θ[into[2]], θ[out[1]], θ[out[2]]
         if length(into) == 2
             θ[into[1]], θ[into[2]], θ[out[1]], θ[out[2]] = w + e * s, w - e * s, (c + a / e) / 2, (c - a / e) / 2
         else
-            k, b = q[into[3]], q[out[3]]
+            k, b = θ[into[3]], θ[out[3]]
             θ[into[2]], θ[into[3]] = w + e * s + e^2 * k, w - e * s + e^2 * k
             θ[out[1]], θ[out[2]], θ[out[3]] = c - b / e^2, (b / e + a) / 2e, (b / e - a) / 2e
         end
@@ -534,10 +537,14 @@ end
 
 At a minimum q of a limit net of pairs and tails the lowest loss at the distances ε is L₀ + Σ hₘ εₘ² + Σ Kₘₙ εₘ² εₙ² +
 …, with ‖Δ‖ = 1 for each pair and the bias of each tail fixed. K is ½ ∂²L/∂τₘ∂τₙ − ½ Gₘᵀ H⁻¹ Gₙ with τ = ε², the changes
-Gₘ of the gradient with τₘ, and the Hessian H of the limit, both in the complement of these scales. Derivatives by τ are
-differences in BigFloat, of so small a step that they are exact in Float64.
+Gₘ of the gradient with τₘ, and the Hessian H of the limit, both in the complement of these scales, and in the
+coordinates of a constraint. Derivatives by τ are differences in BigFloat, of so small a step that they are exact in
+Float64.
 """
-function next_coefficients(net::Net, q::AbstractVector)
+next_coefficients(net::Net, q::AbstractVector) = next_coefficients(net, q, Matrix{Float64}(I, length(q), length(q)))
+next_coefficients(r::ConstrainedNet, q::AbstractVector) =
+    next_coefficients(r.net, q, Matrix(Constraint{Float64}(r.constraint)))
+function next_coefficients(net::Net, q::AbstractVector, free::Matrix{Float64})
     any(c -> c.activation isa Union{Sharp,Inside} || length(c.units) > (c.activation isa Tail ? 1 : 2),
         channels_of(net.layers)) &&
         throw(ArgumentError("the next coefficients are known for pairs and tails, not for triples, tails that merge, " *
@@ -550,7 +557,7 @@ function next_coefficients(net::Net, q::AbstractVector)
         L0, g0 = loss(big_net, x), gradient(big_net, x)
         L = [loss(chart(unit(m, ε)), x) for m in 1:n]
         G = [(gradient(chart(unit(m, ε)), x) - g0) / τ for m in 1:n]
-        K, B = zeros(n, n), nullspace(fixed_scales(net.layers, Vector{Float64}(q)))
+        K, B = zeros(n, n), free * nullspace(fixed_scales(net.layers, Vector{Float64}(q)) * free)
         H = B' * Float64.(hessian(big_net, x)) * B
         for m in 1:n, k in m:n
             bend = m == k ? (loss(chart(unit(m, 2ε)), x) - 4 * L[m] + 3 * L0) / 12τ^2 :

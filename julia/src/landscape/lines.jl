@@ -51,6 +51,8 @@ function with_lines(net::Net{T}, θ::Vector{T}) where {T}
     return found
 end
 
+with_lines(::ConstrainedNet{T}, z) where {T} = Tuple{Vector{T},Channel}[]
+
 "The bias of a relu at infinity that is on at all samples is one of the next layer's."
 function add_lines!(found::Vector{Invariance}, net::Net{T}, θ::Vector{T}) where {T}
     for (l, j) in relus(net)

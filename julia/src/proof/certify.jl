@@ -161,9 +161,6 @@ function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monit
     end
 end
 
-layers_in(net::Net) = net.layers
-layers_in(net::InfiniteNet) = net.student.layers
-layers_in(r::ConstrainedNet) = layers_in(r.net)
 "Activations and loss, those that limits are made of among them."
 functions(net) = Any[loss_in(net); Any[c.activation for l in layers_in(net) for c in [l.columns; l.chains]]]
 loss_in(net::Net) = net.objective
