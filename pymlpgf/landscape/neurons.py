@@ -19,8 +19,8 @@ from ..results.result import TrainResult, Trajectory
 from ..validate.data import real_number
 from ..validate.suggest import nearest
 from .ask import ask, hidden_layer, one_based, points_of
-from .classify import start, without_constraint
-from .widths import with_units
+from .classify import without_constraint
+from .widths import obeying, with_units
 
 __all__ = [
     "Likeness", "NeuronClusters", "NeuronPair", "NeuronsAlong", "cluster_neurons", "compare_neurons", "merge_neurons",
@@ -177,7 +177,7 @@ def merge_neurons(net: Net, p: ParametersLike, groups: Sequence[Sequence[int]], 
     >>> mg.merge_neurons(net, [1.0, -1.0, 3.0, 2.0], [[0, 1]])[1].to_dict()       # 3 tanh(x) + 2 tanh(-x)
     {'w1': array([[1.]]), 'w2': array([[1.]])}
     """
-    x, number = start(net, p), hidden_layer(net, layer)
+    (free, x), number = without_constraint(net, p), hidden_layer(net, layer)
     width = net.layers[layer][0]
     if any(np.ndim(group) != 1 for group in groups):
         raise InputError(f"groups is {groups!r}; a sequence of groups of units is needed, such as [[0, 1]]")
@@ -189,10 +189,10 @@ def merge_neurons(net: Net, p: ParametersLike, groups: Sequence[Sequence[int]], 
         for group in groups:
             if len({activation[int(unit)] for unit in group}) > 1:
                 raise InputError(f"the units {list(group)} have different activations")
-    y = ask(net, "merge", {"layer": number, "groups": ones}, [x])
+    y = ask(free, "merge", {"layer": number, "groups": ones}, [x])
     removed = {int(unit) for group in groups for unit in list(group)[1:]}
     small = with_units(net, layer, [unit for unit in range(width) if unit not in removed])
-    return small, small.params(y.astype(net.dtype))
+    return small, obeying(small, y.astype(net.dtype))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
+from ..network.constraints import ConstrainedNet, split
 from ..network.net import Net
 from ..network.params import ParametersLike, Params
 from ..results.result import TrainResult
@@ -78,7 +79,8 @@ class SaddleLine:
     rank : int
         Rank of ``coupling``.
     curvatures : array (d - rank,)
-        Eigenvalues of M on the kernel of D; ``null`` of them are zero within ``tolerance``.
+        Eigenvalues of M on the kernel of D; ``null`` of them are zero within ``tolerance``. With a constraint only the
+        incoming weights that are coordinates of their own count, in ``rank``, too.
     tolerance : float
     null : int
         If positive, the Hessian does not decide about stability in that many directions.
@@ -95,7 +97,8 @@ class SaddleLine:
     loss : float
         The loss, which is the same at all points of the line.
     eigenvalues : array (G, n_params)
-        Eigenvalues of the Hessian of ``net``: each column is one eigenvalue, continued along the line.
+        Eigenvalues of the Hessian of ``net``, in its coordinates if it is constrained: each column is one eigenvalue,
+        continued along the line.
     eigenvectors : array (G, n_params, n_params)
         ``eigenvectors[g, k]`` belongs to ``eigenvalues[g, k]``.
     """
@@ -123,6 +126,7 @@ class SaddleLine:
     eigenvalues: np.ndarray
     eigenvectors: np.ndarray
     _index_at_ends: int
+    _open: list[int]
 
     def __repr__(self) -> str:
         ends = ", ".join(f"{end:.9g}" for end in self.ends.round(9) + 0.0)
@@ -149,7 +153,7 @@ class SaddleLine:
         if side not in (1, -1):
             raise InputError(f"side is {side!r}; 1 or -1 is needed")
         options: dict[str, object] = {"layer": self.layer + 1, "unit": self.unit + 1, "rank": self.rank}
-        options.update(gamma=gamma, side=int(side), size=size)
+        options.update(gamma=gamma, side=int(side), size=size, open=self._open)
         x = ask(self.narrow, "off_line", options, [self.params.flat, self.curvature, self.coupling])
         return self.net.params(x.astype(self.net.dtype))
 
@@ -195,7 +199,8 @@ def saddle_line(net: Net, p: ParametersLike, i: int, *, layer: int = 0, gamma: A
     Parameters
     ----------
     net : Net
-        A net with data and without regularisers, under which a split is not a fixed point.
+        A net with data and without regularisers, under which a split is not a fixed point. The constraint of a
+        ``ConstrainedNet`` holds in the wide net of both units' incoming weights, and of the sum of their outgoing ones.
     p : array of shape (n_params,), Params or TrainResult
         A minimum or a saddle.
     i : int
@@ -228,15 +233,18 @@ def saddle_line(net: Net, p: ParametersLike, i: int, *, layer: int = 0, gamma: A
     >>> mg.saddle_line(net.replace(weights=[0.5]), [1.0, 2.0], 0)        # zero loss: M vanishes
     SaddleLine(unit 0 of layer 0, loss=0: index 0 for 0 < γ < 1, 0 outside)
     """
-    if type(net) is not Net:
-        raise InputError(f"net is {type(net).__name__}; a pymlpgf.Net with data is needed")
+    free = net.unconstrained if isinstance(net, ConstrainedNet) else net
+    if type(free) is not Net:
+        raise InputError(f"net is {type(free).__name__}; a pymlpgf.Net with data is needed")
     x, number = start(net, p), hidden_layer(net, layer)
     width, activation, bias = net.layers[layer]
     unit = one_based("i", i, width)
     grid = np.linspace(-1, 2, 101) if gamma is None else finite("gamma", gamma)
     if isinstance(activation, tuple):
         activation = (*activation, activation[i])
-    wide = _replaced(net, layer, (width + 1, activation, bias), net._core.settings["merge"])
+    wide = _replaced(free, layer, (width + 1, activation, bias), net._core.settings["merge"])
+    if isinstance(net, ConstrainedNet):
+        wide = split(net, wide, int(layer), int(i))
     refuse_square(wide, "saddle_line", "classify tells the index of single points")
 
     def read(get: Callable[[str], Any]) -> SaddleLine:
@@ -253,6 +261,7 @@ def saddle_line(net: Net, p: ParametersLike, i: int, *, layer: int = 0, gamma: A
             index_inside=get("index_inside"),
             index_outside=get("index_outside"),
             _index_at_ends=get("index_at_ends"),
+            _open=get("open").tolist(),
             gamma=get("gamma"),
             loss=net.loss(x),
             eigenvalues=get("eigenvalues"),

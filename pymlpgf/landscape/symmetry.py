@@ -16,7 +16,7 @@ from ..network.params import ParametersLike, Params
 from ..network.teacher import TeacherNet
 from ..validate.data import real_number
 from .ask import ask, finite, one_based
-from .classify import start, without_constraint
+from .classify import without_constraint
 
 __all__ = ["align", "cosine_similarity", "distinct_minima", "DistinctMinima", "match_neurons", "NeuronMatching"]
 
@@ -82,11 +82,15 @@ def align(net: Net, p: ParametersLike, reference: ParametersLike) -> Params:
     """``p`` with hidden units permuted, flipped and scaled to be near ``reference``; the outputs do not change.
 
     Signs of odd and even units are flipped; homogeneous units are scaled to equal norms of incoming and outgoing
-    weights. For one hidden layer this is the nearest such point, for more layers a good one. A constraint may not allow
-    it: give the net without.
+    weights. For one hidden layer this is the nearest such point, for more layers a good one. Where a constraint does
+    not allow it, as with frozen output weights that are not equal, it is refused.
     """
-    y = ask(net, "align", {}, [start(net, p), start(net, reference)])
-    return net.params(y.astype(net.dtype))
+    (free, x), (_, y) = without_constraint(net, p), without_constraint(net, reference)
+    aligned = free.params(ask(free, "align", {}, [x, y]).astype(net.dtype))
+    try:
+        return net.params(aligned)
+    except InputError as error:
+        raise InputError(f"{error}: align with the net itself, without its constraint") from None
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..network.activations import json_layers
+from ..network.constraints import ConstrainedNet, rewired
 from ..network.net import Net
 from ..network.params import ParametersLike, Params
 from ..results.result import TrainResult, params_of
 from ..validate.data import real_number
 from .ask import ask, finite, hidden_layer, one_based
-from .classify import start
+from .classify import without_constraint
 
 __all__ = ["grow_net", "shrink_net", "split_neuron"]
 
@@ -29,6 +30,8 @@ def grow_net(net: Net, p: ParametersLike, layer: int = 0, incoming: ArrayLike | 
     Parameters
     ----------
     net : Net
+        The constraint of a ``ConstrainedNet`` holds of the same parameters in the new one; those of the new unit are
+        free.
     p : array of shape (n_params,), Params or TrainResult
     layer : int
         Hidden layer, counted from 0.
@@ -48,17 +51,19 @@ def grow_net(net: Net, p: ParametersLike, layer: int = 0, incoming: ArrayLike | 
     >>> q.to_dict()
     {'w1': array([[1.], [7.]]), 'b1': array([2., 8.]), 'w2': array([[3., 0.]])}
     """
-    x, number = start(net, p), hidden_layer(net, layer)
+    (free, x), number = without_constraint(net, p), hidden_layer(net, layer)
     arrays = [x]
     if incoming is not None:
         fan_in = net.layers[layer - 1][0] if layer else net.n_features
         arrays.append(finite("incoming", incoming, (fan_in + net.layers[layer][2],)))
-    y = ask(net, "grow", {"layer": number}, arrays)
+    y = ask(free, "grow", {"layer": number}, arrays)
     width, activation, bias = net.layers[layer]
     if isinstance(activation, tuple):
         activation = (*activation, activation[-1])
-    wide = _replaced(net, layer, (width + 1, activation, bias), net._core.settings["merge"])
-    return wide, wide.params(y.astype(net.dtype))
+    wide = _replaced(free, layer, (width + 1, activation, bias), net._core.settings["merge"])
+    if isinstance(net, ConstrainedNet):
+        wide = rewired(net, wide, layer, [*range(width), -1])
+    return wide, obeying(wide, y.astype(net.dtype))
 
 
 def shrink_net(net: Net, p: ParametersLike, i: int, layer: int = 0, into: int | None = None) -> tuple[Net, Params]:
@@ -67,6 +72,7 @@ def shrink_net(net: Net, p: ParametersLike, i: int, layer: int = 0, into: int | 
     Parameters
     ----------
     net : Net
+        A constraint holds of the parameters that are left.
     p : array of shape (n_params,), Params or TrainResult
     i : int
         Unit, counted from 0. A ``merge`` penalty that names it is removed.
@@ -75,18 +81,31 @@ def shrink_net(net: Net, p: ParametersLike, i: int, layer: int = 0, into: int | 
     into : int, optional
         The unit to whose outgoing weights those of ``i`` are added.
     """
-    x, number = start(net, p), hidden_layer(net, layer)
+    (free, x), number = without_constraint(net, p), hidden_layer(net, layer)
     width = net.layers[layer][0]
     options: dict[str, object] = {"layer": number, "unit": one_based("i", i, width)}
     if into is not None:
         options["into"] = one_based("into", into, width)
-    y = ask(net, "shrink", options, [x])
+    y = ask(free, "shrink", options, [x])
     narrow = with_units(net, layer, [unit for unit in range(width) if unit != i])
-    return narrow, narrow.params(y.astype(net.dtype))
+    return narrow, obeying(narrow, y.astype(net.dtype))
+
+
+def obeying(net: Net, y: np.ndarray) -> Params:
+    """``y`` as parameters of a net that may be constrained."""
+    try:
+        return net.params(net.unconstrained.params(y) if isinstance(net, ConstrainedNet) else y)
+    except InputError as error:
+        raise InputError(
+            f"the constraint does not allow the weights of what is left: {error}. Give the net itself, without its "
+            "constraint"
+        ) from None
 
 
 def with_units(net: Net, layer: int, kept: Sequence[int]) -> Net:
     """The net with only these units of a hidden layer, in this order, and their ``merge`` penalties."""
+    if isinstance(net, ConstrainedNet):
+        return rewired(net, with_units(net.unconstrained, layer, kept), layer, kept)
     _, activation, bias = net.layers[layer]
     if isinstance(activation, tuple):
         activation = tuple(activation[unit] for unit in kept)

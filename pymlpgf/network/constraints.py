@@ -17,7 +17,16 @@ from ..validate.suggest import suggest_keywords
 from .net import Net
 from .params import ParametersLike, Params
 
-__all__ = ["ConstrainedNet", "carried", "constrained", "constraint_of", "nearest_point", "parameters_of"]
+__all__ = [
+    "ConstrainedNet",
+    "carried",
+    "constrained",
+    "constraint_of",
+    "nearest_point",
+    "parameters_of",
+    "rewired",
+    "split",
+]
 
 # As border_constraint in julia/src/interface/c_solve.jl reads it: `freeze` and `tie` as the keywords take them, or B by
 # columns, and c.
@@ -285,17 +294,36 @@ def constrained(net: Net, rule: Rule, p: Any) -> ConstrainedNet:
 
 def carried(net: ConstrainedNet, other: Net) -> ConstrainedNet:
     """The constraint of ``net`` on a limit of the same ordinary net, or on that net."""
-    names = ("first", "rows", "values", "c", "blocked")
-    first, rows, values, c, blocked = net._bridge.tool(
-        net._handle, "carried", {"to": other._handle}, [], lambda answer: net._bridge.fields(answer, names)
-    )
+    (*fields, blocked) = _answer(net, "carried", {"to": other._handle}, "blocked")
     if len(blocked):
         raise InputError(
             f"the constraint has no limit: it holds {', '.join(_names(other, blocked - 1))}, which would be at another "
             "place at each distance from it. Free these, or hold the same of both units of a pair (equal weights and "
             "biases by tie=); or give the net itself, without its constraint"
         )
-    return constrained(other, _rule_from(first - 1, rows - 1, values, c), c.astype(other.dtype))
+    return _obeying(other, *fields)
+
+
+def rewired(net: ConstrainedNet, other: Net, layer: int, units: Sequence[int]) -> Net:
+    """What is left of the constraint on ``other``, with other units in a layer: copies, or new ones, free, for -1."""
+    options: dict[str, object] = {"layer": layer + 1, "units": [unit + 1 for unit in units]}
+    found = _obeying(other, *_answer(net, "rewired", options))
+    return other if found.constraint == {"freeze": [], "tie": []} else found
+
+
+def split(net: ConstrainedNet, other: Net, layer: int, unit: int) -> ConstrainedNet:
+    """The constraint of ``net`` on the net in which a unit is split in two."""
+    return _obeying(other, *_answer(net, "split_constraint", {"layer": layer + 1, "unit": unit + 1}))
+
+
+def _answer(net: ConstrainedNet, what: str, options: dict[str, object], *more: str) -> list[np.ndarray]:
+    names = ("first", "rows", "values", "c", *more)
+    return net._bridge.tool(net._handle, what, options, [], lambda answer: net._bridge.fields(answer, names))
+
+
+def _obeying(net: Net, first: np.ndarray, rows: np.ndarray, values: np.ndarray, c: np.ndarray) -> ConstrainedNet:
+    """``net`` under a constraint from Julia."""
+    return constrained(net, _rule_from(first - 1, rows - 1, values, c), c.astype(net.dtype))
 
 
 def _rule_from(first: np.ndarray, rows: np.ndarray, values: np.ndarray, c: np.ndarray) -> Rule:

@@ -179,3 +179,40 @@ def test_single_precision(one_output):
     assert (line.index_inside, line.index_outside) == (exact.index_inside, exact.index_outside)
     np.testing.assert_allclose(line.curvature, exact.curvature, atol=1e-5)
     np.testing.assert_allclose(line.ends, [0, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"freeze": "b2"}, {"freeze": "w1[1]"}, {"freeze": ["b1[0]", "w2[1, 0]"]}, {"tie": [("b1[0]", "b1[1]")]},
+        {"tie": [("w1[0, 0]", "w2[0, 1]"), ("w2[0, 0]", "-w2[1, 1]")]}, {"freeze": ["w1[0]", "b1[0]"]},
+    ],
+    ids=["output bias", "other unit", "bias and weight", "equal biases", "mixed", "all incoming"],
+)  # fmt: skip
+def test_lines_of_constrained_nets(rule):
+    free, near = _fixed([(2, "softplus", True), (2, "identity", True)], seed=3)
+    net = mg.ConstrainedNet(free, near, **rule)
+    p = mg.minimize(net, net.embed(net.coordinates(near)), verbosity=0)
+    line = mg.saddle_line(net, p, 0, gamma=GAMMAS)
+    wide = line.net
+    assert len(line.curvatures) + line.rank == len(line._open)
+    for gamma, x, values in zip(GAMMAS[::10], line.x[::10], line.eigenvalues[::10], strict=True):
+        z = wide.coordinates(x)
+        np.testing.assert_allclose(wide.embed(z).flat, x, rtol=0, atol=1e-13)
+        assert np.abs(wide.gradient(z)).max() < 1e-11  # a fixed point for every gamma
+        assert wide.loss(z) == pytest.approx(net.loss(p), rel=1e-13)
+        # Eigenvalues of the wide net's own Hessian on the directions that obey the constraint
+        basis = wide.B.toarray()
+        H = basis.T @ wide.unconstrained.hessian(x) @ basis
+        np.testing.assert_allclose(np.sort(values), np.linalg.eigvalsh(H), atol=1e-10)
+        small = 1e-9 * np.abs(values).max()
+        if line.null == 0 and (abs(values) > small).all():
+            assert (values < 0).sum() == line.index(gamma)
+    np.testing.assert_array_equal(line.point(0.3).flat, mg.split_neuron(net.params(p), 0, 0.3).flat)
+    if line._open:
+        moved = line.perturb(0.3, size=1e-3)
+        assert np.linalg.norm(moved.flat - line.point(0.3).flat) == pytest.approx(1e-3)
+        assert np.isfinite(wide.loss(moved))
+    else:
+        with pytest.raises(InputError, match="holds all incoming weights"):
+            line.perturb(0.3)

@@ -286,7 +286,6 @@ def test_other_refusals():
         (lambda: mg.minimize(net, P, freeze=1), "constrained already"),
         (lambda: net.hessian_blocks(P[:9]), "several layers"),
         (lambda: mg.flow(NET, P, tie=TIE, tauinv=np.arange(13) + 1.0), "moves together"),
-        (lambda: mg.grow_net(net, P[:9]), "without its constraint"),
     ):
         with pytest.raises(InputError, match=message):
             call()
@@ -361,9 +360,54 @@ def test_units_of_a_constrained_net():
     assert (len(found), found.kind) == (1, [mg.classify(net, found.representatives[0]).kind])
 
 
-@pytest.mark.parametrize("what", ["align", "merge_neurons"])
-def test_what_constrained_nets_refuse(what):
-    net = mg.ConstrainedNet(NET, P, freeze="w2")
-    call = {"align": lambda: mg.align(net, P, P), "merge_neurons": lambda: mg.merge_neurons(net, P, [[0, 1]])}[what]
+def test_nets_of_other_widths_keep_their_constraint():
+    """By the names of parameters: those of the unit that comes are free, those of the one that goes are gone."""
+    rule = {"freeze": ["w2[0, 1]", "b2"], "tie": [("w1[0]", "-w1[2]"), ("b1[0]", "b1[1]")]}
+    net = mg.ConstrainedNet(NET, P, **rule)
+    p = net.embed(net.random_params(seed=4))
+    wide, q = mg.grow_net(net, p, incoming=[1.0, 2.0, 3.0])
+    same = mg.ConstrainedNet(wide.unconstrained, q, **rule)
+    assert wide.constraint == {"freeze": [13, 16], "tie": [["p[0]", "-p[4]"], ["p[1]", "-p[5]"], ["p[8]", "p[9]"]]}
+    np.testing.assert_array_equal(wide.B.toarray(), same.B.toarray())
+    np.testing.assert_array_equal(wide.c, same.c)
+    assert wide(q).tolist() == net(p).tolist()
+    res = mg.minimize(wide, q)
+    assert res.loss < mg.minimize(net, p).loss
+    assert (res.x[13], res.x[16]) == (p.flat[10], p.flat[12])
+    narrow, back = mg.shrink_net(wide, q, 3)
+    np.testing.assert_array_equal(back.flat, p.flat)
+    np.testing.assert_array_equal(narrow.B.toarray(), net.B.toarray())
+    less = mg.shrink_net(net, p, 0)[0]  # of a tie one is left
+    assert less.constraint == {"freeze": [6, 8], "tie": []}
+    general = mg.ConstrainedNet(NET, constraint=(np.random.default_rng(5).normal(size=(13, 4)), P))
+    wide, q = mg.grow_net(general, general.random_params())
+    assert wide.n_params == 8
+    np.testing.assert_array_equal(np.delete(wide.B.toarray(), [6, 7, 11, 15], axis=0)[:, :4], general.B.toarray())
     with pytest.raises(InputError, match="without its constraint"):
-        call()
+        mg.shrink_net(net, p, 0, into=1)
+    twins = mg.ConstrainedNet(NET, tie=[("w1[0]", "w1[1]"), ("b1[0]", "b1[1]")])
+    p = twins.embed(twins.random_params(seed=4))
+    merged, q = mg.merge_neurons(twins, p, [[0, 1]])
+    assert type(merged) is mg.Net  # nothing is tied any more
+    np.testing.assert_allclose(merged(q), NET(p), rtol=1e-13)
+    with pytest.raises(InputError, match="without its constraint"):
+        mg.merge_neurons(mg.ConstrainedNet(NET, P, freeze="w2"), P, [[0, 1]])
+
+
+def test_alignment_where_the_constraint_allows_it():
+    held = P.copy()
+    held[9:12] = [1, 1, -1]
+    net = mg.ConstrainedNet(NET, held, freeze="w2")
+    a = net.embed(net.random_params(seed=5))
+    b = NET.params(a.flat.copy())
+    b.weights[0][[0, 1]], b.biases[0][[0, 1]] = a.weights[0][[1, 0]], a.biases[0][[1, 0]]
+    np.testing.assert_array_equal(mg.align(net, b, net.coordinates(a)).flat, a.flat)
+    c = NET.params(a.flat.copy())
+    c.weights[0][[0, 2]], c.biases[0][[0, 2]] = -a.weights[0][[2, 0]], -a.biases[0][[2, 0]]
+    np.testing.assert_array_equal(mg.align(net, c, a).flat, a.flat)
+    held[9:12] = [1, 2, 3]
+    net = mg.ConstrainedNet(NET, held, freeze="w2")
+    a, b = (net.embed(10 * net.random_params(seed=5)) for _ in range(2))
+    b.weights[0][[0, 1]], b.biases[0][[0, 1]] = a.weights[0][[1, 0]], a.biases[0][[1, 0]]
+    with pytest.raises(InputError, match="without its constraint"):
+        mg.align(net, b, a)

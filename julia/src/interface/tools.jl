@@ -124,6 +124,10 @@ const TOOLS = Dict{String,Function}(
     "embed" => (net, o, a) -> embed(net.constraint, numbers(net, a[1])),
     "coordinates_of" => (net, o, a) -> coordinates(net.constraint, finite(numbers(net, a[1]))),
     "constraint" => (net, o, a) -> net.constraint,
+    "rewired" => (net, o, a) ->
+        rewired(net.constraint, rewire(layers_in(net), whole(o, "layer", 1), Int.(o["units"]))[2]),
+    "split_constraint" => (net, o, a) ->
+        split_constraint(net.constraint, layers_in(net), whole(o, "layer", 1), whole(o, "unit", 1))[2],
     "carried" => (net, o, a) -> begin
         C, blocked, _ = carried(layers_in(net_of(Int64(o["to"]))), net)
         (first=C.first, rows=C.rows, values=C.values, c=C.c, blocked=blocked)
@@ -205,11 +209,12 @@ const TOOLS = Dict{String,Function}(
     "saddle_line" => (net, o, a) -> saddle_line(net, numbers(net, a[1]),
                                                 whole(o, "unit", 1); layer=whole(o, "layer", 1),
                                                 gamma=a[2]),
-    "off_line" => (net, o, a) -> off_line(net.layers, numbers(net, a[1]), whole(o, "layer", 1), whole(o, "unit", 1),
+    "off_line" => (net, o, a) -> off_line(layers_in(net), numbers(net, a[1]), whole(o, "layer", 1), whole(o, "unit", 1),
                                           matrix(a[2],
                                                  isqrt(length(a[2]))), permutedims(matrix(a[3], isqrt(length(a[2])))),
-                                          whole(o, "rank", 0), o["gamma"]; side=o["side"], size=o["size"]),
-    "pair_state" => (net, o, a) -> pair_state(net.layers, a[1], whole(o, "layer", 1), whole(o, "unit", 1),
+                                          whole(o, "rank", 0), o["gamma"]; side=o["side"], size=o["size"],
+                                          open=Int.(o["open"])),
+    "pair_state" => (net, o, a) -> pair_state(layers_in(net), a[1], whole(o, "layer", 1), whole(o, "unit", 1),
                                               whole(o, "other", 1), Float64(accuracy(net))),
     "passages" => (net, o, a) -> saddle_passages(net,
         Trajectory(a[1], collect(matrix(numbers(net, a[2]), n_params(net))), numbers(net, a[3]), a[4]);

@@ -408,8 +408,8 @@ function splits_workload(::Type{T}) where {T}
     handle = outside_tool(net, "saddle_line", (layer=1, unit=1), best, [-0.5, 0.5, 1.5])
     line = HANDLES[handle]
     outside_read(handle, (string(f) for f in fieldnames(typeof(line)) if f !== :net)...)
-    outside_tool(net, "off_line", (layer=1, unit=1, rank=0, gamma=0.5, side=1, size=1e-3), best, line.curvature,
-                 permutedims(line.coupling))
+    outside_tool(net, "off_line", (layer=1, unit=1, rank=0, gamma=0.5, side=1, size=1e-3, open=[1]), best,
+                 line.curvature, permutedims(line.coupling))
     outside_tool(keep!(line.net), "pair_state", (layer=1, unit=1, other=2), line.x[:, 1])
     return nothing
 end

@@ -1,7 +1,7 @@
 # Limits of nets under a constraint. At fixed distances ε the ordinary parameters are θ = T q + t with the parameters q
 # of the limit ([`from_limit`](@ref)), so that points θ = B z + c are the points q = T⁻¹B z + T⁻¹(c − t). A constraint
-# has a limit of its own if these points are the same for all ε: then the loss on them, in the limit and at a distance, is
-# a function of the same coordinates, and all that is known of limits holds in these.
+# has a limit of its own if these points are the same for all ε: then the loss on them, in the limit and at a distance,
+# is a function of the same coordinates, and all that is known of limits holds in these.
 
 """
     Chart(layers, ε)
@@ -66,9 +66,7 @@ function moved(C::Constraint, places::Vector{Int}, A::Matrix{Float64}, a::Vector
     c[rows] = part
     columns = [[(C.rows[k], Float64(C.values[k])) for k in column(C, j)] for j in 1:n_coordinates(C) if !(j in touched)]
     append!(columns, [[(rows[i], B[i, m]) for i in eachindex(rows) if B[i, m] != 0] for m in axes(B, 2)])
-    disjoint(C) && sort!(columns; by=entries -> minimum(first.(entries)))
-    entries = reduce(vcat, columns; init=Tuple{Int,Float64}[])
-    return Constraint{Float64}(cumsum([1; length.(columns)]), first.(entries), last.(entries), c)
+    return constraint_of_columns(columns, c)
 end
 
 # So much smaller than what an entry is the sum of it is zero but for rounding, and so near to a whole number it is that
@@ -179,19 +177,13 @@ function off(C::Constraint{Float64}, D::Constraint{Float64})
     return found
 end
 
-"The parameters that are coordinates of their own."
-function free_parameters(C::Constraint)
-    alone = [C.rows[first(column(C, j))] for j in 1:n_coordinates(C) if length(column(C, j)) == 1]
-    return disjoint(C) ? alone : filter(i -> count(==(i), C.rows) == 1, alone)
-end
-
 "Those of the parameters that are not free, or all of them if all are."
 function restricted(C::Constraint, places::Vector{Int})
     held = setdiff(places, free_parameters(C))
     return isempty(held) ? places : held
 end
 
-"The constraint of `r` in the parameters of `layers`, a limit of the same ordinary net, at another distance, or that net."
+"The constraint of `r` in the parameters of `layers`, which are a limit of the same ordinary net, or that net's."
 carried(layers::Vector{Layer}, r::ConstrainedNet) =
     carried(layers, ordinary_constraint(layers_in(r), Constraint{Float64}(r.constraint)))
 
@@ -269,12 +261,6 @@ end
 "The limit of a net under the net's constraint, which it has."
 under(limit::Net, ::Net) = limit
 under(limit::Net{T}, r::ConstrainedNet{T}) where {T} = ConstrainedNet(limit, Constraint{T}(carried(limit.layers, r)[1]))
-
-"Parameters of the net without its constraint from its own, and back."
-parameters_from(::Net, x) = x
-parameters_from(r::ConstrainedNet, z) = embed(r.constraint, z)
-parameters_within(::Net, θ) = θ
-parameters_within(r::ConstrainedNet, θ) = coordinates(r.constraint, θ)
 
 """
 The coefficients h of channels, with their sum in the place of those that stay at one distance: it is what counts on

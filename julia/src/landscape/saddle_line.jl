@@ -61,20 +61,23 @@ end
 """
     SaddleLine
 
-What [`saddle_line`](@ref) found: the wide `net`, `layer`, `unit` and its `copy`; `curvature` M, `coupling` D and its
-`rank`; the eigenvalues of M on the kernel of D, `curvatures`, and their `tolerance`; how many of them are `negative`,
+What [`saddle_line`](@ref) found: the wide `net`, `layer`, `unit` and its `copy`; `curvature` M, `coupling` D, which
+incoming weights are `open`, for the two units to differ in (all of them but under a constraint), and the `rank` of D in
+these; the eigenvalues of M on the kernel of D, `curvatures`, and their `tolerance`; how many of them are `negative`,
 `positive` and `null`; `narrow_index` of the fixed point that is split; predicted indices `index_inside` (0 < γ < 1),
 `index_outside` and `index_at_ends`; `gamma`, the `eigenvalues` (P×G) of the Hessian of the wide net along it,
-continued, `eigenvectors` at each γ (P×P×G), and `counted`, the number of negative ones; the `ends`, where eigenvalues
-change sign, and how many do at each, `crossing`.
+continued, `eigenvectors` at each γ (P×P×G), both in the coordinates of a constraint, and `counted`, the number of
+negative ones; the points `x` of the line; the `ends`, where eigenvalues change sign, and how many do at each,
+`crossing`.
 """
 struct SaddleLine{T}
-    net::Net{T}
+    net::AbstractNet{T}
     layer::Int
     unit::Int
     copy::Int
     curvature::Matrix{Float64}
     coupling::Matrix{Float64}
+    open::Vector{Int}
     rank::Int
     curvatures::Vector{Float64}
     tolerance::Float64
@@ -100,10 +103,14 @@ Base.show(io::IO, s::SaddleLine) = print(io, "SaddleLine(unit ", s.unit, " of la
     saddle_line(net, θ, i; layer = 1, gamma = range(-1, 2; length = 101)) -> SaddleLine
 
 The line of fixed points of the net with one unit more on which unit `i` is split in two, for a fixed point θ of `net`
-without regularisers; see [`split_neuron`](@ref).
+without regularisers; see [`split_neuron`](@ref). Under a constraint (θ are its coordinates then) the wide net's holds
+of both units' incoming weights and of the sum of their outgoing ones: the two units differ in those incoming weights
+that are free, and may share the outgoing ones in any way.
 """
-function saddle_line(net::Net{T}, θ::AbstractVector, i::Int; layer::Int=1, gamma=range(-1, 2; length=101)) where {T}
-    check_unit(net.layers, layer, i)
+function saddle_line(net::Union{Net{T},ConstrainedNet{T}}, θ::AbstractVector, i::Int; layer::Int=1,
+                     gamma=range(-1, 2; length=101)) where {T}
+    layers = layers_in(net)
+    check_unit(layers, layer, i)
     unregularised(net) ||
         throw(ArgumentError("this net has a regulariser, under which splits of a fixed point are not fixed points: " *
                             "make a net without (net.replace(l2=0, …)) and minimize"))
@@ -111,31 +118,36 @@ function saddle_line(net::Net{T}, θ::AbstractVector, i::Int; layer::Int=1, gamm
     length(γ) >= 2 && issorted(γ) && allunique(γ) && all(isfinite, γ) ||
         throw(ArgumentError("gamma must be at least two finite numbers that ascend"))
     point = classified_fixed_point(net, θ)
-    a = norm(θ[outgoing(net.layers[layer+1], i)])
+    θ, free = parameters_from(net, θ), without_constraint(net)
+    a = norm(θ[outgoing(layers[layer+1], i)])
     a > 0 || throw(ArgumentError("this unit has no outgoing weights: all of its splits are the same point"))
-    M, D, noise_M, noise_D = split_curvature(net, θ, i; layer=layer)
+    M, D, noise_M, noise_D = split_curvature(free, θ, i; layer=layer)
+    into = incoming(layers[layer], i)
+    open = net isa Net ? collect(eachindex(into)) : findall(in(free_parameters(net.constraint)), into)
     # One hundred times what rounding and the gradient that is left at θ explain.
-    S = svd(D; full=true)
+    S = svd(D[:, open]; full=true)
     rank = count(σ -> σ > 100 * (noise_D + Float64(point.gnorm) * sqrt(length(D)) / a), S.S)
     Z = S.V[:, rank+1:end]
-    curvatures = isempty(Z) ? Float64[] : eigvals(Symmetric(Z' * M * Z))
+    curvatures = isempty(Z) ? Float64[] : eigvals(Symmetric(Z' * M[open, open] * Z))
     tolerance = 100 * noise_M
     negative, positive = count(<(-tolerance), curvatures), count(>(tolerance), curvatures)
-    wide, first_point = split_neuron(net, θ, i, 0.5; layer=layer)
-    points = reduce(hcat, (split_unit(net.layers, θ, layer, i, g)[3] for g in γ))
-    H = Matrix{T}(undef, length(first_point), length(first_point))
-    pairs(g) = Eigenpairs(copy(hessian!(H, wide, split_unit(net.layers, θ, layer, i, g)[3])))
+    wide = split_neuron(free, θ, i, 0.5; layer=layer)[1]
+    net isa Net || (wide = ConstrainedNet(wide, split_constraint(net.constraint, layers, layer, i)[2]))
+    points = reduce(hcat, (split_unit(layers, θ, layer, i, g)[3] for g in γ))
+    H = Matrix{T}(undef, n_params(wide), n_params(wide))
+    within_line(x) = parameters_within(wide, x)
+    pairs(g) = Eigenpairs(copy(hessian!(H, wide, within_line(split_unit(layers, θ, layer, i, g)[3]))))
     all_pairs, τ = [pairs(γ[1])], zeros(length(γ))
     for k in eachindex(γ)
         k > 1 && push!(all_pairs, continue_eigenpairs(pairs, all_pairs[k-1], γ[k-1], γ[k], τ[k-1]))
-        τ[k] = noise(wide, points[:, k], Float64(maximum(abs, all_pairs[k].λ)))[1]
+        τ[k] = noise(wide, within_line(points[:, k]), Float64(maximum(abs, all_pairs[k].λ)))[1]
     end
     λ, V = reduce(hcat, (e.λ for e in all_pairs)), cat((e.V for e in all_pairs)...; dims=3)
     counted = [count(<(-τ[k]), λ[:, k]) for k in eachindex(γ)]
     ends, crossing = sign_changes(pairs, γ, all_pairs, τ)
     base = point.index + rank
     null = length(curvatures) - negative - positive
-    return SaddleLine{T}(wide, layer, i, net.layers[layer].width + 1, M, D, rank, curvatures, tolerance, negative,
+    return SaddleLine{T}(wide, layer, i, layers[layer].width + 1, M, D, open, rank, curvatures, tolerance, negative,
                          positive, null, point.index, base + negative, base + positive, base, γ, points, λ, V, counted,
                          ends, crossing)
 end
@@ -205,14 +217,17 @@ largest component is positive for `side` 1. At the same γ the two sides differ;
 units exchanged.
 """
 function off_line(layers::Vector{Layer}, θ::Vector, layer::Int, i::Int, M::Matrix{Float64}, D::Matrix{Float64},
-                  rank::Int, γ; side=1, size=1e-3)
+                  rank::Int, γ; side=1, size=1e-3, open=axes(M, 1))
     wide, _, x = split_unit(layers, θ, layer, i, γ)
+    isempty(open) && throw(ArgumentError("the constraint holds all incoming weights of the unit: there is no " *
+                                         "direction across the line"))
+    M, D = M[open, open], D[:, open]
     d, c = Base.size(M, 1), γ * (1 - γ)
     v = eigenpairs!(rank == 0 ? c * M : [c*M D'; D zeros(Base.size(D, 1), Base.size(D, 1))]).vectors[:, 1]
     η, B = v[1:d], rank == 0 ? zeros(Base.size(D, 1)) : v[d+1:end]
     step, k = zero(x), wide[layer].width
-    step[incoming(wide[layer], i)] = (1 - γ) * η
-    step[incoming(wide[layer], k)] = -γ * η
+    step[incoming(wide[layer], i)[open]] = (1 - γ) * η
+    step[incoming(wide[layer], k)[open]] = -γ * η
     step[outgoing(wide[layer+1], i)] = B
     step[outgoing(wide[layer+1], k)] = -B
     return x + (side * size * sign(v[argmax(abs.(v))]) / norm(step)) * step
