@@ -298,7 +298,7 @@ end
         net = Net(layers=((1, f, true), (1, "identity", true)), input=permutedims(x), target=permutedims(y))
         limit = limit_net(net, []; sharp=[1])
         search = MLPGF.Rounds{Float64}(MLPGF.MinimizeOptions(), MLPGF.Monitor(), time(), 0, MLPGF.Stop.running)
-        n, kind, q = MLPGF.search_in_limit!(search, limit, [1.0, 0.03, 1.0, 0.0], 200, Inf)
+        n, kind, q = MLPGF.search_in_limit!(search, limit, limit, [1.0, 0.03, 1.0, 0.0], 200, Inf)
         MLPGF.normalise!(q, limit.layers)
         @test kind in ("minimum", "degenerate") && MLPGF.samples_on_kinks(limit, q) == [[11]]
         h, X1, place = MLPGF.kink_coefficient(limit, q, 1)

@@ -19,7 +19,7 @@ __all__ = ["read_result"]
 # What a result is made of, by its path in Julia's: see ``Solved`` in julia/src/interface/c_solve.jl.
 _RUN = ["x", "loss", "gnorm", "data_loss", "data_gnorm", "total_time", "compile_time", "provider", "channels"]
 _FLOW = ["x", "loss", "t", "iterations", "time_run", "stopped_by", "alg", "memory"]
-_MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver"]
+_MINIMIZE = ["iterations", "time_run", "stopped_by", "optim_solver", "memory"]
 _EVALUATIONS = ["nfev", "nhev", "nhvp"]
 _COUNTS = ["nfev", "njev", "nhev", "nhvp"]
 _POINTS = [f"trajectory.{name}" for name in ("t", "x", "loss", "gnorm", "within", "observables")]

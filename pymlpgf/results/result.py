@@ -126,6 +126,9 @@ class TrainResult:
         Size and seed of the batches of a discrete method.
     memory : array or None
         Of a discrete method, or a flow on batches, that a limit ended: what it needs to go on as if it had not ended.
+    optim_memory : array or None
+        The same of a minimisation by one of pymlpgf's own methods, if it is no more than 200 000 numbers, and the run
+        was not ended by ``maxtime_optim`` within its first eighty iterations.
     nfev, njev, nhev, nhvp : int
         Evaluations of loss or loss and gradient, of gradients, of Hessians or Gauss–Newton matrices, and of
         Hessian-vector products.
@@ -190,6 +193,7 @@ class TrainResult:
     batchsize: int | None = None
     batch_seed: int | None = None
     memory: np.ndarray | None = None
+    optim_memory: np.ndarray | None = None
     output_factor: float = 1.0
     settings: dict[str, Any] = field(default_factory=dict)
     constraint: dict[str, Any] | None = None

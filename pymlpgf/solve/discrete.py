@@ -56,7 +56,7 @@ class CosineDecay:
 
 @dataclass(frozen=True)
 class Continued:
-    """The algorithm ``alg`` of a run that goes on, with its ``memory``, as in ``TrainResult.memory``."""
+    """The algorithm ``alg``, or minimizer, of a run that goes on, with its ``memory``, as ``TrainResult`` has it."""
 
     alg: Any
     memory: list[float]

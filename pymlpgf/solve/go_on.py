@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..facts import FLOW_DEFAULTS
+from ..facts import FLOW_DEFAULTS, MINIMIZE_DEFAULTS
 from ..network.net import Net
 from ..results.join import joined
 from ..results.result import TrainResult
@@ -44,7 +44,10 @@ def go_on(net: Net, before: TrainResult, **keywords: Any) -> TrainResult:
     """
     if limited_phase(before, keywords) != "flow":
         # A flow without a step: the trajectory then ends with the point of the minimisation, and its observables.
-        still = {"maxiterations_ode": 0, "event": None, "dense": False}
+        still: dict[str, Any] = {"maxiterations_ode": 0, "event": None, "dense": False}
+        solver = keywords.get("optim_solver", MINIMIZE_DEFAULTS["optim_solver"])
+        if before.optim_memory is not None and solver == before.optim_solver:
+            still["optim_solver"] = Continued(solver, before.optim_memory.tolist())
         return joined(before, train(net, before.x, **{**keywords, **still}), still=True)
     shift, step = before.ode_t or 0.0, before.ode_iterations or 0
     later = dict(keywords)

@@ -47,10 +47,15 @@ def flow_options(
 
 
 def minimize_options(
-    solver: str, maxtime: float, maxiterations: float, patience: float, own: Mapping[str, Any] | None = None
+    solver: Any, maxtime: float, maxiterations: float, patience: float, own: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
+    memory = {}
+    if isinstance(solver, Continued):
+        memory = {"optim_memory": solver.memory}
+        solver = solver.alg
     return {
         **_optim_options(own),
+        **memory,
         "optim_solver": _solver("optim_solver", solver, OPTIM_SOLVERS),
         "maxtime_optim": number_option("maxtime_optim", maxtime),
         "maxiterations_optim": number_option("maxiterations_optim", maxiterations),

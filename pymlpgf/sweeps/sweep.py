@@ -349,8 +349,9 @@ def sweep(
         trajectories and counts too. Limits may differ from those before; except for ``maxT`` they count anew. A
         discrete method, or a flow on batches, makes the very steps of an uninterrupted run: momentum, averages and the
         place in the epoch are in the files. Only one that ``maxtime_ode`` ended before all samples could be seen once
-        more begins anew with these. A flow chooses its steps anew, and ends within its tolerances. A minimisation does
-        not know its trust region or its estimate of the Hessian any more, and may end in another minimum.
+        more begins anew with these. A flow chooses its steps anew, and ends within its tolerances. A minimisation
+        makes the steps of an uninterrupted run, too, if its state is in the file (``TrainResult.optim_memory``);
+        otherwise it begins anew from its best point, and may end in another minimum.
     allow_code : bool
         Compile an activation or a loss that is Julia code in the files of ``directory``. Set it for files that you
         trust; with ``net_or_factory`` it is not needed.

@@ -141,7 +141,7 @@ PYTHONS_OWN = {
     "freeze", "tie", "at_infinity",
 }  # fmt: skip
 #: what sweeps fill in themselves in Python
-JULIAS_OWN = {"memory"}
+JULIAS_OWN = {"memory", "optim_memory"}
 
 
 @pytest.mark.parametrize("name", ["flow", "minimize", "train"])
@@ -238,7 +238,7 @@ JULIAS_FIELDS = {
     "DenseSolution": {"x0"},
     "Followed": {"n_branches", "n_points"},
     "MinimumAtInfinity": {"eps"},
-    "SaddleLine": {"counted", "index_at_ends", "negative", "positive"},
+    "SaddleLine": {"open", "counted", "index_at_ends", "negative", "positive"},
 }
 
 

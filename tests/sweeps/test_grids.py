@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,6 +17,8 @@ import pytest
 
 import pymlpgf as mg
 from pymlpgf import InputError, KeywordError
+from pymlpgf.solve.go_on import go_on
+from pymlpgf.solve.options import OPTIM_SOLVERS
 
 ROOT = Path(__file__).resolve().parents[2]
 X = np.random.default_rng(0).normal(size=(60, 2))
@@ -216,8 +219,8 @@ def test_minimisations_go_on_to_the_same_minimum(tmp_path):
     for run, before in zip(last.runs, first.runs, strict=True):
         whole = mg.train(net, net.random_params(seed=run.seed), **flow)
         assert run.result.converged
-        np.testing.assert_allclose(run.result.x, whole.x, atol=1e-9)
-        np.testing.assert_allclose(run.result.loss, whole.loss, rtol=1e-12)
+        np.testing.assert_array_equal(run.result.x, whole.x)
+        assert run.result.loss == whole.loss
         assert run.result.optim_iterations > 5
         assert run.result.nfev > before.result.nfev
         assert run.result.ode_iterations == before.result.ode_iterations
@@ -228,6 +231,38 @@ def test_minimisations_go_on_to_the_same_minimum(tmp_path):
         np.testing.assert_allclose(path["size"], np.linalg.norm(path.x, axis=1))
         assert path.t[-1] > path.t[-2] == run.result.ode_t
     assert last.unconverged == []
+
+
+@pytest.mark.parametrize("solver", OPTIM_SOLVERS)
+@pytest.mark.parametrize("extra", [{}, {"freeze": "b2", "tie": [("b1[0]", "-b1[1]")]}], ids=["free", "constrained"])
+def test_minimisations_in_parts_are_the_uninterrupted_one(tmp_path, solver, extra):
+    """To the last bit: a long run makes other steps shortly before its limit, which the continuation takes back."""
+    net = student(2)
+    options = {"maxiterations_ode": 5, "optim_solver": solver, **extra}
+    for limit in (3, 100, 5000):
+        more = {"continue_unconverged": limit > 3, "maxiterations_optim": limit}
+        (run,) = mg.sweep(net, [1], Here(), tmp_path, **options, **more).runs
+        assert run.error is None
+        parts = run.result
+        assert (parts.optim_stopped_by == "maxiterations") == (parts.optim_memory is not None)
+    p = net.random_params(seed=1)
+    whole = mg.train(net, p, **options, maxiterations_optim=5000, verbosity=0)
+    assert whole.converged or whole.optim_stopped_by == "patience"
+    np.testing.assert_array_equal(parts.x, whole.x)
+    assert (parts.loss, parts.gnorm, parts.optim_stopped_by) == (whole.loss, whole.gnorm, whole.optim_stopped_by)
+
+
+def test_the_memory_of_another_minimisation(tmp_path):
+    net, other = student(2), student(3)
+    res = mg.minimize(net, net.random_params(seed=1), maxiterations_optim=5)
+    assert len(mg.load(res.save(tmp_path / "run")).optim_memory) == len(res.optim_memory) > net.n_params
+    stranger = dataclasses.replace(res, x=other.random_params().flat, optim_memory=res.optim_memory)
+    with pytest.raises(InputError, match=r"optim_memory has .* numbers, .* are needed"):
+        go_on(other, stranger, maxiterations_ode=0)
+    assert mg.minimize(net, res).optim_memory is None
+    large = mg.Net(layers=[(120, "tanh", True), (1, "identity", True)], input=X, target=Y)
+    held = mg.minimize(large, large.random_params(), optim_solver="NewtonTrustRegion", maxiterations_optim=1)
+    assert held.optim_memory is None  # 481 parameters: two matrices are more than 200 000 numbers
 
 
 def test_joined_paths_end_with_the_point_of_the_result(tmp_path):

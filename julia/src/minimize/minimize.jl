@@ -57,7 +57,7 @@ function minimize(net::AbstractNet{T}, x0::AbstractVector, options::MinimizeOpti
     held === nothing || return Base.invokelatest(minimize_held, net, held, x0, o, monitor)::MinimizeResult{T}
     method = with_options(minimize_method(o.optim_solver), o.optim_options)
     objective, x = Objective(net), Vector{T}(x0)
-    return watching(() -> run_minimizer(objective, x, method, limits, monitor), net, monitor)
+    return watching(() -> run_minimizer(objective, x, method, limits, monitor, o.optim_memory), net, monitor)
 end
 
 "The minimum of `held`, which is one of `net`, as that of `net`."
@@ -66,10 +66,10 @@ function minimize_held(net::Net{T}, held::Net{T}, x0, o::MinimizeOptions, monito
     report === nothing || (monitor.report = (phase, iteration, t, value, gnorm, x) ->
         report(phase, iteration, t, x === nothing ? value : Float64(loss(net, x)), gnorm, x))
     try
-        r = minimize(held, x0, o, monitor)
+        r = minimize(held, x0, changed(o; optim_memory=nothing), monitor)
         gradient = zeros(T, length(r.x))
         value = value_and_gradient!(gradient, net, r.x)
-        return changed(r; loss=value, gnorm=supnorm(gradient))
+        return changed(r; loss=value, gnorm=supnorm(gradient), memory=nothing)      # of another scale
     finally
         monitor.report = report
     end
@@ -96,15 +96,22 @@ Base.@kwdef mutable struct Search{T<:AbstractFloat}
     limits::Limits{T}
     monitor::Monitor
     settled::Bool = false       # the method that ended last knows its point for an isolated minimum
+    stage::Int = 1              # of "auto"; 0 where others are asked, −1 while they are at work
+    rounds::Int = 0             # in which they were, without success
+    counted::Int = 0            # evaluations of the run that this one goes on with
+    recall::Union{Nothing,Vector{Float64}} = nothing
+    memory::Union{Nothing,Vector{Float64}} = nothing
 end
 
 function run_minimizer(objective::Objective{T}, x0::Vector{T}, @nospecialize(method::MinimizeMethod),
-                       limits::Limits{T}, monitor::Monitor) where {T}
+                       limits::Limits{T}, monitor::Monitor, recall=nothing) where {T}
     start!(monitor, limits.maxtime)
     best = BestPoint{T}(x=copy(x0))
-    search = Search{T}(best=best, limits=limits, monitor=monitor)
+    search = Search{T}(best=best, limits=limits, monitor=monitor, recall=recall)
     stop = try
-        reason = unknown(pursue!)(search, objective, method, typemax(Int))::Stop.Reason
+        asking = recall !== nothing && first(recall) == 0
+        asking && unknown(recall!)(search, objective, nothing)
+        reason = asking ? Stop.roundoff : unknown(pursue!)(search, objective, method, typemax(Int))::Stop.Reason
         reason == Stop.roundoff ? unknown(confirm!)(search, objective, method) : reason
     catch interruption
         interruption isa Interrupted || rethrow()
@@ -112,8 +119,10 @@ function run_minimizer(objective::Objective{T}, x0::Vector{T}, @nospecialize(met
     end::Stop.Reason
     finish!(search.trace, search.iteration, best.loss, best.gnorm)
     return MinimizeResult{T}(x=best.x, loss=best.loss, gnorm=best.gnorm, stopped_by=stop, iterations=search.iteration,
-                             nfev=objective.nfev, njev=objective.njev, nhev=objective.nhev, nhvp=objective.nhvp,
-                             time_run=elapsed(monitor), optim_solver=method_name(method)::String, trace=search.trace)
+                             nfev=objective.nfev - search.counted, njev=objective.njev, nhev=objective.nhev,
+                             nhvp=objective.nhvp, time_run=elapsed(monitor),
+                             optim_solver=method_name(method)::String, trace=search.trace,
+                             memory=stop in (Stop.maxtime, Stop.maxiterations) ? search.memory : nothing)
 end
 
 "The first point of a run is its best so far; false if there is nothing to begin with."
@@ -138,13 +147,14 @@ pursue!(search::Search{T}, objective::Objective{T}, method::MinimizeMethod, iter
 
 function iterate!(state, search::Search{T}, objective::Objective{T}, method::MinimizeMethod, iterations::Int) where {T}
     best, limits, monitor = search.best, search.limits, search.monitor
+    idle = search.recall === nothing ? 0 : unknown(recall!)(search, objective, state)::Int
     begin!(search, state.loss, state.gnorm) || return Stop.diverged
-    idle = 0
     for attempt in 1:iterations
         stop = check_limits(state, objective, limits, search.iteration, idle, monitor)
+        closing = stop == Stop.running && is_closing(limits, search.iteration, monitor)
+        (closing || stop in (Stop.maxtime, Stop.maxiterations)) && unknown(remember!)(search, objective, state, idle)
         stop == Stop.running || return stop
-        stop = is_closing(limits, search.iteration, monitor) ? settle!(state, objective, method) :
-               step!(state, objective, method)
+        stop = closing ? settle!(state, objective, method) : step!(state, objective, method)
         search.iteration += 1
         idle = offer!(best, state.x, state.loss, state.gnorm) ? 0 : idle + 1
         record!(search.trace, search.iteration, state.loss, state.gnorm)

@@ -17,6 +17,8 @@ The options of [`minimize`](@ref), all of them with defaults:
 - `optim_options`: options of Optim's or NLopt's own, names and values, such as `(store_trace = true,)` for a method of
   Optim or `(xtol_rel = 1e-6,)` for one of NLopt. Where these end the run, it is `Stop.patience`.
 - `patience`: stop after so many iterations without a lower loss or gradient norm than ever before.
+- `optim_memory`: the `memory` of the result of a run that a limit ended, with the same method and options, from which
+  this one goes on as if that had not ended
 """
 Base.@kwdef struct MinimizeOptions
     optim_solver::Any = AutoMinimizer()
@@ -27,4 +29,5 @@ Base.@kwdef struct MinimizeOptions
     patience::Float64 = 10_000.0
     constraint::Union{Nothing,Constraint} = nothing
     optim_options::Any = NamedTuple()
+    optim_memory::Union{Nothing,Vector{Float64}} = nothing
 end

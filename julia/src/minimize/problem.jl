@@ -126,7 +126,8 @@ end
 What [`minimize`](@ref) found: the best point `x`, its `loss` and `gnorm` = ‖∇L(x)‖_∞, why it ended
 (`stopped_by::Stop.Reason`), `iterations`, the number of evaluations of the loss (`nfev`), its gradient
 (`njev`), of Hessian or Gauss–Newton matrix (`nhev`) and of products with the Hessian (`nhvp`), `time_run` in seconds,
-the name `optim_solver` of the method, and a `trace` with fields `iteration`, `loss`, `gnorm`.
+the name `optim_solver` of the method, a `trace` with fields `iteration`, `loss`, `gnorm`, and if a limit ended it and
+it is not too large the `memory` that [`MinimizeOptions`](@ref) takes as `optim_memory`.
 """
 Base.@kwdef struct MinimizeResult{T<:AbstractFloat}
     x::Vector{T}
@@ -141,6 +142,7 @@ Base.@kwdef struct MinimizeResult{T<:AbstractFloat}
     time_run::Float64
     optim_solver::String
     trace::MinimizeTrace
+    memory::Union{Nothing,Vector{Float64}} = nothing
 end
 
 lifted(r::MinimizeResult, C::Constraint) = changed(r; x=embed(C, r.x))

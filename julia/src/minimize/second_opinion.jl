@@ -23,8 +23,11 @@ valley. Where they go sideways, as far as rounding lets them, they are asked aga
 a way down from there.
 """
 function confirm!(search::Search{T}, objective::Objective{T}, @nospecialize(method::MinimizeMethod)) where {T}
-    best, P, rounds, stop = search.best, length(search.best.x), 0, Stop.roundoff
+    best, P, stop = search.best, length(search.best.x), Stop.roundoff
     while stop == Stop.roundoff && best.gnorm > 0 && !search.settled
+        search.memory, search.stage = nothing, 0
+        remember!(search, objective, nothing, 0)
+        search.stage = -1
         P <= DENSE_OPINION && finish_isolated!(best, objective) && return stop
         x, loss, gnorm = copy(best.x), best.loss, best.gnorm
         for other in push!(second_opinions(method, P), method)      # begun anew it may see more, too
@@ -32,9 +35,9 @@ function confirm!(search::Search{T}, objective::Objective{T}, @nospecialize(meth
             stop == Stop.running || stop == Stop.roundoff || return stop
             gets_on_well(best, loss, gnorm) && break
         end
-        rounds += 1
+        search.rounds += 1
         if !gets_on(best, loss, gnorm)
-            (rounds == ROUNDS || best.x == x) && return Stop.roundoff
+            (search.rounds == ROUNDS || best.x == x) && return Stop.roundoff
             stop = Stop.roundoff
             continue
         end
@@ -42,6 +45,7 @@ function confirm!(search::Search{T}, objective::Objective{T}, @nospecialize(meth
             best.gnorm <= gnorm || retreat!(best, x, loss, gnorm)
             return Stop.patience
         end
+        search.memory, search.stage = nothing, 1
         stop = unknown(pursue!)(search, objective, method, typemax(Int))::Stop.Reason
     end
     return stop

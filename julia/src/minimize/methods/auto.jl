@@ -21,11 +21,20 @@ projects(net::Union{Net,ConstrainedNet}) = residuals_known(net) && jacobian_fits
 function pursue!(search::Search{T}, objective::Objective{T}, ::AutoMinimizer, iterations::Int) where {T}
     net, last = objective.net, iterations == typemax(Int) ? iterations : search.iteration + iterations
     n_params(net) > DENSE_PARAMETERS && return unknown(pursue!)(search, objective, LBFGS(), iterations)
-    stop = unknown(pursue!)(search, objective, NewtonLBFGS(projects(net)), iterations)::Stop.Reason
-    stop == Stop.running && search.iteration < last || return stop
-    stop = unknown(pursue!)(search, objective, VariableProjection(), last - search.iteration)::Stop.Reason
-    rounding = (100 * eps(T))^2 * target_scale(net)
-    stop == Stop.roundoff && search.best.loss > rounding && search.iteration < last || return stop
+    begins = search.recall === nothing ? 1 : Int(first(search.recall))
+    stage!(k) = search.stage < 0 || (search.stage = k)
+    if begins == 1
+        stage!(1)
+        stop = unknown(pursue!)(search, objective, NewtonLBFGS(projects(net)), iterations)::Stop.Reason
+        stop == Stop.running && search.iteration < last || return stop
+    end
+    if begins <= 2
+        stage!(2)
+        stop = unknown(pursue!)(search, objective, VariableProjection(), last - search.iteration)::Stop.Reason
+        rounding = (100 * eps(T))^2 * target_scale(net)
+        stop == Stop.roundoff && search.best.loss > rounding && search.iteration < last || return stop
+    end
+    stage!(3)
     return unknown(pursue!)(search, objective, NewtonLBFGS(), last - search.iteration)
 end
 
