@@ -145,13 +145,21 @@ def gauss_hermite_net(
         Nodes in each dimension: exact where the loss of a sample is a polynomial of degree up to 2·order − 1 in each
         input.
     threshold : float
-        Nodes whose weight is below this part of the largest are left out. At most 10⁷ nodes may remain: with 6 inputs
-        that allows an order of 16, with 8 inputs one of 7.
+        Nodes whose weight is below this part of the largest are left out. At most 10⁷ nodes may remain, for memory and
+        time: with 6 inputs that allows an order of 16, with 8 inputs one of 7, with 10 inputs one of 5.
 
     Raises
     ------
     InputError
-        For more nodes than that, a threshold outside [0, 1), or an order that is no whole number from 1 to 1000.
+        For more nodes than that (it says which order or threshold has fewer), a threshold outside [0, 1), or an order
+        that is no whole number from 1 to 1000.
+
+    Notes
+    -----
+    For more inputs: an ``InfiniteNet``, if there is one hidden layer, or normal samples, whose mean converges as the
+    square root of their number in any dimension. Sparse grids (Smolyak) are no better than product rules for nets: with
+    some 5000 nodes in 4 dimensions the mean square of three tanh units of norm 1 is off by 1e-4, by the product rule
+    with 4100 by 7e-6; and their negative weights leave a loss without a lower bound.
 
     Examples
     --------

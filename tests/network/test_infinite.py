@@ -184,12 +184,39 @@ def test_gauss_hermite_nets():
     for bad in (-0.1, 1, float("nan"), "small"):
         with pytest.raises(InputError, match="threshold"):
             mg.gauss_hermite_net(np.sin, deep, threshold=bad)
-    with pytest.raises(InputError, match="order 30 in 8 dimensions has more than 10000000 nodes: choose a lower order"):
+    with pytest.raises(InputError, match=r"order 30 in 8 dimensions has .* nodes, .*: order 7 has 5759425. For one"):
         mg.gauss_hermite_net(np.sin, mg.Net(layers("tanh"), n_features=8))
     with pytest.raises(InputError, match="target"):
         mg.gauss_hermite_net(1.0, deep)
     with pytest.raises(InputError, match="net is"):
         mg.gauss_hermite_net(np.sin, "net")
+
+
+def test_too_many_nodes_are_counted_before_they_are_made():
+    """By NumPy's weights: as many nodes, and an order and a threshold that have fewer."""
+
+    def counted(order, inputs, threshold):
+        weights = np.polynomial.hermite_e.hermegauss(order)[1]
+        found = {0.0: 1}
+        for _ in range(inputs):
+            more = {}
+            for log, ways in found.items():
+                for w in np.log(weights / weights.max()):
+                    more[round(log + w, 8)] = more.get(round(log + w, 8), 0) + ways
+            found = more
+        return sum(ways for log, ways in found.items() if log > np.log(threshold))
+
+    net = mg.Net(layers("tanh"), n_features=10)
+    many, fewer = counted(6, 10, 1e-20), counted(6, 10, 1e-6)
+    with pytest.raises(
+        InputError, match=rf"has {many} nodes.*: order 5 has {5**10}; threshold 1e-6 leaves {fewer} nodes.*InfiniteNet"
+    ):
+        mg.gauss_hermite_net(np.sin, net, order=6)
+    assert many > 10**7 > fewer
+    small = mg.Net(layers("tanh"), n_features=3)
+    for order, threshold in ((4, 1e-20), (7, 1e-6), (10, 1e-3)):
+        made = mg.gauss_hermite_net(lambda x: x[:, 0], small, order=order, threshold=threshold)
+        assert made.n_samples == counted(order, 3, threshold)
 
 
 @pytest.mark.parametrize(
