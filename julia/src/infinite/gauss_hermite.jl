@@ -77,8 +77,8 @@ function too_many_nodes(D::Integer, order::Integer, threshold::Real)
                                   "$(round(100 * part; sigdigits=4)) % of the weight")
     end
     return "order $order in $D dimensions has $many; at most $MOST_NODES are possible" *
-           (isempty(advice) ? "" : ": ") * join(advice, "; ") * ". For one hidden layer an InfiniteNet has any number " *
-           "of inputs; for others, take samples of a normal distribution as data"
+           (isempty(advice) ? "" : ": ") * join(advice, "; ") * ". For one hidden layer an InfiniteNet has any " *
+           "number of inputs; for others, take samples of a normal distribution as data"
 end
 
 """
