@@ -234,7 +234,7 @@ def follow(
     options: dict[str, object] = {}
     if isinstance(to, str):
         if type(net) is not Net:
-            raise InputError('"l2" is for a pymlpgf.Net; give a net with another l2')
+            raise InputError('"l2" is for a pymlpgf.Net without constraints; give net.replace(l2=…) as to')
         if bounds is None:
             raise InputError("bounds of l2 are needed, such as bounds=(0, 0.1)")
     else:

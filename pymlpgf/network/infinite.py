@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..validate.data import is_whole, real_number
 from ..validate.suggest import suggest_keywords
 from .activations import Activation
+from .constraints import ConstrainedNet
 from .net import Net, _address
 from .params import ParametersLike
 from .teacher import TeacherNet
@@ -62,6 +63,8 @@ class InfiniteNet(Net):
     def __init__(self, teacher: TeacherNet, student: Net | Sequence[tuple[int, Activation, bool]]) -> None:
         if not isinstance(teacher, TeacherNet):
             raise InputError(f"teacher is {type(teacher).__name__}; a pymlpgf.TeacherNet is needed")
+        if isinstance(student, ConstrainedNet):
+            raise InputError("the student is constrained: constrain the InfiniteNet of student.unconstrained instead")
         if not isinstance(student, Net):
             student = Net(student, n_features=teacher.net.n_features, dtype=teacher.net.dtype)
         for who, net in (("teacher", teacher.net), ("student", student)):

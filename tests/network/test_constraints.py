@@ -285,6 +285,11 @@ def test_other_refusals():
         (lambda: mg.ConstrainedNet(net, tie=TIE), "a net without constraints"),
         (lambda: mg.minimize(net, P, freeze=1), "constrained already"),
         (lambda: net.hessian_blocks(P[:9]), "several layers"),
+        (lambda: mg.follow(net, mg.minimize(net, P), "l2", bounds=(0, 0.1)), r"give net.replace\(l2=…\) as to"),
+        (
+            lambda: mg.InfiniteNet(mg.TeacherNet(layers=LAYERS, params=P, n_features=2), net),
+            "constrain the InfiniteNet of student.unconstrained instead",
+        ),
         (lambda: mg.flow(NET, P, tie=TIE, tauinv=np.arange(13) + 1.0), "moves together"),
     ):
         with pytest.raises(InputError, match=message):
@@ -411,3 +416,30 @@ def test_alignment_where_the_constraint_allows_it():
     b.weights[0][[0, 1]], b.biases[0][[0, 1]] = a.weights[0][[1, 0]], a.biases[0][[1, 0]]
     with pytest.raises(InputError, match="without its constraint"):
         mg.align(net, b, a)
+
+
+def test_branches_and_subspaces_of_constrained_nets():
+    net = mg.ConstrainedNet(NET, P, freeze="b2", tie=[("b1[0]", "b1[1]")])
+    res = mg.minimize(net, mg.flow(net, P, maxT=100))
+    stronger = net.replace(l2=0.02)
+    branch = mg.follow(net, res, stronger, verbosity=0).branches[0]
+    assert branch.ended == "bounds"
+    end = branch.x[-1] if branch.parameter[-1] == 1 else branch.x[0]
+    assert np.abs(stronger.gradient(end)).max() < 1e-9
+    np.testing.assert_allclose(stronger.embed(end).flat, mg.minimize(stronger, end).x, atol=1e-7)
+    z = net.coordinates(res)
+    plane = mg.LinearSubspace(net, z, np.eye(len(z))[0], np.eye(len(z))[5])
+    grid = mg.loss_grid(net, plane, [0.0, 0.3], [0.0, -0.2])
+    np.testing.assert_allclose(grid[1, 1], net.loss(z + 0.3 * np.eye(len(z))[0] - 0.2 * np.eye(len(z))[5]), rtol=1e-14)
+    moved = mg.subspace_minloss(net, plane, [0.1, 0.0], verbosity=0)
+    assert res.loss < moved.loss < net.loss(plane.point([0.1, 0.0]))
+
+
+def test_single_precision():
+    net = mg.Net(layers=LAYERS, input=X.astype(np.float32), target=Y.astype(np.float32))
+    held = mg.ConstrainedNet(net, net.random_params(), freeze="b2")
+    z = held.random_params(seed=1)
+    assert mg.channels(held, z) == []
+    limit = held.limit([(0, 1)])
+    assert limit.from_limit(z, 0.1).flat.dtype == np.float32
+    assert held.loss(limit.from_limit(z, 0.1)) == pytest.approx(limit.at_distance(0.1).loss(z), rel=1e-5)

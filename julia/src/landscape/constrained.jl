@@ -18,7 +18,7 @@ function reachable(r::ConstrainedNet, reasons::Vector{Invariance})
     return found
 end
 
-invariances(r::ConstrainedNet, z) = reachable(r, invariances(r.net, copy(embed!(r, z))))
+invariances(r::ConstrainedNet{T}, z) where {T} = reachable(r, invariances(r.net, embed(r.constraint, Vector{T}(z))))
 
 function roads_to_infinity(r::ConstrainedNet, z, N::Matrix{Float64})
     null = Matrix(qr(Matrix(Constraint{Float64}(r.constraint)) * N).Q)
