@@ -4,7 +4,7 @@ Gradient flow and minima of multilayer perceptrons: `Net`, `loss`, `gradient!`, 
 """
 module MLPGF
 
-using LinearAlgebra, Random
+using LinearAlgebra, Mmap, Random
 
 include("kernels/registry.jl")
 include("kernels/protocol.jl")

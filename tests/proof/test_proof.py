@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -323,3 +324,27 @@ def test_copies_and_averages_of_the_literature():
     assert proofs[4,].kind == proofs[1, 3].kind == "minimum"
     assert proofs[2, 2].kind == "saddle"
     assert len(mg.distinct([proofs[1, 3], proofs[2, 2]])) == 2
+
+
+def test_memory_within_three_matrices():
+    """The third of three equal proofs: by then compiled code, BLAS's buffers and Julia's first garbage are there."""
+    peak = Path("/proc/self/clear_refs")
+    if not peak.exists():
+        pytest.skip("only Linux says how much memory a process had at most")
+
+    def kilobytes(name):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+    net = mg.Net(
+        layers=[(200, "tanh", True), (1, "identity", True)],
+        input=np.sin(np.arange(192.0)).reshape(64, 3),
+        target=np.zeros(64),
+        l2=1e-2,
+    )
+    for _ in range(3):
+        peak.write_text("5")
+        before = kilobytes("VmRSS")
+        assert mg.certify(net, np.zeros(1001)).kind == "minimum"
+        grown = kilobytes("VmHWM") - before
+    assert grown <= 3 * 8 * 1001**2 / 1024

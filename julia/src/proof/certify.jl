@@ -45,12 +45,14 @@ end
     Proof(net)
 
 A net in the number types of a proof: Float64, to find where to look; intervals of Float64, for the Hessian over a box;
-intervals of BigFloat, for the gradient at its middle. `free` parameters vary, the others stay what they are.
+intervals of BigFloat, for the gradient at its middle, made for each, since its workspace holds megabytes after it.
+`free` parameters vary, the others stay what they are.
 """
-mutable struct Proof{N<:AbstractNet{Float64},B<:AbstractNet{Interval{Float64}},F<:AbstractNet{BigInterval}}
+mutable struct Proof{N<:AbstractNet{Float64},B<:AbstractNet{Interval{Float64}},F<:Function}
     coarse::N
     boxed::B
-    fine::F
+    make_fine::F
+    monitor::Union{Nothing,Monitor}
     x::Vector{Float64}
     free::Vector{Int}
     symmetries::Vector{Invariance}                # for which others are held where they are
@@ -117,11 +119,11 @@ end
 "The proof to be, or why there is none: the loss of a teacher on infinite data, a constant, may have no bounds."
 function start_proof(net::AbstractNet, x::Vector{Float64}, precision::Int)
     try
-        return Proof(in_blocks(SHORT, with_number_type(Float64, net)),
-                     in_blocks(SHORT, with_number_type(Interval{Float64}, net)),
-                     in_blocks(LANES, with_number_type(BigInterval, net)), x, collect(1:length(x)), Invariance[],
-                     entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)), TwoMatrices(length(x)),
-                     zeros(0, 0), Float64[], precision)
+        short = in_blocks(SHORT, net)
+        return Proof(with_number_type(Float64, short), with_number_type(Interval{Float64}, short),
+                     () -> with_number_type(BigInterval, in_blocks(LANES, net)), nothing, x, collect(1:length(x)),
+                     Invariance[], entire(Interval{Float64}), fill(entire(Interval{Float64}), length(x)),
+                     TwoMatrices(length(x)), zeros(0, 0), Float64[], precision)
     catch failure
         failure isa Unproved || rethrow()
         return failure.reason
@@ -132,8 +134,8 @@ end
 const SHORT = 64
 
 """
-The same net with blocks of `n` samples: an interval of BigFloat takes some 250 bytes, so that the workspace for 256
-samples and a thousand units has half a gigabyte.
+The same net with blocks of `n` samples: an interval of BigFloat takes some 200 bytes, so that the workspace for 256
+samples and a thousand units has half a gigabyte, and 16 samples and a thousand parameters leave 19 MB behind.
 """
 function in_blocks(n::Int, net::Net{T}) where {T}
     blocks = [Block{T}(length(rows), b.X[rows, :], b.Y[rows, :], b.w[rows])
@@ -142,7 +144,8 @@ function in_blocks(n::Int, net::Net{T}) where {T}
 end
 
 function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monitor)
-    nets = (proof.coarse, proof.boxed, proof.fine)
+    nets = (proof.coarse, proof.boxed)
+    proof.monitor = monitor
     start!(monitor, maxtime)
     try
         foreach(net -> watch!(net, monitor), nets)
@@ -158,6 +161,7 @@ function prove(proof::Proof, polish::Bool, within, maxtime::Real, monitor::Monit
                                first(split(sprint(showerror, failure), '\n')))
     finally
         foreach(net -> watch!(net, nothing), nets)
+        release!(proof.memory)
     end
 end
 
@@ -172,13 +176,39 @@ unproved(x::Vector{Float64}, reason::String, precision::Int, fixed=Int[], gauges
                 precision, Float64[])
 unproved(proof::Proof, reason::String) = unproved(proof.x, reason, proof.precision, fixed(proof), gauges(proof))
 
+# By itself Julia collects garbage when 45 MB of it may be there. A quick collection takes a few tenths of a millisecond.
+const GARBAGE = 4 * 2^20
+const COLLECTED_AT = Ref{Int64}(0)           # bytes that had been allocated then
+
+"Collect what is new: what is left behind must not take more memory than the matrices of a proof."
+function collect_garbage!()
+    GC.gc(false)
+    COLLECTED_AT[] = Base.gc_bytes()
+    return nothing
+end
+
+# Before each block of samples.
+function beat(worker::Worker, net::Net{<:Interval})
+    # What is kept may be the count of the process that wrote the system image.
+    Base.gc_bytes() - GARBAGE <= COLLECTED_AT[] <= Base.gc_bytes() || collect_garbage!()
+    return invoke(beat, Tuple{Worker,Any}, worker, net)
+end
+
+"""
+Where the matrices of a proof take more memory than what a gradient leaves behind, this is given back to the system, by
+full collections of some 0.1 s each: the first one empties pages, the second one frees those that are empty.
+"""
+function give_back!(memory::TwoMatrices)
+    sizeof(memory.numbers) > 2 * GARBAGE && (GC.gc(); GC.gc())
+    return nothing
+end
+
 function prove!(proof::Proof, polish::Bool, within::Float64)
     all(isfinite, proof.x) || throw(Unproved("the parameters contain NaN or Inf"))
     # Intervals in the dual numbers of another package are not tested.
     any(f -> f isa Union{Custom,CustomLoss} && !(f.differentiation isa Jets), functions(proof.coarse)) &&
         throw(Unproved("a user's function is differentiated by ForwardDiff: make the net without it"))
-    polish && approach!(proof)
-    bounded_gradient!(proof)
+    polish ? approach!(proof) : bounded_gradient!(proof)
     x = proof.x
     H, lower, upper = settle!(proof, starting_radius(x))
     if !(H.Z < 1) && 0 < 16 * H.Y < H.R      # an ill-conditioned Hessian, which varies too much over the usual box
@@ -257,6 +287,7 @@ end
 "Krawczyk's numbers Z and Y, with A ≈ M⁻¹ as the second matrix, in the place of the eigenvectors."
 function krawczyk!(proof::Proof, M::Matrix{Float64}, radii::Vector{Float64})
     proof.V = zeros(0, 0)
+    collect_garbage!()
     A, pivots, info = LAPACK.getrf!(copyto!(sheet(proof.memory, 2, size(M, 1)), M))
     info == 0 || throw(Unproved("the Hessian is singular in Float64"))
     LAPACK.getri!(A, pivots)
@@ -329,7 +360,8 @@ radius_of(H::BoxedHessian) = radius_of(H.Y, H.Z, H.R)
 
 """
 Newton's method from `x`: in Float64 first, which is quick and for which a Hessian near by will do, then with the
-gradient in BigFloat and the Hessian at each point, until `x` is the critical point but for its rounding.
+gradient in BigFloat and the Hessian at each point, until `x` is the critical point but for its rounding. The gradient
+there is bounded.
 """
 function approach!(proof::Proof)
     curvature!(proof)
@@ -346,17 +378,26 @@ function approach!(proof::Proof)
         size <= 1e-12 * scale && break
     end
     for attempt in 1:3
-        stale && curvature!(proof)
+        stale && forget_matrices!(proof)
         bounded_gradient!(proof)
+        stale && curvature!(proof)
         step = newton_step(proof, Float64[midpoint_radius(g)[1] for g in proof.g])
         y = x[proof.free] .+ step
         all(isfinite, y) || throw(Unproved("Newton's method does not converge from here"))
-        y == x[proof.free] && break
+        y == x[proof.free] && return nothing
         x[proof.free] = y
         stale = true
         maximum(abs, step) <= 1e-8 * scale && break             # its square is below rounding
     end
+    forget_matrices!(proof)
+    bounded_gradient!(proof)
     return nothing
+end
+
+"What numbers of many bits leave to the garbage collector takes the place of the matrices, where these are not needed."
+function forget_matrices!(proof::Proof)
+    proof.V = zeros(0, 0)
+    release!(proof.memory)
 end
 
 "Eigenvectors and eigenvalues of the Hessian at `x`; parameters are held where symmetries explain that it is singular."
@@ -403,13 +444,19 @@ end
 newton_step(proof::Proof, g) = -(proof.V * ((proof.V' * g[proof.free]) ./ proof.d))
 
 function bounded_gradient!(proof::Proof)
-    g = Vector{BigInterval}(undef, length(proof.x))
-    value = value_and_gradient!(g, proof.fine, BigInterval.(proof.x))
-    proof.loss = Interval{Float64}(value)
+    bounded_gradient_in_bits!(proof)
+    give_back!(proof.memory)
+    all(isfinite, proof.g) || throw(Unproved(undefined(proof)))
+    return nothing
+end
+# A call of its own: what is kept for it is garbage when it has returned, not before.
+@noinline function bounded_gradient_in_bits!(proof::Proof)
+    fine, g = proof.make_fine(), Vector{BigInterval}(undef, length(proof.x))
+    proof.monitor === nothing || watch!(fine, proof.monitor)
+    proof.loss = Interval{Float64}(value_and_gradient!(g, fine, BigInterval.(proof.x)))
     for i in eachindex(g)
         proof.g[i] = Interval{Float64}(g[i])
     end
-    all(isfinite, proof.g) || throw(Unproved(undefined(proof)))
     return nothing
 end
 

@@ -33,16 +33,17 @@ const DOWN, UP, NEAREST = Int32(3), Int32(2), Int32(0)      # MPFR_RNDD, MPFR_RN
 
 for (f, name) in ((:sum_to, :mpfr_add), (:difference_to, :mpfr_sub), (:product_to, :mpfr_mul),
                   (:quotient_to, :mpfr_div))
-    @eval function $f(x::BigFloat, y::BigFloat, direction::Int32)
-        z = BigFloat()
+    into = Symbol(f, :!)
+    @eval function $into(z::BigFloat, x::BigFloat, y::BigFloat, direction::Int32)
         ccall(($(QuoteNode(name)), :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Ref{BigFloat}, Int32), z, x, y,
               direction)
         return z
     end
+    @eval $f(x::BigFloat, y::BigFloat, direction::Int32) = $into(BigFloat(), x, y, direction)
 end
 
 for name in (:exp, :expm1, :log, :log1p, :sqrt, :erf, :erfc, :sin, :cos, :sinh, :cosh, :tanh, :atan, :asinh, :asin)
-    @eval function round_into!(z::BigFloat, ::Val{$(QuoteNode(name))}, x::BigFloat, direction::Int32)
+    @eval @inline function round_into!(z::BigFloat, ::Val{$(QuoteNode(name))}, x::BigFloat, direction::Int32)
         ccall(($(QuoteNode(Symbol(:mpfr_, name))), :libmpfr), Int32, (Ref{BigFloat}, Ref{BigFloat}, Int32), z, x,
               direction)
         return z
@@ -52,10 +53,12 @@ rounded(f::Val, x::BigFloat, direction::Int32) = round_into!(BigFloat(), f, x, d
 
 # In a number of 53 bits and MPFR's range of exponents, which then is rounded once more in the same direction.
 function rounded(f::Val, x::Float64, direction::Int32)
-    y, z = BigFloat(; precision=53), BigFloat(; precision=53)
-    ccall((:mpfr_set_d, :libmpfr), Int32, (Ref{BigFloat}, Float64, Int32), y, x, NEAREST)
-    return to_float64(round_into!(z, f, y, direction), direction)
+    z = scratch()
+    ccall((:mpfr_set_d, :libmpfr), Int32, (Ref{BigFloat}, Float64, Int32), z, x, NEAREST)
+    return to_float64(round_into!(z, f, z, direction), direction)
 end
+"A number of 53 bits that this task overwrites again and again: a Hessian of a thousand rows would make a million."
+scratch() = get!(() -> BigFloat(; precision=53), task_local_storage(), :scratch_of_intervals)::BigFloat
 
 to_float64(x::BigFloat, direction::Int32) =
     ccall((:mpfr_get_d, :libmpfr), Float64, (Ref{BigFloat}, Int32), x, direction)
@@ -210,6 +213,11 @@ function Base.sqrt(x::BigInterval)
 end
 
 @inline Base.muladd(x::Interval{T}, y::Interval{T}, z::Interval{T}) where {T} = x * y + z
+# The bounds of a product are numbers of its own, which the sum overwrites.
+function Base.muladd(x::BigInterval, y::BigInterval, z::BigInterval)
+    s = x * y
+    return finite_or_entire(sum_to!(s.lo, s.lo, z.lo, DOWN), sum_to!(s.hi, s.hi, z.hi, UP))
+end
 Base.abs2(x::Interval) = x * x
 function Base.:^(x::Interval, n::Integer)
     n < 0 && return inv(x^-n)

@@ -91,17 +91,27 @@ n_shares(::MatrixPass, net::Net{Interval{Float64}}) = 1
 """
     TwoMatrices(P)
 
-Memory for two P×P matrices of numbers, or for one of intervals, which all that a proof has of this size lives in.
+Memory for two P×P matrices of numbers, or for one of intervals, which all that a proof has of this size lives in. It is
+mapped, since what is taken from the heap and given back there may stay with the process.
 """
 struct TwoMatrices
     numbers::Vector{Float64}
     P::Int
 end
-TwoMatrices(P::Int) = TwoMatrices(Vector{Float64}(undef, 2P^2), P)
+TwoMatrices(P::Int) = TwoMatrices(Mmap.mmap(Vector{Float64}, 2P^2; shared=false), P)
 
 # The caller keeps the memory alive (`prove`).
 "The first or the second as an n×n matrix."
 sheet(m::TwoMatrices, which::Int, n::Int) = unsafe_wrap(Array, pointer(m.numbers, 1 + (which - 1) * m.P^2), (n, n))
+"""
+Give the pages of the memory back to the system, until they are written to again; what was there is lost. Nothing
+happens where the system is another one than Linux.
+"""
+function release!(m::TwoMatrices)
+    # 4 is MADV_DONTNEED; the memory begins with a page.
+    Sys.islinux() && ccall(:madvise, Cint, (Ptr{Cvoid}, Csize_t, Cint), m.numbers, sizeof(m.numbers), 4)
+    return nothing
+end
 interval_matrix(m::TwoMatrices) = unsafe_wrap(Array, Ptr{Interval{Float64}}(pointer(m.numbers)), (m.P, m.P))
 
 """
