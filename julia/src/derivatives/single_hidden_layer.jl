@@ -19,7 +19,8 @@ For one block: `J`, √(2w/N) ∂f/∂θ, a column per parameter, and where samp
 `second`, Δ f'_j and Δ v_j f''_j, a column per hidden unit j; `monomials`, x_i x_q for i ≤ q, x_0 = 1 the last factor.
 Over all blocks: `slopes` and `curvatures`, the sums of `first` with inputs and one, and of `second` with the monomials.
 For each two units of a chain (see [`Derivative`](@ref)) there are three columns more: Δ ∂a_q/∂h_j and Δ ∂a_j/∂h_q in
-`first`, and Δ Σ v_p ∂²a_p/∂h_j∂h_q in `second`; `couples` are these units (j, q), j before q in their chain. Mutable, as a [`Layer`](@ref) is.
+`first`, and Δ Σ v_p ∂²a_p/∂h_j∂h_q in `second`; `couples` are these units (j, q), j before q in their chain. Mutable,
+as a [`Layer`](@ref) is.
 """
 mutable struct SingleLayerBuffers{T} <: HessianBuffers{T}
     J::Matrix{T}

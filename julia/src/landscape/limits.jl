@@ -403,7 +403,8 @@ function channels(layers::Vector{Layer}, θ::Vector{Float64}, grams, slopes, nea
         for j in free
             has_tail(unit_activation(layer, j)) && layer.bias || continue
             unit_activation(layer, j) isa Tanh && !next.bias && continue
-            single = unknown(tail_channel)(θ, layer, l, j, slopes[l][j], variation(grams[l+1], j))::Union{Nothing,Channel}
+            single = unknown(tail_channel)(θ, layer, l, j, slopes[l][j], variation(grams[l+1],
+                j))::Union{Nothing,Channel}
             single !== nothing && single.distance < distance && single.growth > growth && push!(tails, single)
         end
         append!(candidates, tails)

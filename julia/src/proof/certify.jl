@@ -176,7 +176,8 @@ unproved(x::Vector{Float64}, reason::String, precision::Int, fixed=Int[], gauges
                 precision, Float64[])
 unproved(proof::Proof, reason::String) = unproved(proof.x, reason, proof.precision, fixed(proof), gauges(proof))
 
-# By itself Julia collects garbage when 45 MB of it may be there. A quick collection takes a few tenths of a millisecond.
+# By itself Julia collects garbage when 45 MB of it may be there. A quick collection takes a few tenths of a
+# millisecond.
 const GARBAGE = 4 * 2^20
 const COLLECTED_AT = Ref{Int64}(0)           # bytes that had been allocated then
 
