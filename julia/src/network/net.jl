@@ -77,7 +77,7 @@ function data_blocks(::Type{T}, layers, objective::Loss, X, target, weights) whe
     N >= 1 && size(X, 1) >= 1 || throw(ArgumentError("input is empty: $(size(X, 1)) features × $N samples"))
     size(X, 1) == first(layers).fan_in ||
         throw(DimensionMismatch("this net takes $(first(layers).fan_in) features, the input has $(size(X, 1))"))
-    Y = convert(Matrix{T}, unknown(target_matrix)(objective, T, target, last(layers).width))
+    Y = unknown(converted_target)(objective, T, target, last(layers).width)::Matrix{T}
     size(Y) == (last(layers).width, N) ||
         throw(DimensionMismatch("target is $(size(target)), but layers and input ask for ($(last(layers).width), $N)"))
     weights === nothing || length(weights) == N ||
@@ -88,6 +88,9 @@ function data_blocks(::Type{T}, layers, objective::Loss, X, target, weights) whe
         throw(ArgumentError("weights must be finite and not negative"))
     return blocks(T, X, Y, weights)
 end
+
+converted_target(objective::Loss, ::Type{T}, target, outputs::Int) where {T} =
+    convert(Matrix{T}, target_matrix(objective, T, target, outputs))
 
 """
     on(net, input, target; weights = nothing) -> Net

@@ -45,6 +45,8 @@ function chebyshev_fit(::Type{T}) where {T}
     return nodes, inv([s^m for s in nodes, m in 0:5])
 end
 
+fit!(cache::ExponentialCache{T}) where {T} = ((cache.nodes, cache.vandermonde) = chebyshev_fit(T); nothing)
+
 mutable struct Exprb53Cache{T<:AbstractFloat} <: ExponentialCache{T}
     H::Matrix{T}
     eigen::SymmetricEigen{T}
@@ -188,7 +190,7 @@ function interpolant!(c::Vector{T}, offset::Int, cache::ExponentialCache{T}, pro
     for i in offset+n+1:offset+6n
         c[i] = zero(T)
     end
-    isempty(cache.nodes) && ((cache.nodes, cache.vandermonde) = unknown(chebyshev_fit)(T))
+    isempty(cache.nodes) && unknown(fit!)(cache)
     for k in 2:length(cache.nodes)
         s = cache.nodes[k]
         continuous!(value, cache, state, s)
