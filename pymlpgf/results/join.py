@@ -12,20 +12,23 @@ from .result import DenseSolution, TrainResult, Trajectory
 __all__ = ["joined"]
 
 
-def joined(before: TrainResult, after: TrainResult, *, still: bool = False) -> TrainResult:
+def joined(before: TrainResult, after: TrainResult, *, still: bool = False, same: bool = False) -> TrainResult:
     """The result of a run that was cut off and of its continuation: from ``before.ode_x``, or a minimisation.
 
     Times, counts and trajectories continue; the reason to stop is that of the continuation, and the point is the better
-    one of both. If only the minimisation was continued, the flow of ``after`` made no step: it stood ``still``.
+    one of both. If only the minimisation was continued, the flow of ``after`` made no step: it stood ``still``. If it
+    went on as the ``same`` and ended by itself, its point counts, which is the uninterrupted run's: the steps that
+    ``before`` made for its limit's sake, to end well, may have led a rounding error lower.
     """
     changes: dict[str, Any] = {"init": before.init, "seed": before.seed, "settings": before.settings}
     for name in ("nfev", "njev", "nhev", "nhvp", "total_time", "compile_time"):
         changes[name] = getattr(before, name) + getattr(after, name)
-    if before.loss < after.loss:
+    lower = before.loss < after.loss and not same
+    if lower:
         changes.update({name: getattr(before, name) for name in ("x", "loss", "gnorm", "data_loss", "data_gnorm")})
     shift = before.ode_t or 0.0
     if before.trajectory is not None and after.trajectory is not None:
-        changes["trajectory"] = _paths(before, after, shift)
+        changes["trajectory"] = _paths(before, after, shift, lower)
     if still:
         names = [f"ode_{name}" for name in ("x", "loss", "t", "iterations", "time_run", "stopped_by")]
         for name in (*names, "alg", "memory", "sol", "batchsize", "batch_seed"):
@@ -46,17 +49,17 @@ def _sums(before: TrainResult, after: TrainResult, *names: str) -> dict[str, Any
     return {name: getattr(before, name) + getattr(after, name) for name in names}
 
 
-def _paths(before: TrainResult, after: TrainResult, shift: float) -> Trajectory:
+def _paths(before: TrainResult, after: TrainResult, shift: float, lower: bool) -> Trajectory:
     """The points of ``after`` behind the flow of ``before``, which ended at ``shift``; the first ones are its last.
 
     A point behind that flow is the one of its minimisation. Since the minimisation was continued it is left out, unless
-    nothing lower was found: then it is the last of all.
+    its point is the ``lower`` one: then it is the last of all.
     """
     a, b = before.trajectory, after.trajectory
     assert a is not None
     assert b is not None
     flow, new = np.flatnonzero(a.t <= shift), np.arange(1, len(b))
-    kept = np.flatnonzero(a.t > shift) if before.loss < after.loss else flow[:0]
+    kept = np.flatnonzero(a.t > shift) if lower else flow[:0]
     if len(kept) and after.optim_stopped_by is not None and len(new):
         new = new[:-1]
     later = np.maximum(shift + b.t[new], np.nextafter(shift, np.inf))  # at 1e300 a unit of time is nothing

@@ -48,7 +48,9 @@ def go_on(net: Net, before: TrainResult, **keywords: Any) -> TrainResult:
         solver = keywords.get("optim_solver", MINIMIZE_DEFAULTS["optim_solver"])
         if before.optim_memory is not None and solver == before.optim_solver:
             still["optim_solver"] = Continued(solver, before.optim_memory.tolist())
-        return joined(before, train(net, before.x, **{**keywords, **still}), still=True)
+        after = train(net, before.x, **{**keywords, **still})
+        same = "optim_solver" in still and after.optim_stopped_by not in CUT
+        return joined(before, after, still=True, same=same)
     shift, step = before.ode_t or 0.0, before.ode_iterations or 0
     later = dict(keywords)
     if "maxT" in later:

@@ -49,8 +49,7 @@ def test_the_trust_region_has_the_last_rounds(ends):
         mg.minimize(net, p, at_infinity=True, optim_solver=solver, **QUIET) for solver in ("auto", "NewtonLBFGS")
     )
     assert m.kind == alone.kind == "minimum at infinity"
-    # Outputs of 155 cancel here, whose rounding errors alone give the gradient 2e-12.
-    assert max(m.gnorm, alone.gnorm) <= mg.classify(m.limit, m.q).gradient_tolerance < 1e-10
+    assert max(m.gnorm, alone.gnorm) <= 1e-12
     assert m.attracts
     assert m.loss == pytest.approx(alone.loss, rel=1e-12)
 
@@ -457,13 +456,13 @@ def test_bad_input(ends, call, message):
 
 
 def test_a_flat_valley_is_no_minimum():
-    """Nothing in float64 tells the valley's lowest eigenvalues from zero: more digits know of no minimum nearby."""
+    """Nothing in float64 tells the valley's lowest eigenvalues from zero; with more digits there is still a slope."""
     x = np.linspace(-1.5, 1.5, 41)[:, None]
     target = np.sin(3 * x) + 0.4 * x**3
     net = mg.Net(layers=[(4, "softplus", True), (1, "identity", True)], input=x, target=target)
-    m = mg.minimize(net, net.random_params(seed=0), at_infinity=True, maxiterations_optim=20_000, **QUIET)
+    m = mg.minimize(net, net.random_params(seed=0), at_infinity=True, maxiterations_optim=8_000, **QUIET)
     assert m.kind == "open"
-    assert "minimum" not in m.reason or "no minimum" in m.reason
+    assert mg.minimize(net, m.x, optim_solver="NewtonTrustRegion", **QUIET).loss < 0.999 * m.loss
 
 
 def test_a_limit_beyond_the_range_of_numbers_is_left_out():
@@ -471,10 +470,10 @@ def test_a_limit_beyond_the_range_of_numbers_is_left_out():
     x, noise = np.linspace(-1.5, 1.5, 41)[:, None], np.random.default_rng(3).normal(size=(41, 1))
     target = np.sin(4 * x) * np.exp(-0.3 * x) + 0.05 * noise
     net = mg.Net(layers=[(5, "tanh", True), (1, "identity", True)], input=x, target=target)
-    m = mg.minimize(net, net.random_params(seed=4), at_infinity=True, maxiterations_optim=20_000, **QUIET)
+    m = mg.minimize(net, net.random_params(seed=4), at_infinity=True, maxiterations_optim=60_000, **QUIET)
     assert np.isfinite([*m.x, m.loss, m.gnorm]).all()
     if m.kind == "open":
-        assert "infinity" in m.reason or "a limit ended" in m.reason
+        assert "infinity" in m.reason
     else:  # on another Julia rounding leads elsewhere
         assert m.kind == "minimum at infinity"
         assert np.abs(m.limit.gradient(m.q)).max() < 1e-12

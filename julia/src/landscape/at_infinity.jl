@@ -103,7 +103,7 @@ function minimize_at_infinity(net::Union{Net{T},ConstrainedNet{T}}, x0::Abstract
     end
 end
 function why_open(net, x, kind)
-    found, all_of_them = channels(net, x), channels(without_constraint(net), parameters_from(net, x))
+    found, all_of_them = channels(net, x), channels(innermost(net), parameters_from(net, x))
     length(found) < length(all_of_them) &&
         return "units are on their way to infinity, but the constraint holds some of their parameters back"
     isempty(found) || return "units are on their way to infinity, but no minimum of their limit was found below"
@@ -120,14 +120,14 @@ function separated(rounds, net::AbstractNet{T}, m) where {T}
              (linear ? " in the direction q, that of the largest margin" : "; q is the last layer's direction")
     q = net isa Net ? θ : image(net.constraint, θ)
     return MinimumAtInfinity{T}("minimum at infinity", parameters_from(net, m.x), q / norm(q), zero(T), zero(T),
-                                Channel[], T[], T[], without_constraint(net), nothing, rounds.iterations, m.stopped_by,
+                                Channel[], T[], T[], innermost(net), nothing, rounds.iterations, m.stopped_by,
                                 reason, seconds() - rounds.start)
 end
 channels_of(layers) = [c for l in layers for c in approaches(l)]
 
 found(kind, rounds, net::AbstractNet{T}, m, x, reason) where {T} =
     MinimumAtInfinity{T}(kind, parameters_from(net, x), T[], m.loss, m.gnorm, Channel[], T[], T[],
-                         without_constraint(net), nothing, rounds.iterations, m.stopped_by, reason,
+                         innermost(net), nothing, rounds.iterations, m.stopped_by, reason,
                          seconds() - rounds.start)
 
 over(r::Rounds) = r.stop in (Stop.interrupted, Stop.callback, Stop.maxtime, Stop.minloss) ||
@@ -258,7 +258,7 @@ was found of it, or nothing where no minimum was found.
 """
 function land_on(rounds::Rounds{T}, net::AbstractNet{T}, m, z::Vector{T}, seen::Vector{Channel},
                  iterations::Int) where {T}
-    limit, θ, more, seen = without_constraint(net), parameters_from(net, z), seen, Channel[]
+    limit, θ, more, seen = innermost(net), parameters_from(net, z), seen, Channel[]
     while !isempty(more) && !over(rounds)
         append!(seen, more)
         limit = limit_with(limit, more)
@@ -285,7 +285,8 @@ function land_on(rounds::Rounds{T}, net::AbstractNet{T}, m, z::Vector{T}, seen::
                                         name_relus(in_order(seen, limit.layers), limit, q), each, ε, limit, C,
                                         rounds.iterations, n.stopped_by, "", seconds() - rounds.start)
         end
-        more = channels(under(limit, net), parameters_within(under(limit, net), q))
+        inner = under(limit, net)
+        more = channels(inner, parameters_within(inner, q))
     end
     return nothing
 end
@@ -320,10 +321,10 @@ function let_out(limit::Net{T}, q::Vector{T}, l::Int, j::Int) where {T}
     out = put_inside(limit, q, l, j, X, h, stay)
     return out === nothing ? (limit, q) : out
 end
-"Some more steps to round-off in other scales, unless these change by more than rounding."
+"To round-off in other scales, unless these change by more than rounding: fifty steps may not be enough."
 function settled_again(net::AbstractNet{T}, limit::Net{T}, q::Vector{T}) where {T}
     inner = held(limit, net, q)
-    x = parameters_from(inner, minimize(inner, parameters_within(inner, q); maxiterations=50).x)
+    x = parameters_from(inner, minimize(inner, parameters_within(inner, q); maxiterations=FIRST_ROUND).x)
     return norm(normalise!(copy(x), limit.layers) - x) <= sqrt(eps(T)) * norm(x) ? x : q
 end
 
@@ -353,7 +354,7 @@ in_order(seen::Vector{Channel}, layers::Vector{Layer}) =
 
 "Out of the limit in the channels that lead up to it, as far as the loss falls."
 function lowest_on_the_way(net::AbstractNet{T}, limit::Net{T}, q, ε, h) where {T}
-    net, best, lowest = without_constraint(net), q, T(Inf)
+    net, best, lowest = innermost(net), q, T(Inf)
     for k in -8:8
         θ = from_limit(limit.layers, q, [h[i] > 0 ? ε[i] : T(2)^k for i in eachindex(h)])
         value = loss(net, θ)

@@ -129,10 +129,9 @@ const MET_KINK = 1e-3
 """
     search_in_limit!(rounds, net, limit, q, iterations, target) -> result, kind, q
 
-[`a_round!`](@ref) in a limit of `net`, in which samples are put on the kink of a relu where the search ends on one,
-and let off
-where the loss falls that way, until neither is called for. Below the loss `target`, which the ordinary net has reached,
-the search goes on as long as it gets on, but for a quarter of what is left to do at most.
+[`a_round!`](@ref) in a limit of `net`, in which samples are put on the kink of a relu where the search ends on one, and
+let off where the loss falls that way, until neither is called for. Below the loss `target`, which the ordinary net has
+reached, the search goes on as long as it gets on, but for a quarter of what is left to do at most.
 """
 function search_in_limit!(rounds, net::AbstractNet{T}, limit::Net{T}, q::Vector{T}, iterations::Int,
                           target::T) where {T}

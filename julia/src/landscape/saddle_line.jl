@@ -118,7 +118,7 @@ function saddle_line(net::Union{Net{T},ConstrainedNet{T}}, θ::AbstractVector, i
     length(γ) >= 2 && issorted(γ) && allunique(γ) && all(isfinite, γ) ||
         throw(ArgumentError("gamma must be at least two finite numbers that ascend"))
     point = classified_fixed_point(net, θ)
-    θ, free = parameters_from(net, θ), without_constraint(net)
+    θ, free = parameters_from(net, θ), innermost(net)
     a = norm(θ[outgoing(layers[layer+1], i)])
     a > 0 || throw(ArgumentError("this unit has no outgoing weights: all of its splits are the same point"))
     M, D, noise_M, noise_D = split_curvature(free, θ, i; layer=layer)

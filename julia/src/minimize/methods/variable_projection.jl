@@ -48,14 +48,11 @@ const JACOBIAN_NUMBERS = 25_000_000
 jacobian_fits(net::AbstractNet) = n_samples(net) * n_outputs(net) <= div(JACOBIAN_NUMBERS, n_params(net))
 
 residuals_known(r::ConstrainedNet) = r.net isa Net && residuals_known(r.net)
-"The net whose residuals these are."
-without_constraint(net::Net) = net
-without_constraint(r::ConstrainedNet{T}) where {T} = r.net::Net{T}
 
 "Which coordinates move nothing but parameters of the output layer."
 linear_coordinates(net::Net) = [i > last(net.layers).offset for i in 1:net.n_params]
 function linear_coordinates(r::ConstrainedNet)
-    C, offset = r.constraint, last(without_constraint(r).layers).offset
+    C, offset = r.constraint, last(innermost(r).layers).offset
     return [all(i -> C.rows[i] > offset, column(C, j)) for j in 1:n_coordinates(C)]
 end
 "How many of them a least-squares problem has, and how many problems there are."
@@ -73,7 +70,7 @@ function make_state(::VariableProjection, objective::Objective{T}, x0::Vector{T}
         throw(ArgumentError("VariableProjection keeps the Jacobian, $(n_samples(objective.net)) × " *
                             "$(n_outputs(objective.net)) × $(length(x0)) numbers, and takes at most " *
                             "$JACOBIAN_NUMBERS: choose another optim_solver."))
-    net, P, linear = without_constraint(objective.net), length(x0), linear_coordinates(objective.net)
+    net, P, linear = innermost(objective.net)::Net{T}, length(x0), linear_coordinates(objective.net)
     rows = [b.n for b in net.blocks for _ in 1:n_outputs(net)]
     (q, problems), n = linear_problem(objective.net, linear), maximum(rows)
     return ProjectionState{T}(; first_point(objective, x0)..., jacobian=TallQR{T}(P, rows), damped=TallQR{T}(P, (P,)),
@@ -117,7 +114,7 @@ end
 
 "QR decomposition of the Jacobian at `x`, and Qᵀρ; false where numbers are not finite."
 function model!(state::ProjectionState{T}, objective::Objective{T}) where {T}
-    net, q = without_constraint(objective.net), state.jacobian
+    net, q = innermost(objective.net)::Net{T}, state.jacobian
     ws, θ = net.crew.workers[1].workspace, full(objective.net, state.x)::Vector{T}
     objective.nhev += 1
     fill!(q.R, 0)
@@ -141,7 +138,7 @@ end
 rows_of_jacobian!(J::Matrix{T}, state::ProjectionState{T}, net::Net{T}, ws, θ, block, o) where {T} =
     residual_jacobian!(J, ws, net, θ, block, state.root, o)
 function rows_of_jacobian!(J::Matrix{T}, state::ProjectionState{T}, r::ConstrainedNet{T}, ws, θ, block, o) where {T}
-    C, wide = r.constraint, residual_jacobian!(state.wide, ws, without_constraint(r), θ, block, state.root, o)
+    C, wide = r.constraint, residual_jacobian!(state.wide, ws, innermost(r)::Net{T}, θ, block, state.root, o)
     fill!(J, 0)
     @inbounds for j in axes(J, 2), k in column(C, j)
         value, row = C.values[k], C.rows[k]
@@ -202,7 +199,7 @@ end
 
 "`z ← Qᵀ d²ρ(x + t step)/dt²`"
 function second_residuals!(z::Vector{T}, state::ProjectionState{T}, objective::Objective{T}) where {T}
-    net, e = without_constraint(objective.net), state.residual
+    net, e = innermost(objective.net)::Net{T}, state.residual
     ws, v = net.crew.workers[1].workspace, moved(objective.net, state.step)
     θ = full(objective.net, state.x)::Vector{T}
     objective.nfev += 1
@@ -231,7 +228,7 @@ moved(r::ConstrainedNet, v) = image!(r.v, r.constraint, v)
 function solve_outputs!(state::ProjectionState{T}, objective::Objective{T}, x::Vector{T}) where {T}
     q, M = state.output, state.moments
     isempty(M) && return true
-    net = without_constraint(objective.net)
+    net = innermost(objective.net)::Net{T}
     ws, θ = net.crew.workers[1].workspace, full(objective.net, x)::Vector{T}
     objective.nfev += 1
     fill!(q.R, 0)
@@ -275,7 +272,7 @@ function take_in_outputs!(state::ProjectionState{T}, net::Net{T}, ws, block::Blo
 end
 "The same of the coordinates that a constraint leaves, which may belong to several outputs."
 function take_in_outputs!(state::ProjectionState{T}, r::ConstrainedNet{T}, ws, block::Block{T}) where {T}
-    q, M, e, C, net = state.output, state.moments, state.residual, r.constraint, without_constraint(r)
+    q, M, e, C, net = state.output, state.moments, state.residual, r.constraint, innermost(r)::Net{T}
     Z, A, n, l = q.blocks[1], layer_input(ws, block, length(net.layers)), block.n, last(net.layers)
     for o in 1:l.width
         fill!(Z, 0)
